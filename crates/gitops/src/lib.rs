@@ -1,0 +1,1 @@
+//! Applies a directory of a Git repository to a cluster and prunes.

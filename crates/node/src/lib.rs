@@ -1,0 +1,1 @@
+//! Runs Jobs and Pods of any API server on this machine.

@@ -1,0 +1,1 @@
+//! What runs inside a workflow pod: reader, work-writer, status-writer.

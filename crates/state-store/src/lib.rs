@@ -1,0 +1,1 @@
+//! Where files go: Git repositories and other stores.

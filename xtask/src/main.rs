@@ -1,0 +1,2 @@
+//! Generated files, checks and benchmarks.
+fn main() {}
