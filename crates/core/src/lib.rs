@@ -1,1 +1,12 @@
-//! The decisions of Kratix, pure.
+//! The decisions of Kratix: one module per resource, each `decide(&Snapshot) -> Plan`.
+//!
+//! Deliberately absent: I/O, async, a Kubernetes client, randomness, and any clock but the `now` of a snapshot. The
+//! same snapshot always gives the same plan, so a decision serves the controllers (which execute the plan), previews
+//! (which print it) and explanations (which read its findings).
+//!
+//! Reading order: [`object`] (how objects are named), [`plan`] (what a decision may ask for), [`patch`] (how a change
+//! becomes the smallest write), then the resources along the path of a request.
+
+pub mod object;
+pub mod patch;
+pub mod plan;
