@@ -1,0 +1,1 @@
+//! The JSONPath dialect of printer columns and kubectl.

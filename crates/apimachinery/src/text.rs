@@ -1,0 +1,1 @@
+//! Syntax of names: DNS labels and subdomains, qualified names, label values.
