@@ -1,1 +1,2 @@
 //! An embeddable Kubernetes-compatible API server.
+pub mod store;

@@ -1,0 +1,306 @@
+//! The durable back end: one redb file, written by one thread.
+//!
+//! Table `objects` maps `table NUL namespace NUL name` to a header (revision, schema, write time, offset of the
+//! revision in the JSON) and the JSON; table `state` holds the format version and the newest revision, which is
+//! written in the same transaction as the objects. A crash before the commit loses writes that nobody was told of; a
+//! crash after it loses nothing.
+//!
+//! # Assumptions
+//! `fsync` of the file system does what it says; redb's commit is atomic.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::sync::mpsc;
+
+use super::record::Facts;
+use super::space::{ChangeKind, Overlay, Space, Staged};
+use super::{ObjectName, Queued, Record, WriteError};
+
+/// Version of the layout of the file.
+const FORMAT: u64 = 1;
+/// Writes that share one transaction; more wait for the next, so that one reply is never delayed without bound.
+const BATCH_MAX: usize = 256;
+/// Everything lives in memory anyway; redb's cache only helps its own tree.
+const CACHE_BYTES: usize = 2 << 20;
+const HEADER: usize = 28;
+
+const OBJECTS: TableDefinition<&str, &[u8]> = TableDefinition::new("objects");
+const STATE: TableDefinition<&str, u64> = TableDefinition::new("state");
+
+/// Why the file could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{path:?} is in use by another process; stop it or choose another file")]
+    InUse {
+        /// File.
+        path: PathBuf,
+    },
+    /// A newer version of this program wrote it.
+    #[error("{path:?} has format {found}, this version reads up to {FORMAT}; use the newer version that wrote it")]
+    Newer {
+        /// File.
+        path: PathBuf,
+        /// Format found.
+        found: u64,
+    },
+    /// A record cannot be read.
+    #[error("{path:?} holds an object that cannot be read: {key:?}")]
+    Corrupt {
+        /// File.
+        path: PathBuf,
+        /// Key of the record.
+        key: String,
+    },
+    /// The file cannot be read or is not a store.
+    #[error("cannot open {path:?}")]
+    File {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// The writer thread cannot be started.
+    #[error("cannot start the thread that writes {path:?}")]
+    Thread {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// An opened file that nobody writes yet.
+#[derive(Debug)]
+pub(super) struct File {
+    path: PathBuf,
+    database: Database,
+}
+
+/// Ends the writer thread.
+#[derive(Debug)]
+pub(super) struct Closer {
+    closing: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Closer {
+    /// Asks the writer to stop. It looks after each batch; the caller has woken it.
+    pub(super) fn request(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until the file is closed.
+    pub(super) fn join(&self) {
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic of the writer has already failed every waiting write.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl File {
+    pub(super) fn open(path: &Path) -> Result<(Self, Space), OpenError> {
+        let owned = || path.to_path_buf();
+        let failed = |source: redb::Error| OpenError::File {
+            path: owned(),
+            source: Box::new(source),
+        };
+        let database = redb::Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+                    OpenError::InUse { path: owned() }
+                }
+                other => failed(other.into()),
+            })?;
+        let revision = prepare(&database).map_err(&failed)?;
+        let revision = revision.map_err(|found| OpenError::Newer { path: owned(), found })?;
+        let mut space = Space::new(revision);
+        load(&database, &mut space)
+            .map_err(&failed)?
+            .map_err(|key| OpenError::Corrupt { path: owned(), key })?;
+        Ok((
+            Self {
+                path: owned(),
+                database,
+            },
+            space,
+        ))
+    }
+
+    /// Starts the thread that owns the file from now on.
+    pub(super) fn spawn(
+        self,
+        space: Arc<RwLock<Space>>,
+        mut inbox: mpsc::Receiver<Queued>,
+    ) -> Result<Closer, OpenError> {
+        let closing = Arc::new(AtomicBool::new(false));
+        let flag = closing.clone();
+        let path = self.path.clone();
+        let run = move || {
+            while let Some(first) = inbox.blocking_recv() {
+                let mut batch = Vec::with_capacity(16);
+                batch.push(first);
+                while batch.len() < BATCH_MAX
+                    && let Ok(next) = inbox.try_recv()
+                {
+                    batch.push(next);
+                }
+                self.commit(&space, batch);
+                if flag.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("apiserver-store".into())
+            .spawn(run)
+            .map_err(|source| OpenError::Thread { path, source })?;
+        Ok(Closer {
+            closing,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Decides a batch, makes it durable in one transaction, and only then shows it and replies.
+    fn commit(&self, space: &RwLock<Space>, batch: Vec<Queued>) {
+        let mut overlay = Overlay::default();
+        let mut staged = Vec::with_capacity(batch.len());
+        let mut replies = Vec::with_capacity(batch.len());
+        {
+            let space = space.read();
+            for Queued { write, reply } in batch.into_iter() {
+                let Some(write) = write else { continue };
+                match space.stage(&mut overlay, write) {
+                    Ok(change) => {
+                        replies.push((reply, change.change.record.clone()));
+                        staged.push(change);
+                    }
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
+        }
+        if staged.is_empty() {
+            return;
+        }
+        if let Err(error) = self.write(&staged) {
+            tracing::error!(path = %self.path.display(), %error, "cannot write the store");
+            let error: Arc<str> = error.to_string().into();
+            for (reply, _) in replies {
+                let _ = reply.send(Err(WriteError::Storage(error.clone())));
+            }
+            return;
+        }
+        let woken = space.write().publish(staged);
+        for (reply, record) in replies {
+            // A writer that left reads the result on its next pass.
+            let _ = reply.send(Ok(record));
+        }
+        woken.wake();
+    }
+
+    fn write(&self, staged: &[Staged]) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut objects = transaction.open_table(OBJECTS)?;
+            let mut value = Vec::new();
+            for Staged { table, change } in staged {
+                let key = key(table, change.record.name());
+                if change.kind == ChangeKind::Deleted {
+                    objects.remove(key.as_str())?;
+                } else {
+                    encode(&change.record, &mut value);
+                    objects.insert(key.as_str(), value.as_slice())?;
+                }
+            }
+            let newest = staged.last().map_or(0, |last| last.change.record.revision());
+            transaction.open_table(STATE)?.insert("revision", newest)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+/// Creates the tables of a new file and checks the format of an old one; the inner error is a newer format.
+fn prepare(database: &Database) -> Result<Result<u64, u64>, redb::Error> {
+    let transaction = database.begin_write()?;
+    let revision = {
+        transaction.open_table(OBJECTS)?;
+        let mut state = transaction.open_table(STATE)?;
+        let found = state.get("format")?.map(|format| format.value());
+        match found {
+            Some(found) if found > FORMAT => return Ok(Err(found)),
+            Some(_) => {}
+            None => {
+                state.insert("format", FORMAT)?;
+                state.insert("revision", 1)?;
+            }
+        }
+        state.get("revision")?.map_or(1, |revision| revision.value())
+    };
+    transaction.commit()?;
+    Ok(Ok(revision))
+}
+
+/// Fills the space from the file; the inner error is the key of an unreadable record.
+fn load(database: &Database, space: &mut Space) -> Result<Result<(), String>, redb::Error> {
+    let objects = database.begin_read()?.open_table(OBJECTS)?;
+    for entry in objects.iter()? {
+        let (key, value) = entry?;
+        let mut parts = key.value().splitn(3, '\0');
+        let (Some(table), Some(namespace), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
+            return Ok(Err(key.value().to_owned()));
+        };
+        match decode(ObjectName::new(namespace, name), value.value()) {
+            Some(record) => space.restore(table, record),
+            None => return Ok(Err(key.value().replace('\0', "/"))),
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn key(table: &str, name: &ObjectName) -> String {
+    format!("{table}\0{}\0{}", name.namespace, name.name)
+}
+
+fn encode(record: &Record, value: &mut Vec<u8>) {
+    value.clear();
+    value.reserve_exact(HEADER + record.json.len());
+    value.extend_from_slice(&record.revision.to_le_bytes());
+    value.extend_from_slice(&record.schema.to_le_bytes());
+    value.extend_from_slice(&record.written_at.to_le_bytes());
+    value.extend_from_slice(
+        &u32::try_from(record.revision_at)
+            .expect("objects are far below 4 GiB")
+            .to_le_bytes(),
+    );
+    value.extend_from_slice(&record.json);
+}
+
+fn decode(name: ObjectName, value: &[u8]) -> Option<Record> {
+    let (header, json) = value.split_at_checked(HEADER)?;
+    let word = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+    let revision_at = u32::from_le_bytes(header[24..28].try_into().expect("four bytes")) as usize;
+    let facts = Facts::parse(json).ok()?;
+    json.get(revision_at..)?;
+    Some(Record {
+        name,
+        revision: word(0),
+        schema: word(8),
+        written_at: word(16),
+        revision_at,
+        json: Bytes::copy_from_slice(json),
+        facts,
+    })
+}
