@@ -7,6 +7,7 @@
 //! Reading order: [`object`] (how objects are named), [`plan`] (what a decision may ask for), [`patch`] (how a change
 //! becomes the smallest write), then the resources along the path of a request.
 
+pub mod config;
 pub mod object;
 pub mod patch;
 pub mod plan;
