@@ -1,0 +1,158 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn pipeline(spec: Value) -> Value {
+    json!({
+        "apiVersion": "platform.kratix.io/v1alpha1",
+        "kind": "Pipeline",
+        "metadata": {"name": "one"},
+        "spec": spec,
+    })
+}
+
+fn error(element: &Value) -> String {
+    decode(element).unwrap_err().to_string()
+}
+
+#[test]
+fn another_kind_or_version_is_named_kind_first() {
+    let element = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "test"}});
+    assert_eq!(
+        error(&element),
+        r#"unsupported pipeline "test" with APIVersion "ConfigMap/v1""#
+    );
+    assert_eq!(error(&json!({})), r#"unsupported pipeline "" with APIVersion "/""#);
+    assert_eq!(error(&json!(7)), r#"unsupported pipeline "" with APIVersion "/""#);
+}
+
+#[test]
+fn an_unknown_field_at_any_depth_is_named_by_its_last_part() {
+    let deep = [
+        json!({"non-existing": 1}),
+        json!({"containers": [{"name": "a", "non-existing": null}]}),
+        json!({"containers": [{"env": [{"name": "a", "valueFrom": {"secretKeyRef": {"non-existing": "x"}}}]}]}),
+        json!({"containers": [{"securityContext": {"capabilities": {"non-existing": []}}}]}),
+        json!({"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"non-existing": 1}}]}}]}),
+        json!({"rbac": {"permissions": [{"verbs": [], "non-existing": 1}]}}),
+        json!({"jobOptions": {"non-existing": 1}}),
+        json!({"tolerations": [{"non-existing": 1}]}),
+    ];
+    for spec in deep {
+        let text = r#"failed unmarshalling pipeline one: json: unknown field "non-existing""#;
+        assert_eq!(error(&pipeline(spec.clone())), text, "{spec}");
+    }
+    let mut with_status = pipeline(json!({}));
+    with_status["status"] = json!({});
+    assert!(error(&with_status).ends_with(r#"unknown field "status""#));
+    let mut with_metadata = pipeline(json!({}));
+    with_metadata["metadata"]["labelz"] = json!({});
+    assert!(error(&with_metadata).ends_with(r#"unknown field "labelz""#));
+}
+
+#[test]
+fn container_fields_that_kratix_does_not_offer_are_unknown() {
+    for field in ["ports", "workingDir", "livenessProbe", "lifecycle", "stdin"] {
+        let element = pipeline(json!({"containers": [{ field: null }]}));
+        assert!(error(&element).contains(&format!("unknown field {field:?}")));
+    }
+}
+
+#[test]
+fn everything_that_exists_is_kept() {
+    let spec = json!({
+        "containers": [{
+            "name": "a", "image": "i", "args": ["x"], "command": ["c"], "imagePullPolicy": "Always",
+            "env": [{"name": "E", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "envFrom": [{"secretRef": {"name": "s"}}],
+            "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": true}],
+            "securityContext": {"runAsUser": 1, "capabilities": {"drop": ["ALL"]}},
+            "resources": {"limits": {"cpu": "100m", "memory": "1Gi"}},
+        }],
+        "imagePullSecrets": [{"name": "p"}],
+        "jobOptions": {"backoffLimit": 0},
+        "nodeSelector": {"any/key": "v"},
+        "tolerations": [{"key": "k", "operator": "Exists", "tolerationSeconds": 5}],
+        "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}, {"name": "c", "configMap": {"name": "c", "defaultMode": 420}}],
+        "restartPolicy": "Never",
+        "rbac": {"serviceAccount": "sa", "permissions": [{
+            "resourceNamespace": "*", "apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"],
+            "resourceNames": ["x"], "nonResourceURLs": ["/healthz"],
+        }]},
+    });
+    let element = pipeline(spec);
+    assert_eq!(serde_json::to_value(decode(&element).unwrap()).unwrap(), element);
+}
+
+#[test]
+fn null_means_not_given_and_numbers_are_quantities() {
+    let spec = json!({"containers": [{"name": null, "args": null, "env": [{"name": "A", "value": null}],
+        "resources": {"limits": {"cpu": 1, "memory": "2e3"}}}], "volumes": null, "rbac": null});
+    let decoded = decode(&pipeline(spec)).unwrap();
+    assert_eq!(
+        decoded.spec.containers[0]
+            .resources
+            .as_ref()
+            .unwrap()
+            .limits
+            .as_ref()
+            .unwrap()["cpu"]
+            .0,
+        "1"
+    );
+}
+
+#[test]
+fn a_wrong_type_and_a_wrong_quantity_name_the_pipeline() {
+    for spec in [
+        json!({"containers": "none"}),
+        json!({"containers": [{"image": 5}]}),
+        json!({"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}),
+        json!({"jobOptions": {"backoffLimit": "one"}}),
+    ] {
+        assert!(error(&pipeline(spec)).starts_with("failed unmarshalling pipeline one: "));
+    }
+}
+
+#[test]
+fn one_broken_workflow_leaves_the_others_alone() {
+    let spec: crate::PromiseSpec = serde_json::from_value(json!({"workflows": {
+        "resource": {"configure": [pipeline(json!({"non-existing": 1}))], "delete": [pipeline(json!({}))]},
+    }}))
+    .unwrap();
+    let error = decode_workflow(&spec, WorkflowType::Resource, Action::Configure).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"failed parsing resource.configure pipeline: failed unmarshalling pipeline one: json: unknown field "non-existing""#
+    );
+    assert_eq!(
+        decode_workflow(&spec, WorkflowType::Resource, Action::Delete).unwrap()[0].name(),
+        "one"
+    );
+    assert_eq!(
+        decode_workflow(&spec, WorkflowType::Promise, Action::Configure),
+        Ok(vec![])
+    );
+}
+
+#[test]
+fn every_pipeline_of_the_published_promises_is_accepted() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference/marketplace");
+    let Ok(folders) = std::fs::read_dir(root) else {
+        eprintln!("skipped: no reference data at {root}");
+        return;
+    };
+    let mut count = 0;
+    for folder in folders {
+        let Ok(text) = std::fs::read_to_string(folder.unwrap().path().join("promise.yaml")) else {
+            continue;
+        };
+        let promise: crate::Promise = serde_saphyr::from_str(&text).unwrap();
+        for workflow in WorkflowType::ALL {
+            for action in Action::ALL {
+                count += decode_workflow(&promise.spec, workflow, action).unwrap().len();
+            }
+        }
+    }
+    assert!(count >= 5, "{count} pipelines found");
+}
