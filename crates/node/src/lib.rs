@@ -1,1 +1,8 @@
-//! Runs Jobs and Pods of any API server on this machine.
+//! wip
+mod ids;
+pub mod image;
+mod runtime;
+mod sandbox;
+pub use sandbox::sandbox_main;
+#[cfg(test)]
+sandbox_hook!();
