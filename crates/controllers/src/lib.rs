@@ -1,1 +1,21 @@
 //! The shell of Kratix: observe, decide, act.
+//!
+//! Watches the platform cluster, asks `kratix-core` what to do about each object, and does it: API writes, state store
+//! writes, events. Deliberately absent: rules. An `if` on a value of the domain belongs in `kratix-core`.
+//!
+//! Reading order: [`Controllers`] (all wiring), `cache` and `queue` (what a pass sees and when it runs), `controller`
+//! (how passes run), `act` (how plans are executed), then one module for each resource.
+
+mod act;
+mod cache;
+mod caches;
+mod context;
+mod controller;
+mod error;
+mod events;
+mod options;
+mod queue;
+mod wiring;
+
+pub use options::Options;
+pub use wiring::Controllers;

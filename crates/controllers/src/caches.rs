@@ -1,0 +1,236 @@
+//! One watch per resource, shared by all controllers, and the indexes by which passes find what is theirs.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kratix_api::{
+    BucketStateStore, Destination, GitStateStore, Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, keys,
+};
+use kube::api::PartialObjectMeta;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio::task::JoinSet;
+
+use crate::cache::Cache;
+
+/// Watch caches of everything the decisions look at, but the requests themselves: those have a cache for each API.
+#[derive(Clone)]
+pub(crate) struct Caches {
+    pub(crate) promises: Cache<Promise>,
+    /// Indexed by [`promise_entry`].
+    pub(crate) revisions: Cache<PromiseRevision>,
+    /// Indexed by [`promise_entry`] and [`request_entry`].
+    pub(crate) bindings: Cache<ResourceBinding>,
+    /// Indexed by [`store_entry`].
+    pub(crate) destinations: Cache<Destination>,
+    /// Indexed by [`secret_entry`].
+    pub(crate) git_stores: Cache<GitStateStore>,
+    /// Indexed by [`secret_entry`].
+    pub(crate) bucket_stores: Cache<BucketStateStore>,
+    /// Indexed by [`promise_entry`] and [`request_entry`].
+    pub(crate) works: Cache<Work>,
+    /// Indexed by [`work_entry`], [`destination_entry`] and [`promise_entry`].
+    pub(crate) placements: Cache<WorkPlacement>,
+    /// Jobs made by Kratix; indexed by [`parent_entry`] and [`promise_entry`].
+    pub(crate) jobs: Cache<Job>,
+    /// Objects that carry a Promise's label; all of them indexed by [`promise_entry`].
+    pub(crate) service_accounts: Cache<ServiceAccount>,
+    pub(crate) config_maps: Cache<ConfigMap>,
+    pub(crate) roles: Cache<Role>,
+    pub(crate) role_bindings: Cache<RoleBinding>,
+    pub(crate) cluster_roles: Cache<ClusterRole>,
+    pub(crate) cluster_role_bindings: Cache<ClusterRoleBinding>,
+    pub(crate) crds: Cache<CustomResourceDefinition>,
+    /// Metadata only: contents are read when they are used, so that no Secret stays in memory.
+    pub(crate) secrets: Cache<PartialObjectMeta<Secret>>,
+    /// The platform configuration: at most one object.
+    pub(crate) config: Cache<ConfigMap>,
+}
+
+/// Index entry of everything labelled with a Promise.
+pub(crate) fn promise_entry(promise: &str) -> String {
+    format!("promise={promise}")
+}
+
+/// Index entry of Works and bindings of one request. `namespace` is the request's own.
+pub(crate) fn request_entry(promise: &str, namespace: &str, name: &str) -> String {
+    format!("request={promise}/{namespace}/{name}")
+}
+
+/// Index entry of the placements of one Work.
+pub(crate) fn work_entry(namespace: &str, name: &str) -> String {
+    format!("work={namespace}/{name}")
+}
+
+/// Index entry of the placements on one Destination.
+pub(crate) fn destination_entry(name: &str) -> String {
+    format!("destination={name}")
+}
+
+/// Index entry of the Destinations of one state store.
+pub(crate) fn store_entry(kind: &str, name: &str) -> String {
+    format!("store={kind}/{name}")
+}
+
+/// Index entry of the state stores that use one Secret.
+pub(crate) fn secret_entry(namespace: &str, name: &str) -> String {
+    format!("secret={namespace}/{name}")
+}
+
+/// Index entry of the Jobs of one parent: a Promise (`namespace` empty) or a request.
+pub(crate) fn parent_entry(kind: &str, namespace: &str, name: &str) -> String {
+    format!("parent={kind}/{namespace}/{name}")
+}
+
+impl Caches {
+    /// Creates the caches and starts their watches in `tasks`.
+    pub(crate) fn start(platform: &Client, tasks: &mut JoinSet<()>) -> Self {
+        let promise_label = || watcher::Config::default().labels(keys::PROMISE_NAME);
+        let everything = watcher::Config::default;
+        let mut spawn = Spawn { platform, tasks };
+        Self {
+            promises: spawn.all(|_| Vec::new(), everything()),
+            revisions: spawn.all(labelled_promise, everything()),
+            bindings: spawn.all(binding_entries, everything()),
+            destinations: spawn.all(destination_store, everything()),
+            git_stores: spawn.all(git_store_secret, everything()),
+            bucket_stores: spawn.all(bucket_store_secret, everything()),
+            works: spawn.all(work_entries, everything()),
+            placements: spawn.all(placement_entries, everything()),
+            jobs: spawn.all(
+                job_entries,
+                watcher::Config::default().labels(&format!("{}={}", keys::MANAGED_BY, keys::MANAGED_BY_KRATIX)),
+            ),
+            service_accounts: spawn.all(labelled_promise, promise_label()),
+            config_maps: spawn.all(labelled_promise, promise_label()),
+            roles: spawn.all(labelled_promise, promise_label()),
+            role_bindings: spawn.all(labelled_promise, promise_label()),
+            cluster_roles: spawn.all(labelled_promise, promise_label()),
+            cluster_role_bindings: spawn.all(labelled_promise, promise_label()),
+            crds: spawn.all(labelled_promise, promise_label()),
+            secrets: spawn.all(|_| Vec::new(), everything()),
+            config: spawn.config(),
+        }
+    }
+
+    /// Waits until every cache has held a complete list.
+    pub(crate) async fn ready(&self) {
+        self.promises.ready().await;
+        self.revisions.ready().await;
+        self.bindings.ready().await;
+        self.destinations.ready().await;
+        self.git_stores.ready().await;
+        self.bucket_stores.ready().await;
+        self.works.ready().await;
+        self.placements.ready().await;
+        self.jobs.ready().await;
+        self.service_accounts.ready().await;
+        self.config_maps.ready().await;
+        self.roles.ready().await;
+        self.role_bindings.ready().await;
+        self.cluster_roles.ready().await;
+        self.cluster_role_bindings.ready().await;
+        self.crds.ready().await;
+        self.secrets.ready().await;
+        self.config.ready().await;
+    }
+}
+
+struct Spawn<'a> {
+    platform: &'a Client,
+    tasks: &'a mut JoinSet<()>,
+}
+
+impl Spawn<'_> {
+    fn all<K>(&mut self, index: fn(&K) -> Vec<String>, config: watcher::Config) -> Cache<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+    {
+        self.feed(Api::all(self.platform.clone()), index, config)
+    }
+
+    fn feed<K>(&mut self, api: Api<K>, index: fn(&K) -> Vec<String>, config: watcher::Config) -> Cache<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+    {
+        let cache = Cache::new(index);
+        let fed = cache.clone();
+        self.tasks.spawn(async move { fed.feed(api, config).await });
+        cache
+    }
+
+    fn config(&mut self) -> Cache<ConfigMap> {
+        let api = Api::namespaced(self.platform.clone(), keys::SYSTEM_NAMESPACE);
+        let only = watcher::Config::default().fields(&format!("metadata.name={}", keys::CONFIG_MAP));
+        self.feed(api, |_| Vec::new(), only)
+    }
+}
+
+fn label<'a, K: Resource>(object: &'a K, key: &str) -> Option<&'a str> {
+    object.meta().labels.as_ref()?.get(key).map(String::as_str)
+}
+
+fn annotation<'a, K: Resource>(object: &'a K, key: &str) -> Option<&'a str> {
+    object.meta().annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+fn labelled_promise<K: Resource>(object: &K) -> Vec<String> {
+    label(object, keys::PROMISE_NAME).map(promise_entry).into_iter().collect()
+}
+
+fn binding_entries(binding: &ResourceBinding) -> Vec<String> {
+    let mut entries = labelled_promise(binding);
+    let request = &binding.spec.resource_ref;
+    entries.push(request_entry(&binding.spec.promise_ref.name, &request.namespace, &request.name));
+    entries
+}
+
+/// A request's Works carry its namespace as a label when they live elsewhere, in the Promise's pipeline namespace.
+fn work_entries(work: &Work) -> Vec<String> {
+    let mut entries = labelled_promise(work);
+    if let (Some(promise), Some(name)) = (label(work, keys::PROMISE_NAME), label(work, keys::RESOURCE_NAME)) {
+        let own = work.namespace().unwrap_or_default();
+        let namespace = label(work, keys::RESOURCE_NAMESPACE).unwrap_or(&own);
+        entries.push(request_entry(promise, namespace, name));
+    }
+    entries
+}
+
+fn placement_entries(placement: &WorkPlacement) -> Vec<String> {
+    let mut entries = labelled_promise(placement);
+    if let Some(work) = label(placement, keys::WORK) {
+        entries.push(work_entry(&placement.namespace().unwrap_or_default(), work));
+    }
+    entries.push(destination_entry(&placement.spec.target_destination_name));
+    entries
+}
+
+fn job_entries(job: &Job) -> Vec<String> {
+    let mut entries = labelled_promise(job);
+    let of = |key| annotation(job, key);
+    if let (Some(kind), Some(name)) = (of(keys::JOB_RESOURCE_KIND), of(keys::JOB_RESOURCE_NAME)) {
+        let namespace = of(keys::JOB_RESOURCE_NAMESPACE).unwrap_or_default();
+        entries.push(parent_entry(kind, namespace, name));
+    }
+    entries
+}
+
+fn destination_store(destination: &Destination) -> Vec<String> {
+    let store = destination.spec.state_store_ref.as_ref();
+    store.map(|store| store_entry(store.kind.as_str(), &store.name)).into_iter().collect()
+}
+
+fn git_store_secret(store: &GitStateStore) -> Vec<String> {
+    secret_of(store.spec.secret_ref.as_ref())
+}
+
+fn bucket_store_secret(store: &BucketStateStore) -> Vec<String> {
+    secret_of(store.spec.secret_ref.as_ref())
+}
+
+fn secret_of(secret: Option<&kratix_api::SecretRef>) -> Vec<String> {
+    let Some(secret) = secret else { return Vec::new() };
+    let namespace = if secret.namespace.is_empty() { "default" } else { &secret.namespace };
+    vec![secret_entry(namespace, &secret.name)]
+}

@@ -1,0 +1,159 @@
+//! Runs the passes of one controller: takes keys from its queue, many at once, each key never twice at once.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use kratix_core::object::{ObjectKey, Target};
+use kratix_core::plan::{Event, Next, Reporter};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::error::{Error, Retry};
+use crate::events::Events;
+use crate::queue::Queue;
+
+/// First delay after a failure, as the original's.
+const BACKOFF_MIN: Duration = Duration::from_millis(5);
+/// Longest delay after repeated failures: a minute bounds how long a recovery outside the cluster goes unnoticed.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Delay after a write conflict: the newer object needs about a millisecond to reach the cache.
+const CONFLICT: Duration = Duration::from_millis(3);
+/// Conflicts in a row that are retried at once; more of them mean a busy object and back off like failures.
+const CONFLICTS_MAX: u32 = 8;
+
+/// One controller: observe, decide, act for one object.
+pub(crate) trait Reconcile: Send + Sync + 'static {
+    /// Name in logs and metrics.
+    const NAME: &'static str;
+
+    /// Runs one pass.
+    fn reconcile(&self, key: &ObjectKey) -> impl Future<Output = Result<Next, Error>> + Send;
+
+    /// Returns who reports about which object when a pass fails for a reason that a person should see.
+    fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)>;
+}
+
+/// Runs passes until `shutdown` is cancelled; passes that have begun are finished.
+pub(crate) async fn run<R: Reconcile>(
+    controller: Arc<R>,
+    queue: Queue<ObjectKey>,
+    concurrency: usize,
+    events: Events,
+    shutdown: CancellationToken,
+) {
+    let failures = Arc::new(Failures::default());
+    let slots = Arc::new(Semaphore::new(concurrency));
+    let mut passes = JoinSet::new();
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+        while passes.try_join_next().is_some() {}
+        let key = tokio::select! {
+            key = queue.take() => key,
+            () = shutdown.cancelled() => break,
+        };
+        let (controller, queue) = (Arc::clone(&controller), queue.clone());
+        let (failures, events) = (Arc::clone(&failures), events.clone());
+        passes.spawn(async move {
+            let _slot = slot;
+            let span = tracing::debug_span!("pass", controller = R::NAME, object = %key);
+            // A panic counts as a failed pass of this object alone; no state of ours is shared but behind locks.
+            let outcome = AssertUnwindSafe(controller.reconcile(&key).instrument(span)).catch_unwind().await;
+            queue.finish(&key);
+            match outcome {
+                Ok(Ok(next)) => {
+                    failures.forget(&key);
+                    if let Next::After(delay) = next {
+                        queue.add_after(key, delay);
+                    }
+                }
+                Ok(Err(error)) => {
+                    let count = failures.count(&key);
+                    let delay = delay(error.retry(), count, &key);
+                    report(R::NAME, &*controller, &key, &error, count, &events);
+                    queue.add_after(key, delay);
+                }
+                Err(_panic) => {
+                    let count = failures.count(&key);
+                    tracing::error!(controller = R::NAME, object = %key, "pass panicked, see the message above");
+                    queue.add_after(key.clone(), delay(Retry::Backoff, count, &key));
+                }
+            }
+        });
+    }
+    while passes.join_next().await.is_some() {}
+}
+
+fn report<R: Reconcile>(name: &str, controller: &R, key: &ObjectKey, error: &Error, count: u32, events: &Events) {
+    let category = error.category();
+    if error.retry() == Retry::Soon && count <= CONFLICTS_MAX {
+        tracing::debug!(controller = name, object = %key, category, %error, "pass will be repeated");
+        return;
+    }
+    tracing::warn!(controller = name, object = %key, category, count, %error, "pass failed");
+    // Once per series of failures, and not for what the object's own status already says.
+    let told = matches!(error, Error::Store { .. });
+    if count == 1
+        && !told
+        && let Some((reporter, target)) = controller.subject(key)
+    {
+        events.publish(&Event::warning(reporter, target, "ReconcileFailed", error.to_string()));
+    }
+}
+
+fn delay(retry: Retry, count: u32, key: &ObjectKey) -> Duration {
+    match retry {
+        Retry::Soon if count <= CONFLICTS_MAX => CONFLICT,
+        Retry::Soon | Retry::Backoff => {
+            let exponential = BACKOFF_MIN.saturating_mul(1 << count.min(20).saturating_sub(1));
+            jitter(exponential.min(BACKOFF_MAX), count, key)
+        }
+        Retry::OnChange => BACKOFF_MAX,
+    }
+}
+
+/// Spreads the retries of many objects over a fifth of the delay. Derived from the key, so that runs are repeatable.
+fn jitter(delay: Duration, count: u32, key: &ObjectKey) -> Duration {
+    let seed =
+        key.name.bytes().fold(u64::from(count) + 1, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
+    delay - delay.mul_f64((seed % 1000) as f64 / 5000.0)
+}
+
+/// How often each object failed in a row.
+#[derive(Default)]
+struct Failures(Mutex<HashMap<ObjectKey, u32>>);
+
+impl Failures {
+    fn count(&self, key: &ObjectKey) -> u32 {
+        let mut failures = self.0.lock();
+        let count = failures.entry(key.clone()).or_insert(0);
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    fn forget(&self, key: &ObjectKey) {
+        self.0.lock().remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_a_cap_and_conflicts_are_retried_at_once_a_few_times() {
+        let key = ObjectKey::cluster("a");
+        assert_eq!(delay(Retry::Soon, 1, &key), CONFLICT);
+        let second = delay(Retry::Backoff, 2, &key);
+        assert!(second > Duration::from_millis(7) && second <= Duration::from_millis(10), "{second:?}");
+        let last = delay(Retry::Backoff, u32::MAX, &key);
+        assert!(last >= BACKOFF_MAX.mul_f64(0.8) && last <= BACKOFF_MAX, "{last:?}");
+        assert!(delay(Retry::Soon, CONFLICTS_MAX + 1, &key) > CONFLICT);
+        assert_eq!(delay(Retry::OnChange, 1, &key), BACKOFF_MAX);
+    }
+}

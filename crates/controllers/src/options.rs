@@ -1,0 +1,16 @@
+//! How the controllers are started.
+
+use std::path::PathBuf;
+
+/// Settings of one process, from its command line and environment.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Image of the three Kratix containers in a workflow pod.
+    pub adapter_image: String,
+    /// Name of a pull secret put first into every workflow pod.
+    pub adapter_pull_secret: Option<String>,
+    /// Directory for caches of remote repositories; its content may be deleted while the process is stopped.
+    pub cache_dir: PathBuf,
+    /// Name of this instance, shown as reporting instance of events.
+    pub host: String,
+}

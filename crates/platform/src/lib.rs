@@ -1,0 +1,3 @@
+//! The embedded platform: API servers, node, controllers and GitOps in one process.
+
+pub mod data_dir;
