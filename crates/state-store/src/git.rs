@@ -1,0 +1,301 @@
+//! A Git repository as a store: one batch is synchronise, build, publish, and again if the remote moved meanwhile.
+//!
+//! Crash points of a batch, and what the next start finds:
+//! * before the pack is complete: a temporary file that nothing names;
+//! * after the pack, before the ref: objects that nothing names, which git's own clean-up removes;
+//! * after the ref, before the answer: the content is there, so that the repeated change is silent.
+
+mod batch;
+mod command;
+mod local;
+mod message;
+mod pack;
+mod refs;
+mod remote;
+mod tree;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gix::ObjectId;
+use tokio::time::Instant;
+
+pub use self::local::init_bare;
+
+pub(crate) use self::batch::Checked;
+pub(crate) use self::tree::Overlay;
+use crate::change::{Tree, Version, Written};
+use crate::config::GitConfig;
+use crate::error::{Error, Place, Trouble, WriteError};
+use crate::ledger;
+use crate::path::Path;
+
+/// How often a batch is built anew because the remote moved, before its callers are told.
+const REBASES_MAX: usize = 24;
+
+/// A Git repository, owned by one task.
+pub(crate) struct Store {
+    config: Arc<GitConfig>,
+    place: Arc<Place>,
+    root: Path,
+    address: Address,
+    remote: remote::Remote,
+    /// The owners of shared directories, as far as they were needed; kept because only new ledgers need reading then.
+    ledgers: ledger::Index,
+    /// The state of the branch as last seen or made, and when.
+    seen: Option<(Instant, Option<ObjectId>)>,
+}
+
+/// Where the repository is.
+enum Address {
+    /// On this machine.
+    Local(local::Repository),
+    /// At the end of a connection.
+    Remote,
+}
+
+/// How a batch was accepted, or not.
+enum Published {
+    Accepted,
+    /// The branch has another head than the one that the batch was built on.
+    Moved,
+}
+
+impl Store {
+    pub(crate) fn new(config: GitConfig, cache: PathBuf) -> Result<Self, Error> {
+        let parsed = remote::Url::parse(&config.url);
+        let shown = match &parsed {
+            Ok(url) => url.shown(),
+            Err(_) => "address not understood".to_owned(),
+        };
+        let place = Arc::new(Place { store: config.name.clone(), url: shown, branch: config.branch.clone() });
+        let fail = |trouble| Error { place: place.clone(), trouble };
+        let url = parsed.map_err(fail)?;
+        let branch = format!("refs/heads/{}", config.branch);
+        if gix::validate::reference::name(branch.as_str().into()).is_err() {
+            return Err(fail(Trouble::Config(format!("{:?} is not a branch name", config.branch))));
+        }
+        let root = Path::parse_directory(&config.path)
+            .map_err(|reason| fail(Trouble::Config(format!("path {:?} cannot be used: {reason}", config.path))))?;
+        let config = Arc::new(config);
+        let address = match url.local() {
+            Some(path) => Address::Local(local::Repository::new(path.to_owned(), &config)),
+            None => Address::Remote,
+        };
+        let remote = remote::Remote::new(url, config.clone(), cache);
+        Ok(Self { config, place, root, address, remote, ledgers: ledger::Index::default(), seen: None })
+    }
+
+    pub(crate) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    pub(crate) fn known(&self) -> Option<Version> {
+        let (_, head) = self.seen?;
+        head.map(version)
+    }
+
+    /// Makes all changes durable in one commit; the results are in the order of the changes.
+    pub(crate) async fn commit(&mut self, changes: Vec<Checked>) -> Vec<Result<Written, WriteError>> {
+        let changes: Arc<[Checked]> = changes.into();
+        match self.try_commit(&changes).await {
+            Ok(outcomes) => outcomes,
+            Err(trouble) => {
+                let error = self.fail(trouble);
+                tracing::debug!(%error, "batch failed");
+                changes.iter().map(|_| Err(WriteError::Store(error.clone()))).collect()
+            }
+        }
+    }
+
+    async fn try_commit(&mut self, changes: &Arc<[Checked]>) -> Result<Vec<Result<Written, WriteError>>, Trouble> {
+        let mut belief = Belief::Any;
+        for _ in 0..REBASES_MAX {
+            let (head, fresh) = self.sync(belief).await?;
+            let batch = self.build(head, changes).await?;
+            // Neither "nothing to do" nor a refusal is said about a state that may be history.
+            if !fresh && (batch.commit.is_none() || batch.outcomes.iter().any(Result::is_err)) {
+                belief = Belief::None;
+                continue;
+            }
+            let Some(commit) = batch.commit else {
+                return Ok(batch.outcomes.into_iter().map(|outcome| written(outcome, head)).collect());
+            };
+            let id = commit.id;
+            match self.publish(head, commit).await? {
+                Published::Accepted => {
+                    self.seen = Some((Instant::now(), Some(id)));
+                    return Ok(batch.outcomes.into_iter().map(|outcome| written(outcome, Some(id))).collect());
+                }
+                Published::Moved => {
+                    tracing::debug!("the branch has moved, building on its new head");
+                    belief = Belief::None;
+                }
+            }
+        }
+        Err(Trouble::Moved(self.config.branch.clone()))
+    }
+
+    /// Returns the head of the branch and whether it was looked up just now.
+    async fn sync(&mut self, belief: Belief) -> Result<(Option<ObjectId>, bool), Trouble> {
+        if !self.uses_remote().await? {
+            let Address::Local(local) = &self.address else { unreachable!("only local repositories do without") };
+            let (local, create) = (local.clone(), self.config.create_branch);
+            let head = blocking(move || local.head(create)).await?;
+            self.seen = Some((Instant::now(), head));
+            return Ok((head, true));
+        }
+        if let Some((at, head)) = self.seen {
+            let believed = match belief {
+                Belief::Any => true,
+                Belief::Interval => at.elapsed() < self.config.fetch_interval,
+                Belief::None => false,
+            };
+            if believed {
+                return Ok((head, false));
+            }
+        }
+        let head = self.remote.fetch().await?;
+        self.seen = Some((Instant::now(), head));
+        Ok((head, true))
+    }
+
+    /// A local repository whose hooks want to be asked is written as a remote one: through `git push`.
+    async fn uses_remote(&mut self) -> Result<bool, Trouble> {
+        let Address::Local(local) = &self.address else { return Ok(true) };
+        let local = local.clone();
+        blocking(move || local.has_hooks()).await
+    }
+
+    async fn build(&mut self, head: Option<ObjectId>, changes: &Arc<[Checked]>) -> Result<batch::Batch, Trouble> {
+        let odb = self.objects().await?;
+        let (changes, config, root) = (changes.clone(), self.config.clone(), self.root.clone());
+        let mut ledgers = std::mem::take(&mut self.ledgers);
+        let (batch, ledgers) = blocking(move || {
+            let batch = batch::build(&odb.to_thread_local(), head, &root, &changes, &config.author, &mut ledgers)?;
+            Ok((batch, ledgers))
+        })
+        .await?;
+        self.ledgers = ledgers;
+        Ok(batch)
+    }
+
+    async fn publish(&mut self, head: Option<ObjectId>, commit: batch::Commit) -> Result<Published, Trouble> {
+        if !self.uses_remote().await?
+            && let Address::Local(local) = &self.address
+        {
+            let local = local.clone();
+            return blocking(move || local.publish(head, commit)).await;
+        }
+        self.remote.publish(head, commit).await
+    }
+
+    async fn objects(&mut self) -> Result<gix::ThreadSafeRepository, Trouble> {
+        if !self.uses_remote().await?
+            && let Address::Local(local) = &self.address
+        {
+            let local = local.clone();
+            return blocking(move || local.open()).await;
+        }
+        self.remote.open().await
+    }
+
+    pub(crate) async fn read(&mut self, path: &Path) -> Result<Option<Bytes>, Error> {
+        let path = self.root.join(path);
+        self.look(move |repository, tree| tree::read(repository, tree, &path)).await
+    }
+
+    pub(crate) async fn list(&mut self, prefix: &Path) -> Result<Vec<String>, Error> {
+        let (root, prefix) = (self.root.clone(), self.root.join(prefix));
+        self.look(move |repository, tree| tree::list(repository, tree, &root, &prefix)).await
+    }
+
+    pub(crate) async fn tree(&mut self, prefix: &Path) -> Result<Option<Tree>, Error> {
+        let prefix = self.root.join(prefix);
+        let find = move |repository: &gix::Repository, tree| tree::find_directory(repository, tree, &prefix);
+        Ok(self.look(find).await?.map(|id| Tree(id.to_string())))
+    }
+
+    /// Runs `look` on the present tree of the branch.
+    async fn look<T: Send + 'static>(
+        &mut self,
+        look: impl FnOnce(&gix::Repository, Option<ObjectId>) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, Error> {
+        let result = async {
+            let (head, _) = self.sync(Belief::Interval).await?;
+            let odb = self.objects().await?;
+            blocking(move || {
+                let repository = odb.to_thread_local();
+                let tree = head.map(|head| tree::of_commit(&repository, head)).transpose()?;
+                look(&repository, tree)
+            })
+            .await
+        };
+        let result = result.await;
+        result.map_err(|trouble| self.fail(trouble))
+    }
+
+    pub(crate) async fn version(&mut self) -> Result<Option<Version>, Error> {
+        match self.sync(Belief::Interval).await {
+            Ok((head, _)) => Ok(head.map(version)),
+            Err(trouble) => Err(self.fail(trouble)),
+        }
+    }
+
+    pub(crate) async fn check(&mut self) -> Result<(), Error> {
+        let result = async {
+            let (head, _) = self.sync(Belief::None).await?;
+            if self.uses_remote().await? {
+                return self.remote.check(head).await;
+            }
+            let Address::Local(local) = &self.address else { unreachable!("only local repositories do without") };
+            let local = local.clone();
+            blocking(move || local.check()).await
+        };
+        let result = result.await;
+        result.map_err(|trouble| self.fail(trouble))
+    }
+
+    /// Names the store in an error, and forgets what was believed: an exchange that failed may still have had its effect.
+    fn fail(&mut self, trouble: Trouble) -> Error {
+        self.seen = None;
+        Error { place: self.place.clone(), trouble }
+    }
+}
+
+/// How old the known state of a remote may be.
+#[derive(Clone, Copy)]
+enum Belief {
+    Any,
+    Interval,
+    None,
+}
+
+fn written(outcome: Result<bool, WriteError>, head: Option<ObjectId>) -> Result<Written, WriteError> {
+    outcome.map(|changed| Written { version: head.map(version), changed })
+}
+
+fn version(id: ObjectId) -> Version {
+    Version(id.to_string())
+}
+
+/// Runs what waits for a disk where it holds up nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Trouble> + Send + 'static) -> Result<T, Trouble> {
+    let span = tracing::Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => Err(Trouble::Damaged("an internal check failed; see the log".to_owned())),
+        Err(_) => Err(Trouble::Closed),
+    }
+}
+
+/// Names the file in an error of the operating system.
+fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Trouble + '_ {
+    move |error| match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            Trouble::DiskFull(path.display().to_string())
+        }
+        _ => Trouble::Io(format!("{}: {error}", path.display())),
+    }
+}

@@ -1,0 +1,300 @@
+//! One batch, built on one head: every change in turn, then one commit. Blocking, and without any effect but its result.
+
+use bytes::Bytes;
+use gix::ObjectId;
+use gix::objs::Kind as ObjectKind;
+
+use super::message;
+use super::tree::{self, At, Directory, Fault, Overlay, Undo};
+use crate::change::{Change, Kind, Operation};
+use crate::config::Author;
+use crate::error::{Trouble, WriteError};
+use crate::ledger::{self, Index};
+use crate::path::{Path, Reason};
+use crate::queue::CHANGE_BYTES_MAX;
+
+/// A change whose paths are checked.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    id: String,
+    kind: Kind,
+    bytes: usize,
+    prefix: Path,
+    work: Work,
+}
+
+type Files = Vec<(Path, Bytes)>;
+
+#[derive(Debug)]
+enum Work {
+    Replace(Files),
+    Edit { write: Files, remove: Vec<Path> },
+    Share { ledger: Path, files: Option<Files> },
+}
+
+impl Checked {
+    /// Checks everything that can be checked without the repository.
+    pub(crate) fn new(change: Change) -> Result<Self, WriteError> {
+        let bytes = change.content_bytes();
+        if bytes > CHANGE_BYTES_MAX {
+            return Err(WriteError::TooLarge { bytes, limit: CHANGE_BYTES_MAX });
+        }
+        let prefix = checked(&change.prefix, Path::parse_directory)?;
+        let work = match change.operation {
+            Operation::Replace(_) if prefix.is_root() => {
+                return Err(WriteError::Path { path: change.prefix, reason: Reason::Root });
+            }
+            Operation::Replace(files) => Work::Replace(paths(files)?),
+            Operation::Edit { write, remove } => {
+                let remove = remove.iter().map(|path| checked(path, Path::parse_file)).collect::<Result<_, _>>()?;
+                let write = paths(write)?;
+                ambiguous(&write)?;
+                Work::Edit { write, remove }
+            }
+            Operation::Share { ledger, files } => {
+                let ledger = checked(&ledger, Path::parse_file)?;
+                let files = files.map(paths).transpose()?;
+                if let Some(files) = &files {
+                    ambiguous(files)?;
+                    if let Some((path, _)) = files.iter().find(|(path, _)| *path == ledger) {
+                        return Err(WriteError::Ambiguous { path: path.to_string() });
+                    }
+                }
+                Work::Share { ledger, files }
+            }
+        };
+        Ok(Self { id: change.id, kind: change.kind, bytes, prefix, work })
+    }
+
+    pub(crate) fn content_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+fn checked(path: &str, rule: fn(&str) -> Result<Path, Reason>) -> Result<Path, WriteError> {
+    rule(path).map_err(|reason| WriteError::Path { path: path.to_owned(), reason })
+}
+
+fn paths(files: Vec<crate::File>) -> Result<Files, WriteError> {
+    files.into_iter().map(|file| Ok((checked(&file.path, Path::parse_file)?, file.content))).collect()
+}
+
+/// Refuses one path with two contents, and a path below another one.
+fn ambiguous(files: &Files) -> Result<(), WriteError> {
+    let mut directory = Directory::default();
+    match files.iter().find(|(path, content)| !directory.add(path, content)) {
+        Some((path, _)) => Err(WriteError::Ambiguous { path: path.to_string() }),
+        None => Ok(()),
+    }
+}
+
+/// What became of a batch.
+pub(super) struct Batch {
+    /// For each change, whether it altered anything.
+    pub(super) outcomes: Vec<Result<bool, WriteError>>,
+    /// What is to be published; `None` if nothing differs from the head.
+    pub(super) commit: Option<Commit>,
+}
+
+/// A commit with all objects that the repository lacks, each after those that it names.
+pub(super) struct Commit {
+    pub(super) id: ObjectId,
+    pub(super) objects: Vec<(ObjectKind, ObjectId, Bytes)>,
+}
+
+/// Builds the commit that brings `changes` onto `head`.
+pub(super) fn build(
+    repository: &gix::Repository,
+    head: Option<ObjectId>,
+    root: &Path,
+    changes: &[Checked],
+    author: &Author,
+    ledgers: &mut Index,
+) -> Result<Batch, Trouble> {
+    let base = head.map(|head| tree::of_commit(repository, head)).transpose()?;
+    let mut overlay = Overlay::new(repository, base)?;
+    let mut outcomes = Vec::with_capacity(changes.len());
+    for change in changes {
+        outcomes.push(apply(&mut overlay, root, change, ledgers)?);
+    }
+    if !outcomes.iter().any(|outcome| outcome == &Ok(true)) {
+        return Ok(Batch { outcomes, commit: None });
+    }
+
+    let mut objects = Vec::new();
+    let mut met = std::collections::HashSet::new();
+    let tree = overlay.write(&mut |kind, id, data| {
+        if met.insert(id) {
+            objects.push((kind, id, data));
+        }
+    })?;
+    if base == Some(tree) {
+        // Changes of one batch have undone each other.
+        let outcomes = outcomes.into_iter().map(|outcome| outcome.map(|_| false)).collect();
+        return Ok(Batch { outcomes, commit: None });
+    }
+    let done: Vec<&Checked> =
+        changes.iter().zip(&outcomes).filter(|(_, outcome)| *outcome == &Ok(true)).map(|(change, _)| change).collect();
+    let data = Bytes::from(message::commit(tree, head, author, &done));
+    let id = tree::hash(ObjectKind::Commit, &data);
+    objects.push((ObjectKind::Commit, id, data));
+    Ok(Batch { outcomes, commit: Some(Commit { id, objects }) })
+}
+
+/// Applies one change; one that cannot be applied leaves nothing behind.
+fn apply(
+    overlay: &mut Overlay<'_>,
+    root: &Path,
+    change: &Checked,
+    ledgers: &mut Index,
+) -> Result<Result<bool, WriteError>, Trouble> {
+    let mut edits = Edits { overlay, done: Vec::new() };
+    let prefix = root.join(&change.prefix);
+    let result = match &change.work {
+        Work::Replace(files) => edits.replace(&prefix, files),
+        Work::Edit { write, remove } => edits.edit(&prefix, write, remove),
+        Work::Share { ledger, files } => {
+            let place = ledger::Place { root, prefix: &prefix, path: prefix.join(ledger) };
+            edits.share(&place, files.as_ref(), ledgers)
+        }
+    };
+    let Edits { overlay, done } = edits;
+    match result {
+        Ok(()) => Ok(Ok(!done.is_empty())),
+        Err(refusal) => {
+            overlay.undo(done)?;
+            match refusal {
+                Refusal::Trouble(trouble) => Err(trouble),
+                Refusal::Change(error) => Ok(Err(error)),
+            }
+        }
+    }
+}
+
+enum Refusal {
+    Trouble(Trouble),
+    Change(WriteError),
+}
+
+impl From<Trouble> for Refusal {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl From<WriteError> for Refusal {
+    fn from(error: WriteError) -> Self {
+        Self::Change(error)
+    }
+}
+
+/// The edits of one change.
+struct Edits<'o, 'r> {
+    overlay: &'o mut Overlay<'r>,
+    done: Vec<Undo>,
+}
+
+impl Edits<'_, '_> {
+    fn replace(&mut self, prefix: &Path, files: &Files) -> Result<(), Refusal> {
+        let mut directory = Directory::default();
+        for (path, content) in files {
+            if !directory.add(path, content) {
+                return Err(WriteError::Ambiguous { path: path.to_string() }.into());
+            }
+        }
+        let undo = self.overlay.replace(prefix, directory).map_err(|fault| refused(prefix, fault))?;
+        self.done.extend(undo);
+        Ok(())
+    }
+
+    fn edit(&mut self, prefix: &Path, write: &Files, remove: &[Path]) -> Result<(), Refusal> {
+        for path in remove {
+            // What is written anyway is not removed first: an unchanged file would look changed.
+            if !write.iter().any(|(written, _)| written == path) {
+                self.remove(&prefix.join(path))?;
+            }
+        }
+        for (path, content) in write {
+            self.put(&prefix.join(path), content)?;
+        }
+        Ok(())
+    }
+
+    fn share(&mut self, place: &ledger::Place<'_>, files: Option<&Files>, ledgers: &mut Index) -> Result<(), Refusal> {
+        let old = self.ledger(place)?;
+        let wanted: Vec<Path> = files.into_iter().flatten().map(|(path, _)| place.prefix.join(path)).collect();
+        let old_paths = old.as_ref().map(|old| old.paths.as_slice()).unwrap_or_default();
+        let new: Vec<&Path> = wanted.iter().filter(|path| !old_paths.contains(path)).collect();
+        let gone: Vec<&Path> = old_paths.iter().filter(|path| !wanted.contains(path)).collect();
+
+        if !new.is_empty() || !gone.is_empty() {
+            let owners = ledgers.owners(self.overlay, place)?;
+            for path in new {
+                if let Some(owner) = owners.other(path) {
+                    return Err(WriteError::Owned { path: path.to_string(), owner: owner.to_owned() }.into());
+                }
+            }
+            let gone: Vec<&Path> = gone.into_iter().filter(|path| owners.other(path).is_none()).collect();
+            for path in gone {
+                // Whatever became a directory, or a ledger, is not what the owner wrote.
+                if matches!(self.overlay.at(path)?, At::Blob { .. }) && !place.is_ledger(path) {
+                    self.remove(path)?;
+                }
+            }
+        }
+        match files {
+            None => self.remove(&place.path)?,
+            Some(files) => {
+                for (path, (_, content)) in wanted.iter().zip(files) {
+                    if place.is_ledger(path) {
+                        let owner = "the ledgers of this directory".to_owned();
+                        return Err(WriteError::Owned { path: path.to_string(), owner }.into());
+                    }
+                    self.put(path, content)?;
+                }
+                // A list that says the same in other words stays as it is.
+                let listed: Vec<&str> = wanted.iter().filter_map(|path| path.below(place.root)).collect();
+                if old.is_none_or(|old| old.entries != listed) {
+                    self.put(&place.path, &Bytes::from(ledger::render(&listed)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ledger(&mut self, place: &ledger::Place<'_>) -> Result<Option<ledger::List>, Refusal> {
+        let At::Blob { id, content, .. } = self.overlay.at(&place.path)? else { return Ok(None) };
+        let content = self.overlay.content(id, content)?;
+        let list = ledger::List::parse(&content, place)
+            .map_err(|reason| WriteError::Ledger { path: place.path.to_string(), reason })?;
+        Ok(Some(list))
+    }
+
+    fn put(&mut self, path: &Path, content: &Bytes) -> Result<(), Refusal> {
+        let undo = self.overlay.put(path, content).map_err(|fault| refused(path, fault))?;
+        self.done.extend(undo);
+        Ok(())
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<(), Refusal> {
+        self.done.extend(self.overlay.remove(path)?);
+        Ok(())
+    }
+}
+
+fn refused(path: &Path, fault: Fault) -> Refusal {
+    match fault {
+        Fault::Trouble(trouble) => Refusal::Trouble(trouble),
+        Fault::Blocked { obstacle, kind } => {
+            Refusal::Change(WriteError::Blocked { path: path.to_string(), obstacle: obstacle.to_string(), kind })
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Packs: all objects of a batch in one file and its index, so that durability costs the same for one object and for thousands.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use bytes::Bytes;
+use flate2::{Compression, Crc, write::ZlibEncoder};
+use gix::ObjectId;
+use gix::objs::Kind;
+
+use super::io;
+use crate::error::Trouble;
+
+/// Writes `objects` as a pack into a repository's object directory.
+///
+/// # Guarantees
+/// With `durable`, the pack and its name survive a crash of the machine once this returns. Readers see all of the pack or nothing:
+/// the index comes last, and each file appears under its name only when it is complete.
+pub(super) fn write(
+    objects_directory: &Path,
+    objects: &[(Kind, ObjectId, Bytes)],
+    durable: bool,
+) -> Result<(), Trouble> {
+    let directory = objects_directory.join("pack");
+    fs::create_dir_all(&directory).map_err(io(&directory))?;
+    let (pack, mut entries) = pack(objects).map_err(io(&directory))?;
+    let checksum = &pack[pack.len() - 20..];
+    entries.sort_by_key(|entry| entry.id);
+    let index = index(&entries, checksum).map_err(io(&directory))?;
+    let name = format!("pack-{}", ObjectId::from_bytes_or_panic(checksum));
+    place(&directory, &format!("{name}.pack"), &pack, durable)?;
+    place(&directory, &format!("{name}.idx"), &index, durable)?;
+    if durable {
+        sync_directory(&directory)?;
+    }
+    Ok(())
+}
+
+pub(super) fn sync_directory(directory: &Path) -> Result<(), Trouble> {
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(io(directory))
+}
+
+/// Writes under a temporary name that git cleans up, then renames.
+fn place(directory: &Path, name: &str, data: &[u8], durable: bool) -> Result<(), Trouble> {
+    let mut file = tempfile::Builder::new().prefix("tmp_pack_").tempfile_in(directory).map_err(io(directory))?;
+    file.write_all(data).map_err(io(directory))?;
+    if durable {
+        file.as_file().sync_all().map_err(io(directory))?;
+    }
+    let mut permissions = file.as_file().metadata().map_err(io(directory))?.permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o444);
+    file.as_file().set_permissions(permissions).map_err(io(directory))?;
+    let path = directory.join(name);
+    file.persist(&path).map(drop).map_err(|error| io(&path)(error.error))
+}
+
+struct Entry {
+    id: ObjectId,
+    crc: u32,
+    offset: u64,
+}
+
+fn pack(objects: &[(Kind, ObjectId, Bytes)]) -> std::io::Result<(Vec<u8>, Vec<Entry>)> {
+    let mut data = Vec::with_capacity(objects.iter().map(|(_, _, data)| data.len() / 3 + 64).sum());
+    data.extend_from_slice(b"PACK\0\0\0\x02");
+    data.extend_from_slice(&u32::try_from(objects.len()).map_err(std::io::Error::other)?.to_be_bytes());
+    let mut entries = Vec::with_capacity(objects.len());
+    for (kind, id, content) in objects {
+        let start = data.len();
+        header(&mut data, *kind, content.len());
+        let mut zlib = ZlibEncoder::new(&mut data, Compression::fast());
+        zlib.write_all(content)?;
+        zlib.finish()?;
+        let mut crc = Crc::new();
+        crc.update(&data[start..]);
+        entries.push(Entry { id: *id, crc: crc.sum(), offset: start as u64 });
+    }
+    let checksum = digest(&data)?;
+    data.extend_from_slice(&checksum);
+    Ok((data, entries))
+}
+
+/// Type and size: four bits of the size beside the type, then seven in each byte.
+fn header(data: &mut Vec<u8>, kind: Kind, size: usize) {
+    let kind: u8 = match kind {
+        Kind::Commit => 1,
+        Kind::Tree => 2,
+        Kind::Blob => 3,
+        Kind::Tag => 4,
+    };
+    let mut byte = kind << 4 | (size & 15) as u8;
+    let mut rest = size >> 4;
+    while rest > 0 {
+        data.push(byte | 0x80);
+        byte = (rest & 0x7f) as u8;
+        rest >>= 7;
+    }
+    data.push(byte);
+}
+
+/// Index version 2: fan-out, ids, checksums, offsets, large offsets, trailer.
+fn index(entries: &[Entry], pack_checksum: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut data = Vec::with_capacity(1100 + entries.len() * 28);
+    data.extend_from_slice(b"\xfftOc\0\0\0\x02");
+    let mut below = 0u32;
+    let mut ids = entries.iter().peekable();
+    for first in 0..=u8::MAX {
+        while ids.next_if(|entry| entry.id.as_slice()[0] == first).is_some() {
+            below += 1;
+        }
+        data.extend_from_slice(&below.to_be_bytes());
+    }
+    for entry in entries {
+        data.extend_from_slice(entry.id.as_slice());
+    }
+    for entry in entries {
+        data.extend_from_slice(&entry.crc.to_be_bytes());
+    }
+    let mut large: Vec<u64> = Vec::new();
+    for entry in entries {
+        let word = match u32::try_from(entry.offset) {
+            Ok(offset) if offset < 1 << 31 => offset,
+            _ => {
+                large.push(entry.offset);
+                1 << 31 | (large.len() - 1) as u32
+            }
+        };
+        data.extend_from_slice(&word.to_be_bytes());
+    }
+    for offset in large {
+        data.extend_from_slice(&offset.to_be_bytes());
+    }
+    data.extend_from_slice(pack_checksum);
+    let checksum = digest(&data)?;
+    data.extend_from_slice(&checksum);
+    Ok(data)
+}
+
+fn digest(data: &[u8]) -> std::io::Result<[u8; 20]> {
+    let mut hasher = gix::hash::hasher(gix::hash::Kind::Sha1);
+    hasher.update(data);
+    let id = hasher.try_finalize().map_err(std::io::Error::other)?;
+    id.as_slice().try_into().map_err(std::io::Error::other)
+}

@@ -1,0 +1,149 @@
+//! What git's answers mean. Its messages are the only interface that it has for that; they are stable under `LC_ALL=C`.
+
+use super::Url;
+use crate::error::Trouble;
+use crate::git::Published;
+use crate::git::command::Ended;
+
+/// The longest text of others that is passed on.
+const TEXT_CHARS_MAX: usize = 1_000;
+
+/// Reads the answer to a push of one branch; `None` if the remote said nothing about the branch.
+pub(super) fn push(ended: &Ended, branch: &str) -> Option<Result<Published, Trouble>> {
+    let target = format!(":refs/heads/{branch}\t");
+    let line = ended.stdout.lines().find(|line| line.contains(&target))?;
+    let (flag, summary) = (line.chars().next()?, line.rsplit('\t').next()?);
+    if flag != '!' {
+        return ended.success.then_some(Ok(Published::Accepted));
+    }
+    let reason = summary.split_once('(').map_or(summary, |(_, reason)| reason.trim_end_matches(')'));
+    if summary.starts_with("[remote rejected]") {
+        // Another push was faster: the remote's lock was taken, or its branch had moved when the lock was had.
+        let moved = [
+            "cannot lock ref",
+            "failed to update ref",
+            "incorrect old value",
+            "fetch first",
+            "reference already exists",
+        ];
+        if moved.iter().any(|text| reason.contains(text)) {
+            return Some(Ok(Published::Moved));
+        }
+        let message = match remote_text(&ended.stderr) {
+            text if text.is_empty() => reason.to_owned(),
+            text => format!("{text} ({reason})"),
+        };
+        return Some(Err(Trouble::Refused { branch: branch.to_owned(), message }));
+    }
+    Some(Ok(Published::Moved))
+}
+
+/// What hooks of the remote have said.
+fn remote_text(stderr: &str) -> String {
+    let lines = stderr.lines().filter_map(|line| line.strip_prefix("remote:"));
+    let lines = lines.map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("error: hook declined"));
+    one_line(lines)
+}
+
+/// Finds out what a failure means.
+pub(super) fn trouble(stderr: &str, url: &Url) -> Trouble {
+    let has = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text));
+    let text = || {
+        let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("hint:"));
+        one_line(lines.map(|line| line.trim_start_matches("fatal: ").trim_start_matches("error: ")))
+    };
+    if let Some(host) = between(stderr, "Could not resolve host: ", &['\n', ' ', '\'']) {
+        return Trouble::UnknownHost(host.to_owned());
+    }
+    if has(&["Authentication failed", "could not read Username", "could not read Password", "returned error: 401"]) {
+        return Trouble::Unauthorized;
+    }
+    if has(&[
+        "SSL certificate problem",
+        "certificate verification failed",
+        "SSL: no alternative certificate",
+        "CAfile",
+        "certificate subject name",
+    ]) {
+        return Trouble::Untrusted(curl_reason(stderr).unwrap_or_else(text));
+    }
+    if has(&[
+        "returned error: 301",
+        "returned error: 302",
+        "returned error: 307",
+        "returned error: 308",
+        "from redirection",
+    ]) {
+        return Trouble::Redirected;
+    }
+    if has(&["returned error: 403"]) {
+        let said = remote_text(stderr);
+        return Trouble::Forbidden(if said.is_empty() { "the server answers 403".to_owned() } else { said });
+    }
+    if has(&["returned error: 404", "does not exist"])
+        || (stderr.contains("repository '") && stderr.contains("not found"))
+    {
+        return Trouble::NotFound;
+    }
+    if has(&[
+        "not a git repository",
+        "is this a git repository",
+        "does not appear to be a git repository",
+        "not valid: ",
+    ]) {
+        return Trouble::NotARepository(text());
+    }
+    if has(&["returned error: 5", "returned error: 429"]) {
+        return Trouble::ServerFailed(curl_reason(stderr).unwrap_or_else(text));
+    }
+    if has(&["No space left on device", "Disk quota exceeded"]) {
+        let remote = stderr.lines().any(|line| line.starts_with("remote:") && line.contains("No space left"));
+        return Trouble::DiskFull(if remote { url.shown() } else { "the cache".to_owned() });
+    }
+    let unreachable = [
+        "Failed to connect",
+        "Couldn't connect",
+        "Connection refused",
+        "Connection reset",
+        "timed out",
+        "Empty reply",
+        "unable to access",
+        "hung up",
+        "early EOF",
+        "unexpected disconnect",
+        "RPC failed",
+    ];
+    if has(&unreachable) {
+        return Trouble::Unreachable(curl_reason(stderr).unwrap_or_else(text));
+    }
+    if has(&[
+        "bad object",
+        "corrupt",
+        "unable to read",
+        "missing blob",
+        "missing tree",
+        "bad tree",
+        "shallow file has changed",
+        "cannot lock ref",
+    ]) {
+        return Trouble::Damaged(text());
+    }
+    Trouble::Git(text())
+}
+
+/// Returns the part of `unable to access '<url>': <reason>` that is not about the address.
+fn curl_reason(stderr: &str) -> Option<String> {
+    let line = stderr.lines().find(|line| line.contains("unable to access '"))?;
+    let (_, reason) = line.split_once("': ")?;
+    Some(one_line(std::iter::once(reason.trim())))
+}
+
+fn between<'t>(text: &'t str, start: &str, ends: &[char]) -> Option<&'t str> {
+    let (_, rest) = text.split_once(start)?;
+    rest.split(ends).next().filter(|found| !found.is_empty())
+}
+
+fn one_line<'l>(lines: impl Iterator<Item = &'l str>) -> String {
+    let text = lines.collect::<Vec<_>>().join("; ");
+    text.chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
+}

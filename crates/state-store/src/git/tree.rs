@@ -1,0 +1,599 @@
+//! Trees, edited as objects.
+//!
+//! An [`Overlay`] loads only the directories on the way to what changes, and keeps what changed in memory until
+//! [`write`](Overlay::write) turns it into objects, deepest first. So the cost follows the change, not the repository, and what
+//! is overwritten before the batch ends never becomes an object.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+use gix::ObjectId;
+use gix::objs::Kind;
+
+use crate::error::Trouble;
+use crate::path::Path;
+
+/// How deep directories may be nested; what is deeper was not made by a file system.
+const DEPTH_MAX: usize = 2048;
+
+/// The type bits of an entry of a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mode(u32);
+
+impl Mode {
+    pub(super) const FILE: Self = Self(0o100_644);
+    const TREE: Self = Self(0o040_000);
+
+    pub(super) fn is_tree(self) -> bool {
+        self.0 & 0o170_000 == 0o040_000
+    }
+
+    pub(super) fn is_submodule(self) -> bool {
+        self.0 & 0o170_000 == 0o160_000
+    }
+
+    fn is_blob(self) -> bool {
+        !self.is_tree() && !self.is_submodule()
+    }
+
+    fn noun(self) -> &'static str {
+        match self.0 & 0o170_000 {
+            0o040_000 => "directory",
+            0o120_000 => "symbolic link",
+            0o160_000 => "submodule",
+            _ => "file",
+        }
+    }
+}
+
+/// A tree object as it is stored.
+struct Stored {
+    data: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    mode: Mode,
+    name: Range<u32>,
+}
+
+impl Stored {
+    fn load(repository: &gix::Repository, id: ObjectId) -> Result<Self, Trouble> {
+        let data = object(repository, id, Kind::Tree)?;
+        let entries = parse(&data).ok_or_else(|| Trouble::Damaged(format!("tree {id} cannot be read")))?;
+        Ok(Self { data, entries })
+    }
+
+    fn name(&self, entry: &Entry) -> &[u8] {
+        &self.data[entry.name.start as usize..entry.name.end as usize]
+    }
+
+    fn id(&self, entry: &Entry) -> ObjectId {
+        let start = entry.name.end as usize + 1;
+        ObjectId::from_bytes_or_panic(&self.data[start..start + 20])
+    }
+
+    /// Git sorts directories as if their names ended in a slash, so a name has two possible places.
+    fn find(&self, name: &[u8]) -> Option<(Mode, ObjectId)> {
+        [false, true].into_iter().find_map(|tree| {
+            let order = |entry: &Entry| compare((self.name(entry), entry.mode.is_tree()), (name, tree));
+            let at = self.entries.binary_search_by(order).ok()?;
+            Some((self.entries[at].mode, self.id(&self.entries[at])))
+        })
+    }
+}
+
+fn parse(data: &[u8]) -> Option<Vec<Entry>> {
+    let mut entries = Vec::with_capacity(data.len() / 32);
+    let mut at = 0;
+    while at < data.len() {
+        let space = at + data[at..].iter().position(|byte| *byte == b' ')?;
+        let mode = u32::from_str_radix(std::str::from_utf8(&data[at..space]).ok()?, 8).ok()?;
+        let start = space + 1;
+        let end = start + data[start..].iter().position(|byte| *byte == 0)?;
+        at = end + 21;
+        if at > data.len() {
+            return None;
+        }
+        entries.push(Entry { mode: Mode(mode), name: u32::try_from(start).ok()?..u32::try_from(end).ok()? });
+    }
+    Some(entries)
+}
+
+fn compare(a: (&[u8], bool), b: (&[u8], bool)) -> std::cmp::Ordering {
+    let key = |(name, tree): (&[u8], bool), at: usize| match name.get(at) {
+        Some(byte) => u16::from(*byte),
+        None if tree => u16::from(b'/'),
+        None => 0,
+    };
+    let common = a.0.len().min(b.0.len());
+    a.0[..common].cmp(&b.0[..common]).then_with(|| key(a, common).cmp(&key(b, common)))
+}
+
+/// One directory: what is stored, and what differs from it.
+#[derive(Default)]
+struct Node {
+    stored: Option<(ObjectId, Stored)>,
+    edits: BTreeMap<Vec<u8>, Edit>,
+}
+
+enum Edit {
+    Gone,
+    Blob {
+        mode: Mode,
+        id: ObjectId,
+        /// Absent when the object is known to be stored already.
+        content: Option<Bytes>,
+    },
+    /// A directory that was looked into or made; an empty one does not exist.
+    Directory(Node),
+}
+
+/// What is at a path.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum At {
+    Nothing,
+    Blob { id: ObjectId, content: Option<Bytes>, plain: bool },
+    Submodule,
+    Directory,
+}
+
+/// Why a path cannot be used, or what else went wrong.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Trouble(Trouble),
+    Blocked { obstacle: Path, kind: &'static str },
+}
+
+impl From<Trouble> for Fault {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+/// Remembers how a name was edited before, so that a failing change can be taken back.
+pub(super) struct Undo {
+    directory: Path,
+    name: Vec<u8>,
+    before: Option<Edit>,
+}
+
+/// Receives new objects, each after those that it names.
+pub(super) type Sink<'s> = &'s mut dyn FnMut(Kind, ObjectId, Bytes);
+
+/// A tree with edits on top.
+pub(crate) struct Overlay<'r> {
+    repository: &'r gix::Repository,
+    root: Node,
+}
+
+impl<'r> Overlay<'r> {
+    pub(super) fn new(repository: &'r gix::Repository, tree: Option<ObjectId>) -> Result<Self, Trouble> {
+        let root = match tree {
+            Some(tree) => Node::load(repository, tree)?,
+            None => Node::default(),
+        };
+        Ok(Self { repository, root })
+    }
+
+    /// Returns what is at `path`; below a file, link or submodule there is nothing.
+    pub(super) fn at(&mut self, path: &Path) -> Result<At, Trouble> {
+        let Some((directory, name)) = path.split() else { return Ok(At::Directory) };
+        match self.directory(&directory)? {
+            Some(node) => Ok(node.at(name.as_bytes())),
+            None => Ok(At::Nothing),
+        }
+    }
+
+    /// Returns the names and ids of the files right below `directory`.
+    pub(crate) fn files(&mut self, directory: &Path) -> Result<Vec<(String, ObjectId, Option<Bytes>)>, Trouble> {
+        let Some(node) = self.directory(directory)? else { return Ok(Vec::new()) };
+        let mut files = Vec::new();
+        if let Some((_, stored)) = &node.stored {
+            for entry in stored.entries.iter().filter(|entry| entry.mode.is_blob()) {
+                if !node.edits.contains_key(stored.name(entry))
+                    && let Ok(name) = std::str::from_utf8(stored.name(entry))
+                {
+                    files.push((name.to_owned(), stored.id(entry), None));
+                }
+            }
+        }
+        for (name, edit) in &node.edits {
+            if let (Edit::Blob { id, content, .. }, Ok(name)) = (edit, std::str::from_utf8(name)) {
+                files.push((name.to_owned(), *id, content.clone()));
+            }
+        }
+        Ok(files)
+    }
+
+    pub(crate) fn content(&self, id: ObjectId, content: Option<Bytes>) -> Result<Bytes, Trouble> {
+        match content {
+            Some(content) => Ok(content),
+            None => object(self.repository, id, Kind::Blob).map(Bytes::from),
+        }
+    }
+
+    /// Puts a file at `path`; `None` if it is there already.
+    pub(super) fn put(&mut self, path: &Path, content: &Bytes) -> Result<Option<Undo>, Fault> {
+        let (directory, name) = path.split().expect("the path of a file is not empty");
+        let id = hash(Kind::Blob, content);
+        let blocked = |kind| Fault::Blocked { obstacle: path.clone(), kind };
+        let node = self.make_directory(&directory)?;
+        match node.at(name.as_bytes()) {
+            At::Blob { id: present, plain: true, .. } if present == id => return Ok(None),
+            At::Directory => return Err(blocked("directory")),
+            At::Submodule => return Err(blocked("submodule")),
+            At::Nothing | At::Blob { .. } => {}
+        }
+        let edit = Edit::Blob { mode: Mode::FILE, id, content: Some(content.clone()) };
+        Ok(Some(node.edit(directory, name, edit)))
+    }
+
+    /// Removes what is at `path`; `None` if nothing is. A submodule of others stays.
+    pub(super) fn remove(&mut self, path: &Path) -> Result<Option<Undo>, Trouble> {
+        let Some((directory, name)) = path.split() else { return Ok(None) };
+        let Some(node) = self.directory(&directory)? else { return Ok(None) };
+        match node.at(name.as_bytes()) {
+            At::Nothing | At::Submodule => Ok(None),
+            At::Blob { .. } | At::Directory => Ok(Some(node.edit(directory, name, Edit::Gone))),
+        }
+    }
+
+    /// Makes `path` hold exactly `files`; `None` if it does already.
+    pub(super) fn replace(&mut self, path: &Path, files: Directory) -> Result<Option<Undo>, Fault> {
+        let (parent, name) = path.split().expect("the root is never replaced");
+        let Directory(mut new) = files;
+        let wanted = new.write(&mut |_, _, _| {})?;
+        if wanted.is_none() && self.at(path)? == At::Nothing {
+            return Ok(None);
+        }
+        let repository = self.repository;
+        let node = self.make_directory(&parent)?;
+        let name_bytes = name.as_bytes();
+        if node.at(name_bytes) == At::Submodule {
+            return Err(Fault::Blocked { obstacle: path.clone(), kind: "submodule" });
+        }
+        let present = node.tree_id(name_bytes)?;
+        if present.is_some() && present == wanted {
+            return Ok(None);
+        }
+        let stored = node.stored.as_ref().and_then(|(_, stored)| stored.find(name_bytes));
+        if let Some((mode, id)) = stored
+            && mode.is_tree()
+        {
+            new.forget_stored(repository, id)?;
+        }
+        let edit = if wanted.is_some() { Edit::Directory(new) } else { Edit::Gone };
+        Ok(Some(node.edit(parent, name, edit)))
+    }
+
+    /// Takes edits back, the last one first.
+    pub(super) fn undo(&mut self, edits: Vec<Undo>) -> Result<(), Trouble> {
+        for Undo { directory, name, before } in edits.into_iter().rev() {
+            let node = self.directory(&directory)?.expect("an edited directory stays loaded");
+            match before {
+                Some(edit) => node.edits.insert(name, edit),
+                None => node.edits.remove(&name),
+            };
+        }
+        Ok(())
+    }
+
+    /// Turns everything into objects and returns the root tree.
+    pub(super) fn write(mut self, sink: Sink<'_>) -> Result<ObjectId, Trouble> {
+        if let Some(id) = self.root.write(sink)? {
+            return Ok(id);
+        }
+        let id = hash(Kind::Tree, &[]);
+        sink(Kind::Tree, id, Bytes::new());
+        Ok(id)
+    }
+
+    /// Returns the directory at `path`, loading what is needed; `None` if there is no directory.
+    fn directory(&mut self, path: &Path) -> Result<Option<&mut Node>, Trouble> {
+        let mut node = &mut self.root;
+        for segment in path.segments() {
+            match node.child(self.repository, segment.as_bytes())? {
+                Some(child) => node = child,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(node))
+    }
+
+    /// Returns the directory at `path`, making what is missing.
+    fn make_directory(&mut self, path: &Path) -> Result<&mut Node, Fault> {
+        let mut node = &mut self.root;
+        let mut walked = Path::default();
+        for segment in path.segments() {
+            walked = walked.join(&Path::parse(segment).expect("a segment of a checked path"));
+            let name = segment.as_bytes();
+            match node.at(name) {
+                At::Directory => {}
+                At::Nothing => {
+                    // A directory that was emptied in this batch is still loaded; anything else starts from nothing.
+                    if !matches!(node.edits.get(name), Some(Edit::Directory(_))) {
+                        node.edits.insert(name.to_vec(), Edit::Directory(Node::default()));
+                    }
+                }
+                At::Submodule => return Err(Fault::Blocked { obstacle: walked, kind: "submodule" }),
+                At::Blob { .. } => {
+                    let kind = node.mode(name).map_or("file", Mode::noun);
+                    return Err(Fault::Blocked { obstacle: walked, kind });
+                }
+            }
+            node = node.child(self.repository, name)?.expect("it was just found or made");
+        }
+        Ok(node)
+    }
+}
+
+/// Files of a directory that stands on its own.
+#[derive(Default)]
+pub(super) struct Directory(Node);
+
+impl Directory {
+    /// Adds a file; `false` if its path is taken by another one.
+    pub(super) fn add(&mut self, path: &Path, content: &Bytes) -> bool {
+        let (directory, name) = path.split().expect("the path of a file is not empty");
+        let mut node = &mut self.0;
+        for segment in directory.segments() {
+            let edit = node.edits.entry(segment.as_bytes().to_vec()).or_insert(Edit::Directory(Node::default()));
+            let Edit::Directory(child) = edit else { return false };
+            node = child;
+        }
+        let id = hash(Kind::Blob, content);
+        let file = Edit::Blob { mode: Mode::FILE, id, content: Some(content.clone()) };
+        match node.edits.insert(name.as_bytes().to_vec(), file) {
+            None => true,
+            Some(Edit::Blob { id: other, .. }) => other == id,
+            Some(_) => false,
+        }
+    }
+}
+
+impl Node {
+    fn load(repository: &gix::Repository, id: ObjectId) -> Result<Self, Trouble> {
+        Ok(Self { stored: Some((id, Stored::load(repository, id)?)), edits: BTreeMap::new() })
+    }
+
+    fn at(&self, name: &[u8]) -> At {
+        match self.edits.get(name) {
+            Some(Edit::Gone) => At::Nothing,
+            Some(Edit::Directory(node)) if node.is_empty() => At::Nothing,
+            Some(Edit::Directory(_)) => At::Directory,
+            Some(Edit::Blob { mode, id, content }) => {
+                At::Blob { id: *id, content: content.clone(), plain: *mode == Mode::FILE }
+            }
+            None => match self.stored.as_ref().and_then(|(_, stored)| stored.find(name)) {
+                None => At::Nothing,
+                Some((mode, _)) if mode.is_tree() => At::Directory,
+                Some((mode, _)) if mode.is_submodule() => At::Submodule,
+                Some((mode, id)) => At::Blob { id, content: None, plain: mode == Mode::FILE },
+            },
+        }
+    }
+
+    fn mode(&self, name: &[u8]) -> Option<Mode> {
+        match self.edits.get(name) {
+            Some(Edit::Blob { mode, .. }) => Some(*mode),
+            Some(_) => None,
+            None => self.stored.as_ref()?.1.find(name).map(|(mode, _)| mode),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let hidden = |name: &[u8]| match self.edits.get(name) {
+            Some(Edit::Gone) => true,
+            Some(Edit::Directory(node)) => node.is_empty(),
+            Some(Edit::Blob { .. }) | None => false,
+        };
+        let stored = self.stored.iter().flat_map(|(_, stored)| stored.entries.iter().map(|entry| stored.name(entry)));
+        stored.chain(self.edits.keys().map(Vec::as_slice)).all(hidden)
+    }
+
+    fn child(&mut self, repository: &gix::Repository, name: &[u8]) -> Result<Option<&mut Node>, Trouble> {
+        if !self.edits.contains_key(name) {
+            match self.stored.as_ref().and_then(|(_, stored)| stored.find(name)) {
+                Some((mode, id)) if mode.is_tree() => {
+                    self.edits.insert(name.to_vec(), Edit::Directory(Node::load(repository, id)?));
+                }
+                _ => return Ok(None),
+            }
+        }
+        match self.edits.get_mut(name) {
+            Some(Edit::Directory(node)) => Ok(Some(node)),
+            _ => Ok(None),
+        }
+    }
+
+    fn edit(&mut self, directory: Path, name: &str, edit: Edit) -> Undo {
+        let name = name.as_bytes().to_vec();
+        let before = self.edits.insert(name.clone(), edit);
+        Undo { directory, name, before }
+    }
+
+    /// Returns the id of the directory `name`, as it would be written.
+    fn tree_id(&mut self, name: &[u8]) -> Result<Option<ObjectId>, Trouble> {
+        match self.edits.get_mut(name) {
+            Some(Edit::Directory(node)) => node.write(&mut |_, _, _| {}),
+            Some(_) => Ok(None),
+            None => {
+                let found = self.stored.as_ref().and_then(|(_, stored)| stored.find(name));
+                Ok(found.filter(|(mode, _)| mode.is_tree()).map(|(_, id)| id))
+            }
+        }
+    }
+
+    /// Drops contents that the stored tree `id` holds under the same names: those objects need no writing.
+    fn forget_stored(&mut self, repository: &gix::Repository, id: ObjectId) -> Result<(), Trouble> {
+        let stored = Stored::load(repository, id)?;
+        for (name, edit) in &mut self.edits {
+            match (edit, stored.find(name)) {
+                (Edit::Blob { id, content, .. }, Some((_, other))) if *id == other => *content = None,
+                (Edit::Directory(node), Some((mode, id))) if mode.is_tree() => node.forget_stored(repository, id)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes new objects to `sink` and returns the id of this directory, `None` for an empty one.
+    fn write(&mut self, sink: Sink<'_>) -> Result<Option<ObjectId>, Trouble> {
+        if self.edits.is_empty() {
+            return Ok(self.stored.as_ref().filter(|(_, stored)| !stored.entries.is_empty()).map(|(id, _)| *id));
+        }
+        let mut new: Vec<(&[u8], Mode, ObjectId)> = Vec::with_capacity(self.edits.len());
+        let mut hidden: Vec<&[u8]> = Vec::with_capacity(self.edits.len());
+        for (name, edit) in &mut self.edits {
+            hidden.push(name);
+            match edit {
+                Edit::Gone => {}
+                Edit::Blob { mode, id, content } => {
+                    if let Some(content) = content {
+                        sink(Kind::Blob, *id, content.clone());
+                    }
+                    new.push((name, *mode, *id));
+                }
+                Edit::Directory(node) => {
+                    if let Some(id) = node.write(sink)? {
+                        new.push((name, Mode::TREE, id));
+                    }
+                }
+            }
+        }
+        new.sort_by(|a, b| compare((a.0, a.1.is_tree()), (b.0, b.1.is_tree())));
+        let data = merge(self.stored.as_ref().map(|(_, stored)| stored), &hidden, &new);
+        if data.is_empty() {
+            return Ok(None);
+        }
+        let id = hash(Kind::Tree, &data);
+        if self.stored.as_ref().is_none_or(|(stored, _)| *stored != id) {
+            sink(Kind::Tree, id, Bytes::from(data));
+        }
+        Ok(Some(id))
+    }
+}
+
+/// Returns the bytes of a tree: the stored entries whose names are not in `hidden` (sorted), and the `new` ones, in git's order.
+fn merge(stored: Option<&Stored>, hidden: &[&[u8]], new: &[(&[u8], Mode, ObjectId)]) -> Vec<u8> {
+    let mut data = Vec::with_capacity(stored.map_or(0, |stored| stored.data.len()) + new.len() * 48);
+    let mut push = |name: &[u8], mode: Mode, id: &[u8]| {
+        data.extend_from_slice(format!("{:o} ", mode.0).as_bytes());
+        data.extend_from_slice(name);
+        data.push(0);
+        data.extend_from_slice(id);
+    };
+    let mut new = new.iter().peekable();
+    for entry in stored.iter().flat_map(|stored| &stored.entries) {
+        let stored = stored.expect("it has an entry");
+        let name = stored.name(entry);
+        if hidden.binary_search(&name).is_ok() {
+            continue;
+        }
+        let key = (name, entry.mode.is_tree());
+        while let Some((name, mode, id)) = new.next_if(|new| compare((new.0, new.1.is_tree()), key).is_lt()) {
+            push(name, *mode, id.as_slice());
+        }
+        push(name, entry.mode, stored.id(entry).as_slice());
+    }
+    for (name, mode, id) in new {
+        push(name, *mode, id.as_slice());
+    }
+    data
+}
+
+pub(super) fn hash(kind: Kind, data: &[u8]) -> ObjectId {
+    gix::objs::compute_hash(gix::hash::Kind::Sha1, kind, data).expect("hashing memory only fails on a forged collision")
+}
+
+fn object(repository: &gix::Repository, id: ObjectId, kind: Kind) -> Result<Vec<u8>, Trouble> {
+    let object = repository.find_object(id).map_err(|error| Trouble::Damaged(format!("object {id}: {error}")))?;
+    if object.kind != kind {
+        return Err(Trouble::Damaged(format!("object {id} is a {}, not a {kind}", object.kind)));
+    }
+    Ok(object.detach().data)
+}
+
+/// Returns the root tree of a commit.
+pub(super) fn of_commit(repository: &gix::Repository, id: ObjectId) -> Result<ObjectId, Trouble> {
+    let data = object(repository, id, Kind::Commit)?;
+    let tree = data.strip_prefix(b"tree ").and_then(|rest| ObjectId::from_hex(rest.get(..40)?).ok());
+    tree.ok_or_else(|| Trouble::Damaged(format!("commit {id} names no tree")))
+}
+
+fn find(repository: &gix::Repository, tree: ObjectId, path: &Path) -> Result<Option<(Mode, ObjectId)>, Trouble> {
+    let mut found = (Mode::TREE, tree);
+    for segment in path.segments() {
+        if !found.0.is_tree() {
+            return Ok(None);
+        }
+        match Stored::load(repository, found.1)?.find(segment.as_bytes()) {
+            Some(entry) => found = entry,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(found))
+}
+
+pub(super) fn find_directory(
+    repository: &gix::Repository,
+    tree: Option<ObjectId>,
+    path: &Path,
+) -> Result<Option<ObjectId>, Trouble> {
+    let Some(tree) = tree else { return Ok(None) };
+    Ok(find(repository, tree, path)?.filter(|(mode, _)| mode.is_tree()).map(|(_, id)| id))
+}
+
+pub(super) fn read(
+    repository: &gix::Repository,
+    tree: Option<ObjectId>,
+    path: &Path,
+) -> Result<Option<Bytes>, Trouble> {
+    let Some(tree) = tree else { return Ok(None) };
+    match find(repository, tree, path)? {
+        Some((mode, id)) if mode.is_blob() => object(repository, id, Kind::Blob).map(|data| Some(data.into())),
+        _ => Ok(None),
+    }
+}
+
+/// Returns the paths of the files below `path`, relative to `root`. Names that are not UTF-8 are shown with replacements.
+pub(super) fn list(
+    repository: &gix::Repository,
+    tree: Option<ObjectId>,
+    root: &Path,
+    path: &Path,
+) -> Result<Vec<String>, Trouble> {
+    let mut files = Vec::new();
+    if let Some(directory) = find_directory(repository, tree, path)? {
+        let mut prefix = path.below(root).unwrap_or_default().to_owned();
+        if !prefix.is_empty() {
+            prefix.push('/');
+        }
+        walk(repository, directory, &prefix, 0, &mut files)?;
+    }
+    Ok(files)
+}
+
+fn walk(
+    repository: &gix::Repository,
+    tree: ObjectId,
+    prefix: &str,
+    depth: usize,
+    files: &mut Vec<String>,
+) -> Result<(), Trouble> {
+    if depth > DEPTH_MAX {
+        return Err(Trouble::Damaged(format!("{prefix:?} is nested too deep")));
+    }
+    let stored = Stored::load(repository, tree)?;
+    for entry in &stored.entries {
+        let path = format!("{prefix}{}", String::from_utf8_lossy(stored.name(entry)));
+        if entry.mode.is_tree() {
+            walk(repository, stored.id(entry), &format!("{path}/"), depth + 1, files)?;
+        } else if entry.mode.is_blob() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

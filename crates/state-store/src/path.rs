@@ -1,0 +1,192 @@
+//! Paths that may become entries of a store.
+//!
+//! **Invariant:** a [`Path`] is relative, has no empty, `.` or `..` segment, no segment that any file system takes for
+//! `.git`, and no segment longer than a file system allows. Nothing else is ever turned into a tree entry.
+
+use gix::bstr::BStr;
+use gix::validate::path::component;
+
+/// The longest name that common file systems hold.
+const SEGMENT_BYTES_MAX: usize = 255;
+/// The longest path that Linux opens.
+const PATH_BYTES_MAX: usize = 4096;
+
+/// What is wrong with a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// It is empty.
+    #[error("it is empty")]
+    Empty,
+    /// It starts with a slash.
+    #[error("it is absolute")]
+    Absolute,
+    /// It has a `..` segment.
+    #[error("it leaves its directory by \"..\"")]
+    Escapes,
+    /// It contains a control character.
+    #[error("it contains a control character")]
+    Control,
+    /// It contains a backslash, which some systems take for a separator.
+    #[error("it contains a backslash")]
+    Backslash,
+    /// A segment is `.git`, or is taken for it by some file system.
+    #[error("it names a .git directory")]
+    DotGit,
+    /// A segment or the whole is too long.
+    #[error("a name in it is longer than {SEGMENT_BYTES_MAX} bytes, or all of it longer than {PATH_BYTES_MAX}")]
+    TooLong,
+    /// The root of the store is to be replaced.
+    #[error("the root of a state store is never replaced as a whole")]
+    Root,
+}
+
+/// A checked path; the empty one is the root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Path(String);
+
+impl Path {
+    /// Checks `text`; `.` segments, doubled and trailing slashes are dropped.
+    pub(crate) fn parse(text: &str) -> Result<Self, Reason> {
+        if text.starts_with('/') {
+            return Err(Reason::Absolute);
+        }
+        let mut path = String::with_capacity(text.len());
+        for segment in text.split('/').filter(|segment| !segment.is_empty() && *segment != ".") {
+            check(segment)?;
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(segment);
+        }
+        if path.len() > PATH_BYTES_MAX {
+            return Err(Reason::TooLong);
+        }
+        Ok(Self(path))
+    }
+
+    /// Checks `text` as the path of a file: it must not be empty.
+    pub(crate) fn parse_file(text: &str) -> Result<Self, Reason> {
+        let path = Self::parse(text)?;
+        if path.is_root() || text.ends_with('/') || text.ends_with("/.") {
+            return Err(Reason::Empty);
+        }
+        Ok(path)
+    }
+
+    /// Checks `text` as a directory; leading slashes are dropped, as in the `path` of a store.
+    pub(crate) fn parse_directory(text: &str) -> Result<Self, Reason> {
+        Self::parse(text.trim_start_matches('/'))
+    }
+
+    pub(crate) fn join(&self, below: &Path) -> Path {
+        match (self.is_root(), below.is_root()) {
+            (true, _) => below.clone(),
+            (_, true) => self.clone(),
+            _ => Path(format!("{}/{}", self.0, below.0)),
+        }
+    }
+
+    /// Returns the path relative to `directory`, if it is below it.
+    pub(crate) fn below(&self, directory: &Path) -> Option<&str> {
+        if directory.is_root() {
+            return Some(&self.0);
+        }
+        self.0.strip_prefix(&directory.0)?.strip_prefix('/')
+    }
+
+    pub(crate) fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn segments(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
+        self.0.split('/').filter(|segment| !segment.is_empty())
+    }
+
+    /// Returns the directory that the path is in, and its last segment.
+    pub(crate) fn split(&self) -> Option<(Path, &str)> {
+        match self.0.rsplit_once('/') {
+            Some((directory, name)) => Some((Path(directory.to_owned()), name)),
+            None if self.is_root() => None,
+            None => Some((Path::default(), &self.0)),
+        }
+    }
+}
+
+impl std::fmt::Display for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn check(segment: &str) -> Result<(), Reason> {
+    if segment == ".." {
+        return Err(Reason::Escapes);
+    }
+    if segment.len() > SEGMENT_BYTES_MAX {
+        return Err(Reason::TooLong);
+    }
+    if segment.chars().any(char::is_control) {
+        return Err(Reason::Control);
+    }
+    if segment.contains('\\') {
+        return Err(Reason::Backslash);
+    }
+    // Names that only Windows refuses (`con`, a colon) stay allowed: Kubernetes names contain them.
+    let options = component::Options { protect_windows: false, protect_hfs: true, protect_ntfs: true };
+    component(BStr::new(segment), None, options).map(|_| ()).map_err(|_| Reason::DotGit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_brought_into_clean_form() {
+        for (given, clean) in [
+            ("a", "a"),
+            ("a/b.yaml", "a/b.yaml"),
+            ("./a//b/./c", "a/b/c"),
+            ("..a/b..", "..a/b.."),
+            (".gitignore", ".gitignore"),
+            (".github/x", ".github/x"),
+            ("con:1", "con:1"),
+            ("ä/日本", "ä/日本"),
+        ] {
+            assert_eq!(Path::parse_file(given).map(|p| p.0), Ok(clean.to_owned()), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_could_leave_its_place_is_refused() {
+        let long = "x".repeat(256);
+        for (given, reason) in [
+            ("", Reason::Empty),
+            (".", Reason::Empty),
+            ("a/", Reason::Empty),
+            ("a/.", Reason::Empty),
+            ("/etc/passwd", Reason::Absolute),
+            ("../a", Reason::Escapes),
+            ("a/../../b", Reason::Escapes),
+            ("a/..", Reason::Escapes),
+            ("a\0b", Reason::Control),
+            ("a\nb", Reason::Control),
+            ("a\\..\\b", Reason::Backslash),
+            (".git/config", Reason::DotGit),
+            ("a/.GIT/hooks/x", Reason::DotGit),
+            (".git", Reason::DotGit),
+            ("git~1/config", Reason::DotGit),
+            (".git. /config", Reason::DotGit),
+            (".git::$INDEX_ALLOCATION/x", Reason::DotGit),
+            (".g\u{200c}it/config", Reason::DotGit),
+            (long.as_str(), Reason::TooLong),
+        ] {
+            assert_eq!(Path::parse_file(given), Err(reason), "{given:?}");
+        }
+        assert!(Path::parse_file(&"x".repeat(255)).is_ok());
+        assert_eq!(Path::parse_file(&"ab/".repeat(2000).trim_end_matches('/')), Err(Reason::TooLong));
+    }
+}

@@ -1,0 +1,301 @@
+//! The queue in front of a store: many callers, one task, one commit for all who wait.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::change::{Change, Tree, Version, Written};
+use crate::config::GitConfig;
+use crate::error::{Error, Place, Trouble, WriteError};
+use crate::git;
+use crate::path::Path;
+
+/// How many requests wait for one store; whoever comes then waits for a place.
+pub const QUEUE_MAX: usize = 1024;
+/// How much content one change may carry.
+pub const CHANGE_BYTES_MAX: usize = 64 << 20;
+/// How much content one commit takes, unless a single change carries more. What is over goes into the next one.
+const BATCH_BYTES_MAX: usize = 64 << 20;
+
+/// Opens the store that `config` describes and starts the task that owns it, in the current Tokio runtime.
+///
+/// Nothing is read or written yet; [`Handle::check`] does. `cache` is a directory in which a remote's objects are kept between
+/// calls; its content can be lost without harm. The task ends when the last handle is gone and the queue is empty.
+///
+/// # Errors
+/// [`Trouble::Config`] and [`Trouble::PlainHttp`] for a configuration that cannot work.
+///
+/// # Panics
+/// Outside a Tokio runtime.
+pub fn open(config: GitConfig, cache: impl Into<PathBuf>) -> Result<Handle, Error> {
+    let pause = config.pushes_per_minute.map(|pushes| Duration::from_secs(60) / pushes.get());
+    let store = git::Store::new(config, cache.into())?;
+    let (inbox, requests) = mpsc::channel(QUEUE_MAX);
+    let (head, heads) = watch::channel(None);
+    let handle = Handle { inbox, heads, place: store.place().clone() };
+    tokio::spawn(Service { requests, store, head, pause, next_push: Instant::now() }.run());
+    Ok(handle)
+}
+
+/// A store, as its callers have it; clones are cheap and share one queue.
+///
+/// # Limits
+/// [`QUEUE_MAX`] requests wait; a call waits for its place in the queue.
+///
+/// # Cancel safety
+/// Dropping the future of a call stops the wait, not the work; repeating a write with the same content is silent.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    inbox: mpsc::Sender<Request>,
+    heads: watch::Receiver<Option<Version>>,
+    place: Arc<Place>,
+}
+
+impl Handle {
+    /// Returns the store's name and address.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Queues `change` and returns once the store has accepted it durably, or could not.
+    ///
+    /// Changes that wait at the same time share one commit. A call that changes nothing commits nothing.
+    ///
+    /// # Guarantees
+    /// `Ok` means: in the remote, durable and readable by others. An error of the change itself leaves others untouched.
+    ///
+    /// # Limits
+    /// [`CHANGE_BYTES_MAX`] of content.
+    ///
+    /// # Errors
+    /// [`WriteError::Store`] leaves open whether a push that was under way has arrived; writing again finds out.
+    pub async fn write(&self, change: Change) -> Result<Written, WriteError> {
+        self.reserve().await?.send(change).await
+    }
+
+    /// Waits for a place in the queue.
+    ///
+    /// What is [sent](Slot::send) is queued at once. So a caller whose change depends on data that others change too (a file
+    /// that sums up many objects) takes its place first, and then computes and sends while it holds its own lock: the queue's
+    /// order is then the order of the computations, and the last one wins.
+    ///
+    /// # Errors
+    /// [`Trouble::Closed`] after the task has ended.
+    pub async fn reserve(&self) -> Result<Slot<'_>, Error> {
+        let permit = self.inbox.reserve().await.map_err(|_| self.closed())?;
+        Ok(Slot { permit, place: &self.place })
+    }
+
+    /// Returns the content of a file, `None` if there is none.
+    ///
+    /// Symbolic links are not followed: their content is the path that they name.
+    ///
+    /// # Errors
+    /// [`WriteError::Path`] for a path that cannot exist.
+    pub async fn read(&self, path: &str) -> Result<Option<Bytes>, WriteError> {
+        let path = parse(path, Path::parse_file)?;
+        self.ask(|reply| Request::Read { path, reply }).await
+    }
+
+    /// Returns the paths of all files below a directory, relative to the store's path, in the order of Git trees.
+    ///
+    /// # Errors
+    /// [`WriteError::Path`] for a path that cannot exist.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<String>, WriteError> {
+        let prefix = parse(prefix, Path::parse_directory)?;
+        self.ask(|reply| Request::List { prefix, reply }).await
+    }
+
+    /// Returns the identity of everything below a directory, `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`WriteError::Path`] for a path that cannot exist.
+    pub async fn tree(&self, prefix: &str) -> Result<Option<Tree>, WriteError> {
+        let prefix = parse(prefix, Path::parse_directory)?;
+        self.ask(|reply| Request::Tree { prefix, reply }).await
+    }
+
+    /// Returns the present version, `None` for an empty repository.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn version(&self) -> Result<Option<Version>, Error> {
+        self.ask_store(|reply| Request::Version { reply }).await
+    }
+
+    /// Finds out whether the store can be read and written, without leaving a trace in it.
+    ///
+    /// # Errors
+    /// What a write would run into, except for rules that look at the content of a push.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.ask_store(|reply| Request::Check { reply }).await
+    }
+
+    /// Returns a view of the newest version that this store's task has written or met.
+    pub fn versions(&self) -> watch::Receiver<Option<Version>> {
+        self.heads.clone()
+    }
+
+    /// Returns how many requests wait, without those that are being worked on.
+    pub fn queued(&self) -> usize {
+        self.inbox.max_capacity() - self.inbox.capacity()
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, WriteError> {
+        Ok(self.ask_store(request).await?)
+    }
+
+    async fn ask_store<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(request(reply)).await.map_err(|_| self.closed())?;
+        answer.await.map_err(|_| self.closed())?
+    }
+
+    fn closed(&self) -> Error {
+        Error { place: self.place.clone(), trouble: Trouble::Closed }
+    }
+}
+
+/// A place in the queue of a store.
+#[derive(Debug)]
+pub struct Slot<'a> {
+    permit: mpsc::Permit<'a, Request>,
+    place: &'a Arc<Place>,
+}
+
+impl Slot<'_> {
+    /// Queues `change` before it returns; the future gives its result.
+    pub fn send(self, change: Change) -> impl Future<Output = Result<Written, WriteError>> + Send + use<> {
+        let Self { permit, place } = self;
+        let place = place.clone();
+        let checked = git::Checked::new(change);
+        let answer = checked.map(|change| {
+            let (reply, answer) = oneshot::channel();
+            permit.send(Request::Write { change: Box::new(change), reply });
+            answer
+        });
+        async move { answer?.await.map_err(|_| Error { place, trouble: Trouble::Closed })? }
+    }
+}
+
+fn parse(text: &str, rule: fn(&str) -> Result<Path, crate::Reason>) -> Result<Path, WriteError> {
+    rule(text).map_err(|reason| WriteError::Path { path: text.to_owned(), reason })
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+#[derive(Debug)]
+enum Request {
+    Write { change: Box<git::Checked>, reply: oneshot::Sender<Result<Written, WriteError>> },
+    Read { path: Path, reply: Reply<Option<Bytes>> },
+    List { prefix: Path, reply: Reply<Vec<String>> },
+    Tree { prefix: Path, reply: Reply<Option<Tree>> },
+    Version { reply: Reply<Option<Version>> },
+    Check { reply: Reply<()> },
+}
+
+struct Write {
+    change: git::Checked,
+    reply: oneshot::Sender<Result<Written, WriteError>>,
+}
+
+/// Owns a store: all access of the process goes through this task, so there is no lock to hold.
+struct Service {
+    requests: mpsc::Receiver<Request>,
+    store: git::Store,
+    head: watch::Sender<Option<Version>>,
+    pause: Option<Duration>,
+    next_push: Instant,
+}
+
+impl Service {
+    async fn run(mut self) {
+        let mut requests = Vec::new();
+        let mut writes = Vec::new();
+        // Everything that queued up during the previous push shares the next one.
+        while self.requests.recv_many(&mut requests, QUEUE_MAX).await > 0 {
+            self.serve(&mut requests, &mut writes).await;
+            self.wait_for_push(&mut requests, &mut writes).await;
+            while !writes.is_empty() {
+                let batch = take_batch(&mut writes);
+                self.commit(batch).await;
+            }
+        }
+    }
+
+    /// Answers what only reads, and moves what writes to `writes`. A read sees what was acknowledged before it was asked.
+    async fn serve(&mut self, requests: &mut Vec<Request>, writes: &mut Vec<Write>) {
+        for request in requests.drain(..) {
+            // An asker that left needs no answer.
+            match request {
+                Request::Write { change, reply } => writes.push(Write { change: *change, reply }),
+                Request::Read { path, reply } => drop(reply.send(self.store.read(&path).await)),
+                Request::List { prefix, reply } => drop(reply.send(self.store.list(&prefix).await)),
+                Request::Tree { prefix, reply } => drop(reply.send(self.store.tree(&prefix).await)),
+                Request::Version { reply } => drop(reply.send(self.store.version().await)),
+                Request::Check { reply } => drop(reply.send(self.store.check().await)),
+            }
+        }
+        self.announce();
+    }
+
+    /// Keeps the agreed number of pushes in a minute; whatever comes meanwhile joins the batch or is answered.
+    async fn wait_for_push(&mut self, requests: &mut Vec<Request>, writes: &mut Vec<Write>) {
+        while !writes.is_empty() && writes.len() < QUEUE_MAX && Instant::now() < self.next_push {
+            let more = self.requests.recv_many(requests, QUEUE_MAX - writes.len());
+            match tokio::time::timeout_at(self.next_push, more).await {
+                Ok(0) => tokio::time::sleep_until(self.next_push).await,
+                Ok(_) => self.serve(requests, writes).await,
+                Err(_) => break,
+            }
+        }
+        if writes.len() >= QUEUE_MAX {
+            tokio::time::sleep_until(self.next_push).await;
+        }
+    }
+
+    async fn commit(&mut self, batch: Vec<Write>) {
+        let bytes: usize = batch.iter().map(|write| write.change.content_bytes()).sum();
+        let span = tracing::info_span!("store_batch", store = %self.store.place().store, changes = batch.len(), bytes);
+        let (changes, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|write| (write.change, write.reply)).unzip();
+        let outcomes = self.store.commit(changes).instrument(span).await;
+        if let Some(pause) = self.pause
+            && outcomes.iter().flatten().any(|written| written.changed)
+        {
+            self.next_push = Instant::now() + pause;
+        }
+        self.announce();
+        for (reply, outcome) in replies.into_iter().zip(outcomes) {
+            // A waiter that left finds the result on its next pass.
+            let _ = reply.send(outcome);
+        }
+    }
+
+    fn announce(&self) {
+        let known = self.store.known();
+        self.head.send_if_modified(|head| {
+            let news = known.is_some() && *head != known;
+            if news {
+                *head = known;
+            }
+            news
+        });
+    }
+}
+
+/// Takes from the front what fits into one commit, at least one.
+fn take_batch(writes: &mut Vec<Write>) -> Vec<Write> {
+    let mut bytes = 0;
+    let fits = |write: &Write| {
+        bytes += write.change.content_bytes();
+        bytes <= BATCH_BYTES_MAX
+    };
+    let count = writes.iter().map(fits).take_while(|fits| *fits).count().max(1);
+    let rest = writes.split_off(count.min(writes.len()));
+    std::mem::replace(writes, rest)
+}
