@@ -11,3 +11,8 @@ pub mod config;
 pub mod object;
 pub mod patch;
 pub mod plan;
+pub mod destination;
+pub mod state_store;
+pub mod work;
+pub mod work_placement;
+pub mod workflow;

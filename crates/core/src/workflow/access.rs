@@ -1,0 +1,372 @@
+//! What a Job needs around it: a ServiceAccount, the Promise's selectors in a ConfigMap, and permissions.
+//!
+//! # Source
+//! `02-workflows.md` §5
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
+use kratix_api::pipeline::{Action, Pipeline, WorkflowType};
+use kratix_api::{keys, name};
+use kube_core::{Resource, ResourceExt};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Parent, Workflow};
+use crate::object::{Kind, ObjectKey, Target};
+use crate::patch::to_value;
+use crate::plan::Write;
+
+/// Key of the scheduling ConfigMap.
+pub const SCHEDULING_KEY: &str = "destinationSelectors";
+
+const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+const VERBS: [&str; 5] = ["get", "list", "update", "create", "patch"];
+const ANYWHERE: &str = "*";
+
+/// The supporting objects of a Promise that exist.
+#[derive(Clone, Debug, Default)]
+pub struct Existing {
+    /// ServiceAccounts.
+    pub service_accounts: Vec<Arc<ServiceAccount>>,
+    /// ConfigMaps.
+    pub config_maps: Vec<Arc<ConfigMap>>,
+    /// Roles.
+    pub roles: Vec<Arc<Role>>,
+    /// RoleBindings.
+    pub role_bindings: Vec<Arc<RoleBinding>>,
+    /// ClusterRoles.
+    pub cluster_roles: Vec<Arc<ClusterRole>>,
+    /// ClusterRoleBindings.
+    pub cluster_role_bindings: Vec<Arc<ClusterRoleBinding>>,
+}
+
+/// Returns the name of the account a pipeline runs as.
+pub fn service_account_name(workflow: &Workflow, pipeline: &Pipeline) -> String {
+    let own = pipeline.spec.rbac.as_ref().map(|rbac| rbac.service_account.as_str()).filter(|own| !own.is_empty());
+    own.map_or_else(|| id(workflow, pipeline), str::to_owned)
+}
+
+/// Returns the name of the ConfigMap with the Promise's selectors.
+pub fn scheduling_name(workflow: &Workflow) -> String {
+    format!("destination-selectors-{}", workflow.promise)
+}
+
+fn id(workflow: &Workflow, pipeline: &Pipeline) -> String {
+    name::pipeline_id(&workflow.promise, workflow.kind, workflow.action, pipeline.name())
+}
+
+/// Returns the writes that bring the supporting objects of a pipeline to what its Job needs: outdated permissions are
+/// removed (configure only), missing objects created, differing ones patched.
+///
+/// # Guarantees
+/// Nothing is written for what exists as it should; labels, annotations and fields that others added stay. Accounts and
+/// roles come before the bindings that name them.
+pub fn writes(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline, existing: &Existing) -> Vec<Write> {
+    let wanted = objects(parent, workflow, pipeline);
+    let mut writes = match workflow.action {
+        Action::Configure => outdated(workflow, pipeline, &wanted, existing),
+        Action::Delete => Vec::new(),
+    };
+    writes.extend(wanted.iter().flat_map(|wanted| wanted.writes(existing)));
+    writes
+}
+
+/// One object as it should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    kind: Kind,
+    key: ObjectKey,
+    labels: BTreeMap<String, String>,
+    /// Top-level fields beside metadata that Kratix owns.
+    body: BTreeMap<&'static str, Value>,
+}
+
+impl Wanted {
+    fn new<K: Resource<DynamicType = ()>>(namespace: Option<&str>, name: String, labels: BTreeMap<String, String>) -> Self {
+        let key = ObjectKey { namespace: namespace.map(str::to_owned), name };
+        Self { kind: Kind::of::<K>(), key, labels, body: BTreeMap::new() }
+    }
+
+    fn with(mut self, field: &'static str, value: impl Serialize) -> Self {
+        self.body.insert(field, to_value(&value));
+        self
+    }
+
+    /// Returns the object to be created.
+    pub fn object(&self) -> Value {
+        let mut object = json!({
+            "apiVersion": self.kind.api_version(),
+            "kind": self.kind.kind,
+            "metadata": { "name": self.key.name, "labels": self.labels },
+        });
+        if let Some(namespace) = &self.key.namespace {
+            object["metadata"]["namespace"] = namespace.as_str().into();
+        }
+        for (field, value) in &self.body {
+            object[*field] = value.clone();
+        }
+        object
+    }
+
+    fn writes(&self, existing: &Existing) -> Vec<Write> {
+        let create = || Write::create(self.kind.clone(), self.object());
+        let Some((target, found)) = existing.find(&self.kind, &self.key) else { return vec![create()] };
+        // The role of a binding cannot be changed; it has to be made anew.
+        if let (Some(wanted), Some(found)) = (self.body.get("roleRef"), found.get("roleRef"))
+            && wanted != found
+        {
+            return vec![Write::Delete { target }, create()];
+        }
+        let mut patch = serde_json::Map::new();
+        for (field, value) in &self.body {
+            if found.get(*field) != Some(value) {
+                patch.insert((*field).to_owned(), value.clone());
+            }
+        }
+        let labels = self.missing_labels(&found);
+        if !labels.is_empty() {
+            patch.insert("metadata".into(), json!({ "labels": labels }));
+        }
+        if patch.is_empty() {
+            return Vec::new();
+        }
+        vec![Write::Patch { target: target.unpinned(), patch: Value::Object(patch) }]
+    }
+
+    fn missing_labels(&self, found: &Value) -> BTreeMap<&String, &String> {
+        let has = |key: &str, value: &str| found["metadata"]["labels"].get(key).and_then(Value::as_str) == Some(value);
+        // A role for one permission namespace serves pipelines of several namespaces; the label names one of them, and
+        // two requests must not rewrite it in turns.
+        let shared = |key: &str| key == keys::PIPELINE_NAMESPACE && self.key.namespace.is_none();
+        self.labels.iter().filter(|(key, value)| !shared(key) && !has(key, value)).collect()
+    }
+}
+
+/// Returns everything a pipeline's Job needs, in the order of creation.
+pub fn objects(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline) -> Vec<Wanted> {
+    let promise = || BTreeMap::from([(keys::PROMISE_NAME.to_owned(), workflow.promise.clone())]);
+    let namespace = Some(workflow.namespace.as_str());
+    let mut wanted = vec![Wanted::new::<ServiceAccount>(namespace, service_account_name(workflow, pipeline), promise())];
+    if workflow.action == Action::Configure {
+        let data = json!({ SCHEDULING_KEY: scheduling(workflow) });
+        wanted.push(Wanted::new::<ConfigMap>(namespace, scheduling_name(workflow), promise()).with("data", data));
+    }
+    wanted.extend(default_permissions(parent, workflow, pipeline, &promise()));
+    wanted.extend(user_permissions(workflow, pipeline));
+    wanted
+}
+
+/// Returns the selectors as the original writes them: keys in lower case, one entry for each selector.
+fn scheduling(workflow: &Workflow) -> String {
+    if workflow.selectors.is_empty() {
+        return "[]\n".into();
+    }
+    let mut text = String::new();
+    for selector in &workflow.selectors {
+        match selector.match_labels.is_empty() {
+            true => text.push_str("- matchlabels: {}\n"),
+            false => text.push_str("- matchlabels:\n"),
+        }
+        for (key, value) in &selector.match_labels {
+            text.push_str(&format!("    {}: {}\n", scalar(key), scalar(value)));
+        }
+        text.push_str("  source: promise\n");
+    }
+    text
+}
+
+/// Returns a text as YAML, quoted unless it certainly reads back as the same text in YAML 1.1 and 1.2.
+fn scalar(text: &str) -> String {
+    const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan"];
+    let starts_plain = text.starts_with(|c: char| c.is_ascii_alphabetic());
+    let is_plain = starts_plain && text.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
+    if is_plain && !WORDS.contains(&text.to_ascii_lowercase().as_str()) { text.to_owned() } else { json!(text).to_string() }
+}
+
+/// A ServiceAccount's role and the binding that gives it, of equal name.
+struct Grant<'a> {
+    workflow: &'a Workflow,
+    account: String,
+}
+
+impl Grant<'_> {
+    fn subjects(&self) -> Value {
+        json!([{ "kind": "ServiceAccount", "name": self.account, "namespace": self.workflow.namespace }])
+    }
+
+    fn bind(&self, binding: Wanted, role_kind: &str, role: &str) -> Wanted {
+        let role = json!({ "apiGroup": RBAC_GROUP, "kind": role_kind, "name": role });
+        binding.with("roleRef", role).with("subjects", self.subjects())
+    }
+
+    fn in_namespace(&self, name: &str, labels: &BTreeMap<String, String>, rules: &Value) -> [Wanted; 2] {
+        let namespace = Some(self.workflow.namespace.as_str());
+        let role = Wanted::new::<Role>(namespace, name.to_owned(), labels.clone()).with("rules", rules);
+        let binding = Wanted::new::<RoleBinding>(namespace, name.to_owned(), labels.clone());
+        [role, self.bind(binding, "Role", name)]
+    }
+
+    fn in_cluster(&self, name: &str, labels: &BTreeMap<String, String>, rules: &Value) -> [Wanted; 2] {
+        let role = Wanted::new::<ClusterRole>(None, name.to_owned(), labels.clone()).with("rules", rules);
+        let binding = Wanted::new::<ClusterRoleBinding>(None, name.to_owned(), labels.clone());
+        [role, self.bind(binding, "ClusterRole", name)]
+    }
+}
+
+fn default_permissions(
+    parent: &Parent,
+    workflow: &Workflow,
+    pipeline: &Pipeline,
+    labels: &BTreeMap<String, String>,
+) -> Vec<Wanted> {
+    let grant = Grant { workflow, account: service_account_name(workflow, pipeline) };
+    let id = id(workflow, pipeline);
+    match workflow.kind {
+        WorkflowType::Promise => {
+            let rules = json!([rule(keys::GROUP, &["promises", "promises/status", "works"], &VERBS)]);
+            grant.in_cluster(&id, labels, &rules).into()
+        }
+        WorkflowType::Resource => {
+            let kind = &parent.target.kind;
+            let own = rule(&kind.group, &[&kind.plural, &format!("{}/status", kind.plural)], &VERBS);
+            let rules = json!([own, rule(keys::GROUP, &["works"], &[ANYWHERE])]);
+            let mut wanted: Vec<Wanted> = grant.in_namespace(&id, labels, &rules).into();
+            if workflow.namespace != parent.namespace() {
+                let name = format!("{id}-{}", parent.namespace());
+                wanted.extend(grant.in_cluster(&name, labels, &json!([own])));
+            }
+            wanted
+        }
+    }
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
+    to_value(&PolicyRule {
+        api_groups: Some(vec![group.into()]),
+        resources: Some(resources.iter().map(|&resource| resource.into()).collect()),
+        verbs: verbs.iter().map(|&verb| verb.into()).collect(),
+        ..PolicyRule::default()
+    })
+}
+
+fn user_permissions(workflow: &Workflow, pipeline: &Pipeline) -> Vec<Wanted> {
+    let grant = Grant { workflow, account: service_account_name(workflow, pipeline) };
+    let id = id(workflow, pipeline);
+    let labels = permission_labels(workflow, pipeline);
+    let mut wanted = Vec::new();
+    for (scope, rules) in rules_by_namespace(pipeline) {
+        let rules = Value::Array(rules);
+        if scope.is_empty() {
+            wanted.extend(grant.in_namespace(&name::deterministic(&id, &[]), &labels, &rules));
+            continue;
+        }
+        let everywhere = scope == ANYWHERE;
+        let (in_name, in_label) =
+            if everywhere { (keys::ALL_NAMESPACES_NAME, keys::ALL_NAMESPACES_LABEL) } else { (scope, scope) };
+        let role = name::deterministic(&format!("{id}-{in_name}"), &[]);
+        let mut role_labels = labels.clone();
+        role_labels.insert(keys::RESOURCE_NAMESPACE.to_owned(), in_label.to_owned());
+        let binding = name::deterministic(&format!("{id}-{}", workflow.namespace), &[]);
+        wanted.push(Wanted::new::<ClusterRole>(None, role.clone(), role_labels.clone()).with("rules", rules));
+        let binding = if everywhere {
+            Wanted::new::<ClusterRoleBinding>(None, binding, labels.clone())
+        } else {
+            Wanted::new::<RoleBinding>(Some(scope), binding, role_labels)
+        };
+        wanted.push(grant.bind(binding, "ClusterRole", &role));
+    }
+    wanted
+}
+
+fn permission_labels(workflow: &Workflow, pipeline: &Pipeline) -> BTreeMap<String, String> {
+    [
+        (keys::PROMISE_NAME, workflow.promise.as_str()),
+        (keys::WORKFLOW_TYPE, workflow.kind.as_str()),
+        (keys::WORKFLOW_ACTION, workflow.action.as_str()),
+        (keys::PIPELINE_NAME, pipeline.name()),
+        (keys::PIPELINE_NAMESPACE, workflow.namespace.as_str()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
+}
+
+/// Groups the permissions by the namespace they are for, empty for the pipeline's own; order within a group is kept.
+fn rules_by_namespace(pipeline: &Pipeline) -> BTreeMap<&str, Vec<Value>> {
+    let mut groups: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    let list = |values: &[String]| (!values.is_empty()).then(|| values.to_vec());
+    for permission in pipeline.spec.rbac.iter().flat_map(|rbac| &rbac.permissions) {
+        let rule = PolicyRule {
+            api_groups: list(&permission.api_groups),
+            non_resource_urls: list(&permission.non_resource_urls),
+            resource_names: list(&permission.resource_names),
+            resources: list(&permission.resources),
+            verbs: permission.verbs.clone(),
+        };
+        groups.entry(permission.resource_namespace.as_str()).or_default().push(to_value(&rule));
+    }
+    groups
+}
+
+/// Returns the removal of permission objects of this very pipeline that are no longer wanted.
+fn outdated(workflow: &Workflow, pipeline: &Pipeline, wanted: &[Wanted], existing: &Existing) -> Vec<Write> {
+    let labels = permission_labels(workflow, pipeline);
+    let ours = |found: &BTreeMap<String, String>| {
+        labels.iter().all(|(key, value)| {
+            let legacy = match key.as_str() {
+                keys::WORKFLOW_TYPE => Some(keys::WORK_TYPE),
+                keys::WORKFLOW_ACTION => Some(keys::WORK_ACTION),
+                _ => None,
+            };
+            let found = found.get(key).or_else(|| found.get(legacy?));
+            found == Some(value)
+        })
+    };
+    let mut writes = Vec::new();
+    // Bindings first: a binding never names a role that is gone.
+    remove(&existing.cluster_role_bindings, wanted, ours, &mut writes);
+    remove(&existing.role_bindings, wanted, ours, &mut writes);
+    remove(&existing.cluster_roles, wanted, ours, &mut writes);
+    remove(&existing.roles, wanted, ours, &mut writes);
+    writes
+}
+
+fn remove<K: Resource<DynamicType = ()>>(
+    objects: &[Arc<K>],
+    wanted: &[Wanted],
+    ours: impl Fn(&BTreeMap<String, String>) -> bool,
+    writes: &mut Vec<Write>,
+) {
+    let kind = Kind::of::<K>();
+    for object in objects {
+        let key = ObjectKey::of(object.as_ref());
+        let is_wanted = wanted.iter().any(|wanted| wanted.kind == kind && wanted.key == key);
+        if ours(object.labels()) && !is_wanted && object.meta().deletion_timestamp.is_none() {
+            writes.push(Write::Delete { target: Target::of(object.as_ref()) });
+        }
+    }
+}
+
+impl Existing {
+    fn find(&self, kind: &Kind, key: &ObjectKey) -> Option<(Target, Value)> {
+        fn among<K>(objects: &[Arc<K>], key: &ObjectKey) -> Option<(Target, Value)>
+        where
+            K: Resource<DynamicType = ()> + Serialize,
+        {
+            let object = objects.iter().find(|object| ObjectKey::of(object.as_ref()) == *key)?;
+            Some((Target::of(object.as_ref()), to_value(object.as_ref())))
+        }
+        match kind.kind.as_str() {
+            "ServiceAccount" => among(&self.service_accounts, key),
+            "ConfigMap" => among(&self.config_maps, key),
+            "Role" => among(&self.roles, key),
+            "RoleBinding" => among(&self.role_bindings, key),
+            "ClusterRole" => among(&self.cluster_roles, key),
+            "ClusterRoleBinding" => among(&self.cluster_role_bindings, key),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The configure workflow: every pipeline in order, one Job at a time.
+
+use std::time::Duration;
+
+use k8s_openapi::api::batch::v1::Job;
+use kratix_api::condition::{self, Status, whole_seconds};
+use kratix_api::keys;
+use kratix_api::promise::Phase;
+
+use super::history::{self, History, State};
+use super::status::{Document, PENDING};
+use super::{Outcome, Progress, Snapshot, describe, retention, stop, suspension, works};
+use crate::plan::{Event, Next};
+
+const IN_PROGRESS: &str = "PipelinesInProgress";
+const FAILED: &str = "ConfigureWorkflowFailed";
+const SUCCEEDED: &str = "PipelinesExecutedSuccessfully";
+
+/// How a pipeline comes to be started.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// The first of a run.
+    Fresh,
+    /// After its predecessor, or once more after a suspension.
+    Within,
+}
+
+/// Decides the next step of a configure workflow.
+///
+/// # Guarantees
+/// With no pipelines the workflow is finished and the status untouched; control labels that would start a run are
+/// removed. A finished or failed workflow on record asks for nothing but the removal of surplus Jobs and stale Works.
+/// # Source
+/// `02-workflows.md` §8, §9, §12.3
+pub fn configure(snapshot: &Snapshot<'_>) -> Outcome {
+    let parent = snapshot.parent;
+    let history = History::of(snapshot.jobs, snapshot.workflow);
+    let latest = history.latest();
+    let running = latest.filter(|job| history::state(job) == State::Running).map(AsRef::as_ref);
+    let manual = parent.has_label(keys::MANUAL_RECONCILIATION);
+    let restart = parent.has_label(keys::RUN_FROM_START);
+    let triggers = [(keys::MANUAL_RECONCILIATION, None), (keys::RUN_FROM_START, None)];
+
+    if snapshot.workflow.pipelines.is_empty() {
+        if manual || restart {
+            return snapshot.relabel(&triggers, &[]);
+        }
+        return Outcome::new(snapshot.document(), Progress::Finished);
+    }
+    if latest.is_some_and(|job| history::run(job) > parent.run()) {
+        // The Job was started by a newer version of the parent than the one in hand.
+        return waiting(snapshot.document(), "the present version of the object to arrive".into());
+    }
+    let starts_over = latest.is_none_or(|job| history::run(job) < parent.run());
+    let is_after_pause = is_paused(&snapshot.document()) && !restart;
+    if is_after_pause && !(starts_over && parent.run() > 0) {
+        return leave_pause(snapshot);
+    }
+    if latest.is_some() && !starts_over && !manual && !restart && running.is_none() && is_overdue(snapshot) {
+        return snapshot.relabel(&[(keys::WORKFLOW_SUSPENDED, None)], &[snapshot.next_run()]);
+    }
+    if parent.has_label(keys::WORKFLOW_SUSPENDED) {
+        return suspension::hold(snapshot, &history);
+    }
+    match running {
+        Some(job) if manual => stop_for_manual_run(snapshot, job),
+        Some(job) => wait_for(snapshot, job, starts_over),
+        None if manual || restart => snapshot.relabel(&triggers, &[snapshot.next_run()]),
+        None if starts_over => start(snapshot, 0, &history, Start::Fresh),
+        None => advance(snapshot, &history),
+    }
+}
+
+/// Decides what follows the latest Job, which has ended and belongs to the present run.
+fn advance(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
+    let names = snapshot.workflow.pipeline_names();
+    let latest = history.latest().expect("a workflow without Jobs starts over");
+    let Some(index) = names.iter().position(|name| history::belongs_to(latest, snapshot.workflow, name)) else {
+        return start(snapshot, 0, history, Start::Fresh);
+    };
+    let document = snapshot.document();
+    let suspended = document.suspended().and_then(|entry| names.iter().position(|name| *name == entry.name()));
+    if let Some(suspended) = suspended {
+        if !suspension::is_resumed(snapshot, history) {
+            return suspension::resume(snapshot, history);
+        }
+        return start(snapshot, suspended, history, Start::Within);
+    }
+    if history::state(latest) == State::Failed {
+        return failed(snapshot, index);
+    }
+    let mut recorded = document.clone();
+    record_success(&mut recorded, snapshot, index);
+    let is_last = index + 1 == names.len();
+    if recorded != document {
+        // The next pipeline waits for this record: see the module's order of writes.
+        let progress = match is_last {
+            true => Progress::Finished,
+            false => Progress::InProgress { waits_for: format!("pipeline {} to start", names[index + 1]) },
+        };
+        return Outcome { next: next_run_after(snapshot, &recorded), ..Outcome::new(recorded, progress) };
+    }
+    if !is_last {
+        return start(snapshot, index + 1, history, Start::Within);
+    }
+    let mut writes = retention::removals(snapshot);
+    writes.extend(works::removals(snapshot));
+    let next = next_run_after(snapshot, &document);
+    Outcome { writes, next, ..Outcome::new(document, Progress::Finished) }
+}
+
+fn record_success(document: &mut Document, snapshot: &Snapshot<'_>, index: usize) {
+    let names = snapshot.workflow.pipeline_names();
+    if !document.lists(&names) {
+        document.reset(&names, snapshot.now);
+    }
+    for name in &names[..=index] {
+        document.set_phase(name, Phase::Succeeded, snapshot.now);
+    }
+    set_counters(document, names.len(), index + 1, 0);
+    let completed = document.condition(condition::CONFIGURE_WORKFLOW_COMPLETED);
+    if index + 1 == names.len() && completed.is_none_or(|completed| completed.status != Status::True) {
+        // The last pipeline says so itself; this heals a status that somebody else has overwritten since.
+        let r#type = condition::CONFIGURE_WORKFLOW_COMPLETED;
+        document.set_condition(r#type, Status::True, SUCCEEDED, "Pipelines completed", snapshot.now);
+    }
+}
+
+fn set_counters(document: &mut Document, pipelines: usize, succeeded: usize, failed: usize) {
+    let wanted = [("workflows", pipelines), ("workflowsSucceeded", succeeded), ("workflowsFailed", failed)];
+    let differ = wanted.iter().any(|(key, count)| document.number(key) != i64::try_from(*count).ok());
+    if differ {
+        document.set_counters(pipelines, succeeded, failed);
+    }
+}
+
+fn start(snapshot: &Snapshot<'_>, index: usize, history: &History<'_>, how: Start) -> Outcome {
+    let mut document = snapshot.document();
+    begin(&mut document, snapshot, index, how);
+    let name = snapshot.workflow.pipelines[index].name();
+    let progress = Progress::InProgress { waits_for: format!("configure pipeline {name} to end") };
+    let mut outcome = Outcome::new(document, progress);
+    outcome.writes = snapshot.start(index, history.next_sequence());
+    outcome.events.push(snapshot.event(Event::normal, "PipelineStarted", format!("Configure Pipeline started: {name}")));
+    outcome
+}
+
+/// Writes down that the pipeline at `index` runs.
+fn begin(document: &mut Document, snapshot: &Snapshot<'_>, index: usize, how: Start) {
+    let now = snapshot.now;
+    let names = snapshot.workflow.pipeline_names();
+    if how == Start::Fresh || !document.lists(&names) {
+        document.reset(&names, now);
+    }
+    // A message of an earlier pipeline of the same run stays.
+    if how == Start::Fresh || document.text("message").is_empty() {
+        document.set("message", PENDING);
+    }
+    for name in &names[..index] {
+        document.set_phase(name, Phase::Succeeded, now);
+    }
+    document.set_phase(names[index], Phase::Running, now);
+    set_counters(document, names.len(), index, 0);
+    let (completed, message) = (condition::CONFIGURE_WORKFLOW_COMPLETED, "Pipelines are still in progress");
+    document.set_condition(completed, Status::False, IN_PROGRESS, message, now);
+    document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowPending", PENDING, now);
+}
+
+fn failed(snapshot: &Snapshot<'_>, index: usize) -> Outcome {
+    let name = snapshot.workflow.pipelines[index].name();
+    let names = snapshot.workflow.pipeline_names();
+    let now = snapshot.now;
+    let before = snapshot.document();
+    let mut document = before.clone();
+    if !document.lists(&names) {
+        document.reset(&names, now);
+    }
+    document.set_phase(name, Phase::Failed, now);
+    set_counters(&mut document, names.len(), index, 1);
+    let message = format!("A Configure Pipeline has failed: {name}");
+    document.set_condition(condition::CONFIGURE_WORKFLOW_COMPLETED, Status::False, FAILED, &message, now);
+    document.set_condition(condition::RECONCILED, Status::False, FAILED, "Failing", now);
+
+    let is_new = document != before;
+    let next = next_run_after(snapshot, &document);
+    let mut outcome = Outcome { next, ..Outcome::new(document, Progress::Failed { pipeline: name.to_owned() }) };
+    if is_new {
+        let note = format!("A {}/configure Pipeline has failed: {name}", snapshot.workflow.kind.as_str());
+        outcome.events.push(snapshot.event(Event::warning, FAILED, note));
+    } else {
+        outcome.writes = retention::removals(snapshot);
+    }
+    outcome
+}
+
+fn stop_for_manual_run(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
+    let mut outcome = waiting(snapshot.document(), describe(job));
+    if !history::is_told_to_suspend(job) {
+        outcome.writes.push(stop(job));
+    }
+    outcome
+}
+
+/// Waits for a running Job and puts right a status whose write was lost when the Job was made.
+fn wait_for(snapshot: &Snapshot<'_>, job: &Job, starts_over: bool) -> Outcome {
+    let mut document = snapshot.document();
+    if is_paused(&document) {
+        document.set_condition(condition::RECONCILED, Status::Unknown, "Unpaused", PENDING, snapshot.now);
+    }
+    let names = snapshot.workflow.pipeline_names();
+    let index = names.iter().position(|name| history::belongs_to(job, snapshot.workflow, name));
+    if let Some(index) = index.filter(|_| !starts_over) {
+        let begun = matches!(document.phase(names[index]), Some(Phase::Running | Phase::Suspended));
+        let told = document.has_condition(condition::CONFIGURE_WORKFLOW_COMPLETED, &Status::False, IN_PROGRESS);
+        let recorded = document.lists(&names) && begun && told;
+        if !recorded && !is_completed_since(&document, job) {
+            begin(&mut document, snapshot, index, if index == 0 { Start::Fresh } else { Start::Within });
+        }
+    }
+    waiting(document, describe(job))
+}
+
+/// Returns whether the pipeline itself has reported completion since the Job was made: its pod is about to end.
+fn is_completed_since(document: &Document, job: &Job) -> bool {
+    let completed = document.condition(condition::CONFIGURE_WORKFLOW_COMPLETED);
+    completed.is_some_and(|completed| {
+        let since = completed.last_transition_time.map(|time| time.0);
+        completed.status == Status::True && since >= history::created(job).map(whole_seconds)
+    })
+}
+
+fn waiting(document: Document, waits_for: String) -> Outcome {
+    Outcome::new(document, Progress::InProgress { waits_for })
+}
+
+fn is_paused(document: &Document) -> bool {
+    document.has_condition(condition::RECONCILED, &Status::Unknown, "PausedReconciliation")
+}
+
+fn leave_pause(snapshot: &Snapshot<'_>) -> Outcome {
+    let mut labels = vec![(keys::WORKFLOW_SUSPENDED, None)];
+    labels.extend(snapshot.labels_after_pause.iter().map(|(key, value)| (*key, Some(*value))));
+    snapshot.relabel(&labels, &[snapshot.next_run()])
+}
+
+/// Returns how long ago the workflow settled, if it did in a way that the interval repeats.
+fn settled_for(snapshot: &Snapshot<'_>, document: &Document) -> Option<Duration> {
+    let completed = document.condition(condition::CONFIGURE_WORKFLOW_COMPLETED)?;
+    let repeats = match completed.status {
+        Status::True => true,
+        Status::False => completed.reason == FAILED && snapshot.settings.config.workflows.reconcile_after_failure,
+        _ => false,
+    };
+    let since = completed.last_transition_time?.0;
+    repeats.then(|| Duration::try_from(snapshot.now.duration_since(since)).unwrap_or_default())
+}
+
+fn is_overdue(snapshot: &Snapshot<'_>) -> bool {
+    let settled = settled_for(snapshot, &snapshot.document());
+    settled.zip(snapshot.interval).is_some_and(|(settled, interval)| settled > interval)
+}
+
+/// Returns when a settled workflow is to be looked at for its next regular run.
+fn next_run_after(snapshot: &Snapshot<'_>, document: &Document) -> Next {
+    // One second more: times are stored in whole seconds, and a run is due only after more than the interval.
+    let wait = |(settled, interval): (Duration, Duration)| interval.saturating_sub(settled) + Duration::from_secs(1);
+    settled_for(snapshot, document).zip(snapshot.interval).map_or(Next::OnChange, |pair| Next::After(wait(pair)))
+}

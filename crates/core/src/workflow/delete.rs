@@ -1,0 +1,131 @@
+//! The delete workflow: the first pipeline alone, before anything of the parent is removed.
+
+use std::time::Duration;
+
+use k8s_openapi::api::batch::v1::Job;
+use kratix_api::condition::{self, Status};
+use kratix_api::keys;
+use kratix_api::pipeline::Action;
+use kratix_api::promise::Phase;
+
+use super::history::{self, History, State};
+use super::{Outcome, Progress, Snapshot, describe, stop, suspension};
+use crate::plan::{Event, Next};
+
+/// A look in between, although Jobs are watched.
+const SAFETY_NET: Duration = Duration::from_secs(60);
+
+/// Decides the next step of a delete workflow.
+///
+/// # Guarantees
+/// Never runs beside another Job of the parent. [`Progress::Finished`] must be acted upon with a write that conflicts with
+/// anything newer than the parent in hand (removing the finalizer, pinned): a completed Job may have asked for
+/// suspension, and an old parent would not show it.
+/// # Source
+/// `02-workflows.md` §11.1; weaknesses 29, 30, 32
+pub fn delete(snapshot: &Snapshot<'_>) -> Outcome {
+    let parent = snapshot.parent;
+    let Some(first) = snapshot.workflow.pipelines.first() else {
+        return Outcome::new(snapshot.document(), Progress::Finished);
+    };
+    let history = History::of(snapshot.jobs, snapshot.workflow);
+    let latest = history.latest();
+    let running = latest.filter(|job| history::state(job) == State::Running);
+    let manual = parent.has_label(keys::MANUAL_RECONCILIATION);
+
+    if parent.has_label(keys::WORKFLOW_SUSPENDED) {
+        // Without a delete Job it was the configure workflow that was held: nothing is left to hold.
+        return match latest {
+            None => snapshot.relabel(&[(keys::WORKFLOW_SUSPENDED, None)], &[]),
+            Some(_) => suspension::hold(snapshot, &history),
+        };
+    }
+    if let Some(job) = running {
+        return if manual { stop_for_manual_run(snapshot, job) } else { wait_for(snapshot, job) };
+    }
+    if manual {
+        return snapshot.relabel(&[(keys::MANUAL_RECONCILIATION, None)], &[snapshot.next_run()]);
+    }
+    let ended = latest.filter(|job| {
+        history::run(job) >= parent.run() && history::belongs_to(job, snapshot.workflow, first.name())
+    });
+    let Some(job) = ended else { return start(snapshot, &history, false) };
+    if snapshot.document().suspended().is_some() {
+        return match suspension::is_resumed(snapshot, &history) {
+            true => start(snapshot, &history, true),
+            false => suspension::resume(snapshot, &history),
+        };
+    }
+    match history::state(job) {
+        State::Completed => Outcome::new(snapshot.document(), Progress::Finished),
+        State::Failed | State::Running => failed(snapshot, first.name()),
+    }
+}
+
+/// Returns the configure Job that may still do something, if there is one.
+pub fn live_configure_job<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Job> {
+    let configures = |job: &&std::sync::Arc<Job>| history::action(job) == Action::Configure;
+    snapshot.jobs.iter().filter(configures).find(|job| history::is_live(job)).map(AsRef::as_ref)
+}
+
+fn start(snapshot: &Snapshot<'_>, history: &History<'_>, resumes: bool) -> Outcome {
+    if let Some(job) = live_configure_job(snapshot) {
+        return waiting(snapshot, describe(job));
+    }
+    let name = snapshot.workflow.pipelines[0].name();
+    let mut document = snapshot.document();
+    if !resumes {
+        document.reset(&snapshot.workflow.pipeline_names(), snapshot.now);
+    }
+    document.set_phase(name, Phase::Running, snapshot.now);
+    document.remove_condition(condition::DELETE_WORKFLOW_COMPLETED);
+    let progress = Progress::InProgress { waits_for: format!("delete pipeline {name} to end") };
+    let mut outcome = Outcome::new(document, progress);
+    outcome.writes = snapshot.start(0, history.next_sequence());
+    outcome.events.push(snapshot.event(Event::normal, "PipelineStarted", format!("Delete Pipeline started: {name}")));
+    outcome.next = Next::After(SAFETY_NET);
+    outcome
+}
+
+fn stop_for_manual_run(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
+    let mut outcome = waiting(snapshot, describe(job));
+    if !history::is_told_to_suspend(job) {
+        outcome.writes.push(stop(job));
+        let note = format!("Delete Pipeline suspended: {}", history::pipeline(job));
+        outcome.events.push(snapshot.event(Event::normal, "PipelineSuspended", note));
+    }
+    outcome
+}
+
+/// Waits for a running Job and puts right a status whose write was lost when the Job was made.
+fn wait_for(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
+    let mut outcome = waiting(snapshot, describe(job));
+    let name = snapshot.workflow.pipelines[0].name();
+    let mut document = snapshot.document();
+    let begun = matches!(document.phase(name), Some(Phase::Running | Phase::Suspended));
+    if history::pipeline(job) == name && !begun {
+        document.reset(&snapshot.workflow.pipeline_names(), snapshot.now);
+        document.set_phase(name, Phase::Running, snapshot.now);
+    }
+    document.remove_condition(condition::DELETE_WORKFLOW_COMPLETED);
+    outcome.status = document.into_value();
+    outcome
+}
+
+fn failed(snapshot: &Snapshot<'_>, name: &str) -> Outcome {
+    let mut document = snapshot.document();
+    document.set_phase(name, Phase::Failed, snapshot.now);
+    let text = "The Delete Pipeline has failed";
+    let r#type = condition::DELETE_WORKFLOW_COMPLETED;
+    let is_new = document.set_condition(r#type, Status::False, "DeleteWorkflowFailed", text, snapshot.now);
+    let mut outcome = Outcome::new(document, Progress::Failed { pipeline: name.to_owned() });
+    if is_new {
+        outcome.events.push(snapshot.event(Event::warning, "Failed Pipeline", text.into()));
+    }
+    outcome
+}
+
+fn waiting(snapshot: &Snapshot<'_>, waits_for: String) -> Outcome {
+    let progress = Progress::InProgress { waits_for };
+    Outcome { next: Next::After(SAFETY_NET), ..Outcome::new(snapshot.document(), progress) }
+}

@@ -1,0 +1,168 @@
+//! What the Jobs of a parent tell: in which order they ran, for which run, and how they ended.
+//!
+//! # Source
+//! `02-workflows.md` §8.1, §8.2
+
+use std::sync::Arc;
+
+use k8s_openapi::api::batch::v1;
+use kratix_api::pipeline::Action;
+use kratix_api::{Timestamp, keys};
+use kube_core::{Resource, ResourceExt};
+
+use super::{Parent, RUN, SEQUENCE, Workflow, number};
+use crate::object::ObjectKey;
+
+/// How a Job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It may still do something.
+    Running,
+    /// Kubernetes gave up on it, or it was suspended.
+    Failed,
+    /// It has done everything.
+    Completed,
+}
+
+/// Returns how a Job stands.
+///
+/// # Guarantees
+/// Only conditions that hold count: a Job that was once suspended and released again is judged like any other.
+pub fn state(job: &v1::Job) -> State {
+    if active_pods(job) > 0 {
+        return State::Running;
+    }
+    if has(job, "Failed") || has(job, "Suspended") {
+        State::Failed
+    } else if has(job, "Complete") {
+        State::Completed
+    } else {
+        State::Running
+    }
+}
+
+/// Returns whether the Job can still change anything: it runs, or its last pods are on their way out.
+pub fn is_live(job: &v1::Job) -> bool {
+    let terminating = job.status.as_ref().and_then(|status| status.terminating).unwrap_or_default();
+    state(job) == State::Running || terminating > 0
+}
+
+/// Returns whether somebody asked for the Job to be suspended.
+pub fn is_told_to_suspend(job: &v1::Job) -> bool {
+    job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or_default()
+}
+
+fn active_pods(job: &v1::Job) -> i32 {
+    job.status.as_ref().and_then(|status| status.active).unwrap_or_default()
+}
+
+fn has(job: &v1::Job, r#type: &str) -> bool {
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == r#type && condition.status == "True")
+}
+
+/// Returns the number by which Jobs of one parent are ordered; 0 for Jobs of the original.
+pub fn sequence(job: &v1::Job) -> i64 {
+    number(job.annotations(), SEQUENCE)
+}
+
+/// Returns the run a Job belongs to; 0 for Jobs of the original.
+pub fn run(job: &v1::Job) -> i64 {
+    number(job.annotations(), RUN)
+}
+
+/// Returns when the Job was made.
+pub fn created(job: &v1::Job) -> Option<Timestamp> {
+    job.meta().creation_timestamp.as_ref().map(|time| time.0)
+}
+
+/// Returns the name of the Job's pipeline.
+pub fn pipeline(job: &v1::Job) -> &str {
+    job.labels().get(keys::PIPELINE_NAME).map_or("", String::as_str)
+}
+
+/// Returns the Job's action, also in the spelling of early versions.
+pub fn action(job: &v1::Job) -> Action {
+    let label = job.labels().get(keys::WORKFLOW_ACTION).or_else(|| job.labels().get(keys::WORK_ACTION));
+    if label.is_some_and(|value| value == Action::Delete.as_str()) { Action::Delete } else { Action::Configure }
+}
+
+/// Sorts Jobs into the order in which they ran: those of the original first, by time and name.
+fn order(job: &v1::Job) -> (i64, Option<Timestamp>, String) {
+    (sequence(job), created(job), job.name_any())
+}
+
+/// Jobs of one parent and one workflow, oldest first, without those that are being deleted.
+#[derive(Clone, Debug)]
+pub struct History<'a> {
+    jobs: Vec<&'a Arc<v1::Job>>,
+    next_sequence: i64,
+}
+
+impl<'a> History<'a> {
+    /// Selects the Jobs of `workflow`'s type and action among the parent's Jobs.
+    pub fn of(jobs: &'a [Arc<v1::Job>], workflow: &Workflow) -> Self {
+        let r#type = |job: &v1::Job| {
+            let label = job.labels().get(keys::WORKFLOW_TYPE).or_else(|| job.labels().get(keys::WORK_TYPE));
+            label.is_some_and(|value| value == workflow.kind.as_str())
+        };
+        let next_sequence = jobs.iter().map(|job| sequence(job)).max().unwrap_or_default().saturating_add(1);
+        let selected = |job: &&Arc<v1::Job>| {
+            job.meta().deletion_timestamp.is_none() && r#type(job) && action(job) == workflow.action
+        };
+        let mut jobs: Vec<_> = jobs.iter().filter(selected).collect();
+        jobs.sort_by_cached_key(|job| order(job));
+        Self { jobs, next_sequence }
+    }
+
+    /// Returns the Jobs, oldest first.
+    pub fn jobs(&self) -> &[&'a Arc<v1::Job>] {
+        &self.jobs
+    }
+
+    /// Returns the Job that ran last.
+    pub fn latest(&self) -> Option<&'a Arc<v1::Job>> {
+        self.jobs.last().copied()
+    }
+
+    /// Returns the Job that ran last for a pipeline.
+    pub fn latest_of(&self, pipeline_name: &str) -> Option<&'a Arc<v1::Job>> {
+        self.jobs.iter().rev().find(|job| pipeline(job) == pipeline_name).copied()
+    }
+
+    /// Returns the number of the next Job. Counts Jobs of the other action too, so that numbers order all of a parent's.
+    pub fn next_sequence(&self) -> i64 {
+        self.next_sequence
+    }
+}
+
+/// Returns whether the Job was made for pipeline `name` of the workflow as it is now.
+pub fn belongs_to(job: &v1::Job, workflow: &Workflow, name: &str) -> bool {
+    let label = |key: &str| job.labels().get(key).map_or("", String::as_str);
+    label(keys::HASH) == workflow.hash
+        && label(keys::WORKFLOW_TYPE) == workflow.kind.as_str()
+        && label(keys::WORKFLOW_ACTION) == workflow.action.as_str()
+        && label(keys::PIPELINE_HASH).is_empty()
+        && label(keys::PIPELINE_NAME) == name
+}
+
+/// Returns the key of the parent a Job is for, from its annotations.
+pub fn parent_key(job: &v1::Job) -> Option<ObjectKey> {
+    let annotation = |key: &str| job.annotations().get(key).filter(|value| !value.is_empty()).cloned();
+    let name = annotation(keys::JOB_RESOURCE_NAME)?;
+    Some(ObjectKey { namespace: annotation(keys::JOB_RESOURCE_NAMESPACE), name })
+}
+
+/// Returns whether the Job is one of this very parent: not of another kind, nor of an earlier object of the same name.
+pub fn is_of(job: &v1::Job, parent: &Parent) -> bool {
+    let target = &parent.target;
+    let kind = job.annotations().get(keys::JOB_RESOURCE_KIND).is_none_or(|kind| *kind == target.kind.kind);
+    // The version may change while the object stays the same.
+    let group = |api_version: &str| api_version.split_once('/').map_or(String::new(), |(group, _)| group.to_owned());
+    let api_version = job.annotations().get(keys::JOB_RESOURCE_API_VERSION);
+    let group = api_version.is_none_or(|api_version| group(api_version) == target.kind.group);
+    let owners = job.owner_references();
+    let owner = owners.iter().find(|owner| owner.kind == target.kind.kind && owner.name == target.key.name);
+    let identity = owner.is_none_or(|owner| Some(&owner.uid) == target.uid.as_ref());
+    parent_key(job).as_ref() == Some(&target.key) && kind && group && identity
+}

@@ -1,0 +1,99 @@
+//! Suspension: what the label `kratix.io/workflow-suspended` holds back, and what releases it.
+//!
+//! # Source
+//! `02-workflows.md` §10, weaknesses 10, 13, 14, 16, 30
+
+use std::time::Duration;
+
+use kratix_api::condition::{self, Status};
+use kratix_api::pipeline::{Action, WorkflowType};
+use kratix_api::{Timestamp, keys};
+
+use super::history::History;
+use super::status::Document;
+use super::{Outcome, Progress, RESUME, Snapshot};
+use crate::plan::{Event, Next};
+
+/// Decides about a workflow whose parent carries the label.
+pub(super) fn hold(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
+    let document = snapshot.document();
+    if restarts(snapshot, &document) {
+        let labels = [
+            (keys::WORKFLOW_SUSPENDED, None),
+            (keys::MANUAL_RECONCILIATION, None),
+            (keys::RUN_FROM_START, None),
+        ];
+        return snapshot.relabel(&labels, &[snapshot.next_run()]);
+    }
+    let retry = retry_at(&document);
+    if retry.is_some_and(|retry| retry <= snapshot.now) {
+        return resume(snapshot, history);
+    }
+    let mut outcome = held(snapshot, document);
+    if let Some(retry) = retry {
+        outcome.next = Next::After(until(snapshot.now, retry));
+    }
+    outcome
+}
+
+/// Releases the label, if there is one, and marks the suspended pipeline as to be run again.
+pub(super) fn resume(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
+    let latest = history.latest().map(|job| super::history::sequence(job)).unwrap_or_default();
+    snapshot.relabel(&[(keys::WORKFLOW_SUSPENDED, None)], &[(RESUME, latest.to_string())])
+}
+
+/// Returns whether [`resume`] has marked the pipeline that the latest Job suspended.
+pub(super) fn is_resumed(snapshot: &Snapshot<'_>, history: &History<'_>) -> bool {
+    let latest = history.latest().map(|job| super::history::sequence(job).to_string());
+    latest.is_some() && snapshot.parent.annotations.get(RESUME) == latest.as_ref()
+}
+
+/// A manual run, or a change of the spec since the suspension, starts over.
+fn restarts(snapshot: &Snapshot<'_>, document: &Document) -> bool {
+    let suspended = document.suspended_generation();
+    let follows_spec =
+        snapshot.workflow.action == Action::Configure || snapshot.workflow.kind == WorkflowType::Resource;
+    let changed = suspended != 0 && snapshot.parent.generation > suspended;
+    snapshot.parent.has_label(keys::MANUAL_RECONCILIATION) || (follows_spec && changed)
+}
+
+/// Returns when the first pipeline that asked for it is to be run again; an unreadable time is none.
+fn retry_at(document: &Document) -> Option<Timestamp> {
+    let suspended = |entry: &super::status::Entry<'_>| entry.phase() == kratix_api::promise::Phase::Suspended;
+    let retry = document.pipelines().into_iter().filter(suspended).find_map(|entry| entry.next_retry_at());
+    retry?.parse().ok()
+}
+
+fn held(snapshot: &Snapshot<'_>, mut document: Document) -> Outcome {
+    let now = snapshot.now;
+    let is_new =
+        document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowSuspended", "Suspended", now);
+    if snapshot.workflow.action == Action::Delete {
+        let message = "The delete workflow is suspended";
+        document.set_condition(
+            condition::DELETE_WORKFLOW_COMPLETED,
+            Status::False,
+            "DeleteWorkflowSuspended",
+            message,
+            now,
+        );
+    }
+    let pipeline = document.suspended().map(|entry| entry.name().to_owned());
+    let mut outcome = Outcome::new(document, Progress::Suspended { pipeline });
+    if is_new {
+        let parent = match snapshot.workflow.kind {
+            WorkflowType::Promise => "promise",
+            WorkflowType::Resource => "resource request",
+        };
+        let note =
+            format!("'{}' label set to 'true' for {parent}; skipping reconciliation", keys::WORKFLOW_SUSPENDED);
+        outcome.events.push(snapshot.event(Event::warning, "WorkflowSuspended", note));
+    }
+    outcome
+}
+
+/// Returns the time from `now` to `then`, at least a millisecond.
+pub(super) fn until(now: Timestamp, then: Timestamp) -> Duration {
+    let wait = then.duration_since(now);
+    Duration::try_from(wait).unwrap_or_default().max(Duration::from_millis(1))
+}

@@ -1,0 +1,93 @@
+//! What the Works of a parent tell about its workflow's output.
+//!
+//! # Source
+//! `02-workflows.md` §6.4, §13.3; `04-resource-requests.md` §11, weakness 7
+
+use std::sync::Arc;
+
+use kratix_api::condition::whole_seconds;
+use kratix_api::{Work, keys};
+use kube_core::{Resource, ResourceExt};
+
+use super::history::{self, History, State};
+use super::{Snapshot, Workflow};
+use crate::object::Target;
+use crate::plan::Write;
+use crate::work::{Readiness, readiness};
+
+/// The Works of a parent by how they stand. Names are sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// A placement could not be written.
+    pub failing: Vec<String>,
+    /// Not placed or not written yet.
+    pub pending: Vec<String>,
+    /// On a Destination that does not match any more.
+    pub misplaced: Vec<String>,
+    /// Written.
+    pub ready: Vec<String>,
+    /// Pipelines whose Job has completed but whose Work is not visible yet.
+    pub awaited: Vec<String>,
+}
+
+/// Sums up the parent's Works.
+///
+/// Each pipeline writes a Work, even an empty one, so a completed Job without a Work as young as itself means that the
+/// cache is behind. That is told only as long as `is_settled` is false: a Work that somebody removed later is not waited for.
+pub fn summary(snapshot: &Snapshot<'_>, is_settled: bool) -> Summary {
+    let mut summary = Summary::default();
+    let current = current(snapshot);
+    for work in &current {
+        let name = work.name_any();
+        match readiness(work) {
+            Readiness::Ready => summary.ready.push(name),
+            Readiness::Pending => summary.pending.push(name),
+            Readiness::Misplaced => summary.misplaced.push(name),
+            Readiness::Failing => summary.failing.push(name),
+        }
+    }
+    if !is_settled {
+        let history = History::of(snapshot.jobs, snapshot.workflow);
+        for pipeline in snapshot.workflow.pipeline_names() {
+            let Some(job) = history.latest_of(pipeline) else { continue };
+            let made = history::created(job).map(whole_seconds);
+            let is_fresh = |work: &&Arc<Work>| {
+                let written = work.spec.last_execution_timestamp.as_ref().map(|time| time.0);
+                pipeline_of(work) == pipeline && written >= made
+            };
+            if history::state(job) == State::Completed && !current.iter().any(|work| is_fresh(work)) {
+                summary.awaited.push(pipeline.to_owned());
+            }
+        }
+    }
+    for names in [&mut summary.failing, &mut summary.pending, &mut summary.misplaced, &mut summary.ready] {
+        names.sort();
+    }
+    summary
+}
+
+fn current<'a>(snapshot: &Snapshot<'a>) -> Vec<&'a Arc<Work>> {
+    snapshot.works.iter().filter(|work| counts(work) && !is_stale(work, snapshot.workflow)).collect()
+}
+
+fn counts(work: &Work) -> bool {
+    let summary = work.labels().get(keys::DRY_RUN_SUMMARY).is_some_and(|value| value == keys::TRUE);
+    !summary && work.meta().deletion_timestamp.is_none()
+}
+
+fn pipeline_of(work: &Work) -> &str {
+    work.labels().get(keys::PIPELINE_NAME).map_or("", String::as_str)
+}
+
+/// Returns whether no pipeline of the workflow writes this Work any more: its pipeline was removed, or pipelines moved to
+/// another namespace.
+fn is_stale(work: &Work, workflow: &Workflow) -> bool {
+    let moved = work.namespace().as_deref() != Some(workflow.namespace.as_str());
+    moved || !workflow.pipeline_names().contains(&pipeline_of(work))
+}
+
+/// Returns the removal of Works that no pipeline writes any more.
+pub(super) fn removals(snapshot: &Snapshot<'_>) -> Vec<Write> {
+    let stale = |work: &&Arc<Work>| counts(work) && is_stale(work, snapshot.workflow);
+    snapshot.works.iter().filter(stale).map(|work| Write::Delete { target: Target::of(work.as_ref()) }).collect()
+}
