@@ -56,9 +56,7 @@ pub fn decompress(stored: &str, bytes_max: usize) -> Result<Vec<u8>, Error> {
     let mut content = Vec::new();
     // One byte more than allowed tells "exactly at the limit" from "beyond it".
     let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
-    MultiGzDecoder::new(bytes.as_slice())
-        .take(limit)
-        .read_to_end(&mut content)?;
+    MultiGzDecoder::new(bytes.as_slice()).take(limit).read_to_end(&mut content)?;
     if content.len() > bytes_max {
         return Err(Error::TooLarge { bytes_max });
     }
@@ -93,10 +91,7 @@ mod tests {
     #[test]
     fn a_content_beyond_the_limit_is_refused() {
         let bomb = compress(&vec![0; 1_000_000]);
-        assert!(matches!(
-            decompress(&bomb, 999_999),
-            Err(Error::TooLarge { bytes_max: 999_999 })
-        ));
+        assert!(matches!(decompress(&bomb, 999_999), Err(Error::TooLarge { bytes_max: 999_999 })));
         assert_eq!(decompress(&bomb, 1_000_000).unwrap().len(), 1_000_000);
     }
 

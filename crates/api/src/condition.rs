@@ -15,10 +15,7 @@ use crate::{Time, Timestamp};
 #[serde(rename_all = "camelCase", default)]
 pub struct Condition {
     /// When it last changed.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::object::time_or_none"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::object::time_or_none")]
     pub last_transition_time: Option<Time>,
     /// A sentence for people.
     pub message: String,
@@ -150,11 +147,7 @@ fn put(
     if old.says_the_same_as(&new) {
         return false;
     }
-    let time = if moves(old, &new) {
-        now
-    } else {
-        old.last_transition_time.clone().or(now)
-    };
+    let time = if moves(old, &new) { now } else { old.last_transition_time.clone().or(now) };
     new.last_transition_time = time;
     new.observed_generation = new.observed_generation.or(old.observed_generation);
     *old = new;
@@ -175,71 +168,34 @@ mod tests {
     }
 
     fn time_of(conditions: &[Condition], r#type: &str) -> i64 {
-        find(conditions, r#type)
-            .unwrap()
-            .last_transition_time
-            .as_ref()
-            .unwrap()
-            .0
-            .as_second()
+        find(conditions, r#type).unwrap().last_transition_time.as_ref().unwrap().0.as_second()
     }
 
     #[test]
     fn standard_rule_moves_the_time_only_with_the_status() {
         let mut conditions = Vec::new();
-        assert!(set(
-            &mut conditions,
-            Condition::new("B", Status::False, "R", "m"),
-            at(1)
-        ));
+        assert!(set(&mut conditions, Condition::new("B", Status::False, "R", "m"), at(1)));
         assert!(set(&mut conditions, Condition::new("A", Status::True, "R", "m"), at(1)));
-        assert!(!set(
-            &mut conditions,
-            Condition::new("B", Status::False, "R", "m"),
-            at(2)
-        ));
-        assert!(set(
-            &mut conditions,
-            Condition::new("B", Status::False, "Other", "m"),
-            at(3)
-        ));
+        assert!(!set(&mut conditions, Condition::new("B", Status::False, "R", "m"), at(2)));
+        assert!(set(&mut conditions, Condition::new("B", Status::False, "Other", "m"), at(3)));
         assert_eq!(time_of(&conditions, "B"), 1);
-        assert!(set(
-            &mut conditions,
-            Condition::new("B", Status::True, "Other", "m"),
-            at(4)
-        ));
+        assert!(set(&mut conditions, Condition::new("B", Status::True, "Other", "m"), at(4)));
         assert_eq!(time_of(&conditions, "B"), 4);
-        assert_eq!(
-            conditions.iter().map(|c| c.r#type.as_str()).collect::<Vec<_>>(),
-            ["B", "A"]
-        );
+        assert_eq!(conditions.iter().map(|c| c.r#type.as_str()).collect::<Vec<_>>(), ["B", "A"]);
     }
 
     #[test]
     fn workflow_rule_moves_the_time_with_every_change_and_sorts_ready_first() {
         let mut conditions = Vec::new();
         for r#type in ["Reconciled", "Ready", "Available"] {
-            assert!(set_by_workflow(
-                &mut conditions,
-                Condition::new(r#type, Status::Unknown, "R", "m"),
-                at(1)
-            ));
+            assert!(set_by_workflow(&mut conditions, Condition::new(r#type, Status::Unknown, "R", "m"), at(1)));
         }
         assert_eq!(
             conditions.iter().map(|c| c.r#type.as_str()).collect::<Vec<_>>(),
             ["Ready", "Available", "Reconciled"]
         );
-        assert!(!set_by_workflow(
-            &mut conditions,
-            Condition::new("Ready", Status::Unknown, "R", "m"),
-            at(2)
-        ));
-        assert!(set_by_workflow(
-            &mut conditions,
-            Condition::new("Ready", Status::Unknown, "R", "n"),
-            at(3)
-        ));
+        assert!(!set_by_workflow(&mut conditions, Condition::new("Ready", Status::Unknown, "R", "m"), at(2)));
+        assert!(set_by_workflow(&mut conditions, Condition::new("Ready", Status::Unknown, "R", "n"), at(3)));
         assert_eq!(time_of(&conditions, "Ready"), 3);
     }
 
@@ -258,11 +214,6 @@ mod tests {
         assert_eq!(read.status, Status::Other("Maybe".into()));
         assert_eq!(serde_json::to_value(&read).unwrap(), odd);
         let no_time = serde_json::json!({"type": "Mine", "lastTransitionTime": "yesterday"});
-        assert_eq!(
-            serde_json::from_value::<Condition>(no_time)
-                .unwrap()
-                .last_transition_time,
-            None
-        );
+        assert_eq!(serde_json::from_value::<Condition>(no_time).unwrap().last_transition_time, None);
     }
 }

@@ -98,10 +98,7 @@ impl Definition {
             version["selectableFields"] = self.selectable.iter().map(|path| json!({"jsonPath": path})).collect();
         }
 
-        let labels: Value = LABELS
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), json!(value)))
-            .collect();
+        let labels: Value = LABELS.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
         json!({
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
@@ -154,42 +151,26 @@ fn definitions() -> [Definition; 11] {
                 schema::destination(),
             )
         },
-        plain(
-            "DryRun",
-            crate::DryRun::PLURAL,
-            Scope::Namespaced,
-            &[],
-            schema::dry_run(),
-        ),
+        plain("DryRun", crate::DryRun::PLURAL, Scope::Namespaced, &[], schema::dry_run()),
         plain(
             "GitStateStore",
             crate::GitStateStore::PLURAL,
             Scope::Cluster,
-            &[
-                ("URL", "string", ".spec.url"),
-                ("Branch", "string", ".spec.branch"),
-                ("Ready", "string", READY_STATUS),
-            ],
+            &[("URL", "string", ".spec.url"), ("Branch", "string", ".spec.branch"), ("Ready", "string", READY_STATUS)],
             schema::git_state_store(),
         ),
         plain(
             "HealthRecord",
             crate::HealthRecord::PLURAL,
             Scope::Namespaced,
-            &[
-                ("Status", "string", ".data.state"),
-                ("Age", "date", ".metadata.creationTimestamp"),
-            ],
+            &[("Status", "string", ".data.state"), ("Age", "date", ".metadata.creationTimestamp")],
             schema::health_record(),
         ),
         plain(
             "PromiseRelease",
             crate::PromiseRelease::PLURAL,
             Scope::Cluster,
-            &[
-                ("Status", "string", ".status.status"),
-                ("Version", "string", ".spec.version"),
-            ],
+            &[("Status", "string", ".status.status"), ("Version", "string", ".spec.version")],
             schema::promise_release(),
         ),
         Definition {
@@ -241,19 +222,10 @@ fn definitions() -> [Definition; 11] {
                 "WorkPlacement",
                 crate::WorkPlacement::PLURAL,
                 Scope::Namespaced,
-                &[
-                    ("DESTINATION", "string", ".spec.targetDestinationName"),
-                    ("STATUS", "string", READY_MESSAGE),
-                ],
+                &[("DESTINATION", "string", ".spec.targetDestinationName"), ("STATUS", "string", READY_MESSAGE)],
                 schema::work_placement(),
             )
         },
-        plain(
-            "Work",
-            crate::Work::PLURAL,
-            Scope::Namespaced,
-            &[("STATUS", "string", READY_MESSAGE)],
-            schema::work(),
-        ),
+        plain("Work", crate::Work::PLURAL, Scope::Namespaced, &[("STATUS", "string", READY_MESSAGE)], schema::work()),
     ]
 }

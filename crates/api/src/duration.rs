@@ -48,9 +48,7 @@ impl Duration {
 
     /// Returns a duration of whole seconds, at most about 292 years.
     pub const fn from_seconds(seconds: i64) -> Self {
-        Self {
-            nanoseconds: seconds.saturating_mul(SECOND),
-        }
+        Self { nanoseconds: seconds.saturating_mul(SECOND) }
     }
 
     /// Returns the number of nanoseconds.
@@ -83,19 +81,14 @@ impl FromStr for Duration {
         let mut total: u64 = 0;
         while !rest.is_empty() {
             let (part, after) = parse_part(text, rest)?;
-            total = total
-                .checked_add(part)
-                .filter(|total| *total <= 1 << 63)
-                .ok_or_else(invalid)?;
+            total = total.checked_add(part).filter(|total| *total <= 1 << 63).ok_or_else(invalid)?;
             rest = after;
         }
         let nanoseconds = match negative {
             true => 0i64.checked_sub_unsigned(total),
             false => i64::try_from(total).ok(),
         };
-        Ok(Self {
-            nanoseconds: nanoseconds.ok_or_else(invalid)?,
-        })
+        Ok(Self { nanoseconds: nanoseconds.ok_or_else(invalid)? })
     }
 }
 
@@ -113,9 +106,7 @@ fn parse_part<'a>(text: &str, rest: &'a str) -> Result<(u64, &'a str), ParseErro
     if whole.is_empty() && fraction.is_empty() {
         return Err(invalid());
     }
-    let unit_bytes = rest
-        .find(|c: char| c == '.' || c.is_ascii_digit())
-        .unwrap_or(rest.len());
+    let unit_bytes = rest.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(rest.len());
     let (unit, rest) = rest.split_at(unit_bytes);
     let scale: u64 = match unit {
         "" => return Err(ParseError::MissingUnit { text: text.to_owned() }),
@@ -126,28 +117,14 @@ fn parse_part<'a>(text: &str, rest: &'a str) -> Result<(u64, &'a str), ParseErro
         "m" => MINUTE.unsigned_abs(),
         "h" => HOUR.unsigned_abs(),
         other => {
-            return Err(ParseError::UnknownUnit {
-                unit: other.to_owned(),
-                text: text.to_owned(),
-            });
+            return Err(ParseError::UnknownUnit { unit: other.to_owned(), text: text.to_owned() });
         }
     };
-    let whole: u64 = if whole.is_empty() {
-        0
-    } else {
-        whole.parse().map_err(|_| invalid())?
-    };
-    let nanoseconds = whole
-        .checked_mul(scale)
-        .filter(|value| *value <= 1 << 63)
-        .ok_or_else(invalid)?;
+    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
+    let nanoseconds = whole.checked_mul(scale).filter(|value| *value <= 1 << 63).ok_or_else(invalid)?;
     // Digits beyond the eighteenth are far below a nanosecond of an hour.
     let kept = &fraction[..fraction.len().min(18)];
-    let numerator: u128 = if kept.is_empty() {
-        0
-    } else {
-        kept.parse().map_err(|_| invalid())?
-    };
+    let numerator: u128 = if kept.is_empty() { 0 } else { kept.parse().map_err(|_| invalid())? };
     let part = numerator * u128::from(scale) / 10u128.pow(kept.len() as u32);
     let nanoseconds = nanoseconds.saturating_add(u64::try_from(part).map_err(|_| invalid())?);
     Ok((nanoseconds, rest))
@@ -230,10 +207,7 @@ mod tests {
             ("1", r#"time: missing unit in duration "1""#),
             ("1d", r#"time: unknown unit "d" in duration "1d""#),
             ("1m 2s", r#"time: unknown unit "m " in duration "1m 2s""#),
-            (
-                "9223372036854775808ns",
-                r#"time: invalid duration "9223372036854775808ns""#,
-            ),
+            ("9223372036854775808ns", r#"time: invalid duration "9223372036854775808ns""#),
             ("2562048h", r#"time: invalid duration "2562048h""#),
         ] {
             assert_eq!(text.parse::<Duration>().unwrap_err().to_string(), error);
@@ -243,10 +217,7 @@ mod tests {
     #[test]
     fn a_negative_wait_is_no_wait() {
         assert_eq!("-5s".parse::<Duration>().unwrap().as_wait(), std::time::Duration::ZERO);
-        assert_eq!(
-            "1500ms".parse::<Duration>().unwrap().as_wait(),
-            std::time::Duration::from_millis(1500)
-        );
+        assert_eq!("1500ms".parse::<Duration>().unwrap().as_wait(), std::time::Duration::from_millis(1500));
     }
 
     proptest! {

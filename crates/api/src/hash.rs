@@ -33,12 +33,7 @@ pub fn spec_of(object: &Value) -> String {
 /// Returns the hash of a Promise's spec in its normalised form.
 pub fn promise_spec(spec: &PromiseSpec) -> String {
     let mut normal = serde_json::to_value(spec).expect("a spec is JSON");
-    let interval = spec
-        .workflows
-        .config
-        .reconciliation_interval
-        .as_deref()
-        .map(str::parse::<Duration>);
+    let interval = spec.workflows.config.reconciliation_interval.as_deref().map(str::parse::<Duration>);
     if let Some(Ok(interval)) = interval {
         normal["workflows"]["config"]["reconciliationInterval"] = Value::String(interval.to_string());
     }
@@ -75,11 +70,7 @@ impl Run {
     /// Returns how the workflow of an object with these labels runs.
     pub fn of_labels(labels: Option<&std::collections::BTreeMap<String, String>>) -> Self {
         let label = labels.and_then(|labels| labels.get(keys::DRY_RUN));
-        if label.is_some_and(|value| value == keys::TRUE) {
-            Self::Dry
-        } else {
-            Self::Real
-        }
+        if label.is_some_and(|value| value == keys::TRUE) { Self::Dry } else { Self::Real }
     }
 }
 
@@ -182,34 +173,17 @@ mod tests {
         assert_eq!(text("."), "5058f1af8388633f609cadb75a75dc9d");
         assert_eq!(text("v1.0.0"), "2888cd106bd98b888fca74c785bd6cf5");
         assert_eq!(spec_of(&json!({})), "37a6259cc0c1dae299a7866489dff0bd");
-        assert_eq!(
-            spec_of(&json!({"spec": {"foo": "bar"}})),
-            "9bb58f26192e4ba00f01e2e7b136bbd8"
-        );
-        assert_eq!(
-            spec_of(&json!({"spec": {"size": "small"}})),
-            "c2ef384011e18a3545c23409e3e9bed8"
-        );
-        assert_eq!(
-            spec_of(&json!({"spec": {"cmd": "a && b"}})),
-            "ba09750e06e5279dc20b4a0c98dbf4e4"
-        );
+        assert_eq!(spec_of(&json!({"spec": {"foo": "bar"}})), "9bb58f26192e4ba00f01e2e7b136bbd8");
+        assert_eq!(spec_of(&json!({"spec": {"size": "small"}})), "c2ef384011e18a3545c23409e3e9bed8");
+        assert_eq!(spec_of(&json!({"spec": {"cmd": "a && b"}})), "ba09750e06e5279dc20b4a0c98dbf4e4");
     }
 
     #[test]
     fn a_promise_is_hashed_in_its_normalised_form() {
         let empty = "45f61254c7c9e14646cafa4324e64a82";
         assert_eq!(promise_spec(&promise(json!({}))), empty);
-        assert_eq!(
-            promise_spec(&promise(
-                json!({"workflows": {"resource": {"configure": []}}, "api": null})
-            )),
-            empty
-        );
-        assert_eq!(
-            promise_spec(&promise(json!({"workflows": null, "dependencies": null}))),
-            empty
-        );
+        assert_eq!(promise_spec(&promise(json!({"workflows": {"resource": {"configure": []}}, "api": null}))), empty);
+        assert_eq!(promise_spec(&promise(json!({"workflows": null, "dependencies": null}))), empty);
         let full = json!({
             "destinationSelectors": [{"matchLabels": {"environment": "dev"}}],
             "workflows": {"config": {"reconciliationInterval": "10m", "pipelineNamespace": ""}},
@@ -221,14 +195,8 @@ mod tests {
     fn the_job_of_a_request_carries_promise_request_and_kind_of_run() {
         let request = json!({"size": "small"});
         let empty = PromiseSpec::default();
-        assert_eq!(
-            resource_job(&empty, &request, Run::Real),
-            "408e3474cc46c9eda38be430d190d366"
-        );
-        assert_eq!(
-            resource_job(&empty, &request, Run::Dry),
-            "8e23ad74fd6929b640fae0de73939e3c"
-        );
+        assert_eq!(resource_job(&empty, &request, Run::Real), "408e3474cc46c9eda38be430d190d366");
+        assert_eq!(resource_job(&empty, &request, Run::Dry), "8e23ad74fd6929b640fae0de73939e3c");
     }
 
     #[test]
@@ -239,10 +207,8 @@ mod tests {
 
     #[test]
     fn every_recorded_hash_is_reproduced() {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../../../shared/reference/golden/19-hash-vectors/hashes.jsonl"
-        );
+        let path =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference/golden/19-hash-vectors/hashes.jsonl");
         let Ok(lines) = std::fs::read_to_string(path) else {
             eprintln!("skipped: no reference data at {path}");
             return;

@@ -19,11 +19,7 @@ pub const LABEL_BYTES_MAX: usize = 63;
 /// A name without any ASCII letter or digit becomes `x`, so that what is built on it is still a name.
 pub fn shorten(name: &str) -> &str {
     let bytes = name.as_bytes();
-    let kept = if bytes.len() > KEPT_BYTES_MAX {
-        &bytes[..CUT_BYTES]
-    } else {
-        bytes
-    };
+    let kept = if bytes.len() > KEPT_BYTES_MAX { &bytes[..CUT_BYTES] } else { bytes };
     match kept.iter().rposition(u8::is_ascii_alphanumeric) {
         Some(last) => &name[..=last],
         None => "x",
@@ -34,11 +30,7 @@ pub fn shorten(name: &str) -> &str {
 ///
 /// Without inputs the whole name is hashed, otherwise only the inputs, joined by `-`.
 pub fn deterministic(name: &str, inputs: &[&str]) -> String {
-    let digest = if inputs.is_empty() {
-        hash::text(name)
-    } else {
-        hash::text(&inputs.join("-"))
-    };
+    let digest = if inputs.is_empty() { hash::text(name) } else { hash::text(&inputs.join("-")) };
     with_suffix(name, &digest)
 }
 
@@ -51,20 +43,13 @@ pub fn deterministic(name: &str, inputs: &[&str]) -> String {
 /// Different lists of inputs are hashed differently, whatever characters they hold.
 pub fn derived(name: &str, inputs: &[&str]) -> String {
     // Lengths keep ["a", "bc"] and ["ab", "c"] apart.
-    let text: String = inputs
-        .iter()
-        .map(|input| format!("{}:{input}\n", input.len()))
-        .collect();
+    let text: String = inputs.iter().map(|input| format!("{}:{input}\n", input.len())).collect();
     with_suffix(name, &hash::text(&text))
 }
 
 /// Returns a value usable as label: `name` itself, or its deterministic form when it is too long.
 pub fn label_value(name: &str) -> String {
-    if name.len() > LABEL_BYTES_MAX {
-        deterministic(name, &[])
-    } else {
-        name.to_owned()
-    }
+    if name.len() > LABEL_BYTES_MAX { deterministic(name, &[]) } else { name.to_owned() }
 }
 
 fn with_suffix(name: &str, digest: &str) -> String {

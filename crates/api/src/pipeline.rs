@@ -268,14 +268,8 @@ pub fn decode_workflow(
     action: Action,
 ) -> Result<Vec<Pipeline>, WorkflowError> {
     let elements = spec.pipelines(workflow, action).iter().enumerate();
-    let located = |(index, element)| {
-        decode(element).map_err(|source| WorkflowError {
-            workflow,
-            action,
-            index,
-            source,
-        })
-    };
+    let located =
+        |(index, element)| decode(element).map_err(|source| WorkflowError { workflow, action, index, source });
     elements.map(located).collect()
 }
 
@@ -287,11 +281,7 @@ pub fn decode(element: &Value) -> Result<Pipeline, Error> {
     let name = text(&element["metadata"]["name"]);
     let (kind, api_version) = (text(&element["kind"]), text(&element["apiVersion"]));
     if kind != KIND || api_version != keys::API_VERSION {
-        return Err(Error::Unsupported {
-            name,
-            kind,
-            api_version,
-        });
+        return Err(Error::Unsupported { name, kind, api_version });
     }
     match strict::check(element) {
         Ok(()) => {}
@@ -301,8 +291,6 @@ pub fn decode(element: &Value) -> Result<Pipeline, Error> {
             return Err(Error::Malformed { name, cause });
         }
     }
-    Pipeline::deserialize(&strict::without_nulls(element)).map_err(|error| Error::Malformed {
-        name,
-        cause: error.to_string(),
-    })
+    Pipeline::deserialize(&strict::without_nulls(element))
+        .map_err(|error| Error::Malformed { name, cause: error.to_string() })
 }

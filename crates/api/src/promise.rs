@@ -172,7 +172,7 @@ pub struct PromiseStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub required_by: Vec<RequiredBy>,
     /// When it last turned Available.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::object::time_or_none")]
     pub last_available_time: Option<Time>,
     /// Controller-owned mirror.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -260,7 +260,7 @@ pub struct KratixStatus {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub status: String,
     /// When it last turned Available.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::object::time_or_none")]
     pub last_available_time: Option<Time>,
     /// Where the pipelines stand.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -302,10 +302,7 @@ pub struct PipelineStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<i64>,
     /// When the phase last changed.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::object::time_or_none"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::object::time_or_none")]
     pub last_transition_time: Option<Time>,
 }
 
@@ -330,13 +327,7 @@ impl Promise {
     /// Returns the version label, or `not-set` when it is missing or empty.
     pub fn version(&self) -> &str {
         let labels = self.metadata.labels.as_ref();
-        let version = labels
-            .and_then(|labels| labels.get(keys::PROMISE_VERSION))
-            .map_or("", String::as_str);
-        if version.is_empty() {
-            keys::VERSION_NOT_SET
-        } else {
-            version
-        }
+        let version = labels.and_then(|labels| labels.get(keys::PROMISE_VERSION)).map_or("", String::as_str);
+        if version.is_empty() { keys::VERSION_NOT_SET } else { version }
     }
 }

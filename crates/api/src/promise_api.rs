@@ -69,12 +69,7 @@ pub fn read(spec: &PromiseSpec) -> Result<Api, Error> {
     }
     crd.status = None;
     crd.spec.versions.iter_mut().for_each(prepare::limit_request_names);
-    let chosen = crd
-        .spec
-        .versions
-        .iter()
-        .position(|version| version.storage)
-        .unwrap_or(0);
+    let chosen = crd.spec.versions.iter().position(|version| version.storage).unwrap_or(0);
     Ok(Api { crd, chosen })
 }
 
@@ -169,9 +164,5 @@ impl Api {
 }
 
 fn join(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    }
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }

@@ -48,11 +48,7 @@ pub struct SourceRef {
 
 impl Default for SourceRef {
     fn default() -> Self {
-        Self {
-            r#type: SOURCE_HTTP.to_owned(),
-            url: String::new(),
-            secret_ref: None,
-        }
+        Self { r#type: SOURCE_HTTP.to_owned(), url: String::new(), secret_ref: None }
     }
 }
 

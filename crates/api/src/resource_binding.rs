@@ -74,9 +74,6 @@ impl ResourceBinding {
             return None;
         }
         let after = &upgrade.message[upgrade.message.find(MARKER)? + MARKER.len()..];
-        after
-            .split(char::is_whitespace)
-            .next()
-            .filter(|version| !version.is_empty())
+        after.split(char::is_whitespace).next().filter(|version| !version.is_empty())
     }
 }

@@ -27,10 +27,7 @@ pub fn of_promise(selectors: &[DestinationSelector]) -> Option<WorkloadGroupSele
         return None;
     }
     let match_labels = squash(selectors.iter().map(|selector| &selector.match_labels));
-    Some(WorkloadGroupSelector {
-        match_labels,
-        source: Some(SelectorSource::Promise),
-    })
+    Some(WorkloadGroupSelector { match_labels, source: Some(SelectorSource::Promise) })
 }
 
 /// Returns what a group of a Work finally asks for.
@@ -48,17 +45,12 @@ pub fn effective(entries: &[WorkloadGroupSelector], run: crate::hash::Run) -> La
     };
     let mut sorted: Vec<_> = entries.iter().collect();
     sorted.sort_by_key(rank); // stable: later entries of one source stay later, and so override
-    sorted
-        .into_iter()
-        .flat_map(|entry| entry.match_labels.clone())
-        .collect()
+    sorted.into_iter().flat_map(|entry| entry.match_labels.clone()).collect()
 }
 
 /// Returns whether `labels` carry every pair of `selector`.
 pub fn matches(selector: &Labels, labels: Option<&Labels>) -> bool {
-    selector
-        .iter()
-        .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+    selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
 }
 
 /// Returns whether a Destination with these properties takes documents that ask for `selector`.
@@ -80,26 +72,16 @@ mod tests {
 
     fn labels(text: &str) -> Labels {
         let pairs = text.split(',').filter(|pair| !pair.is_empty());
-        pairs
-            .map(|pair| pair.split_once('=').unwrap())
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .collect()
+        pairs.map(|pair| pair.split_once('=').unwrap()).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
     }
 
     fn entry(source: Option<SelectorSource>, text: &str) -> WorkloadGroupSelector {
-        WorkloadGroupSelector {
-            match_labels: labels(text),
-            source,
-        }
+        WorkloadGroupSelector { match_labels: labels(text), source }
     }
 
     #[test]
     fn the_first_selector_with_a_key_wins() {
-        let maps = [
-            labels("environment=dev"),
-            labels("environment=prod,pci=false"),
-            labels("pci=true,secure=false"),
-        ];
+        let maps = [labels("environment=dev"), labels("environment=prod,pci=false"), labels("pci=true,secure=false")];
         assert_eq!(squash(&maps), labels("environment=dev,pci=false,secure=false"));
         assert_eq!(of_promise(&[]), None);
     }

@@ -102,10 +102,7 @@ pub struct GitAuthor {
 
 impl Default for GitAuthor {
     fn default() -> Self {
-        Self {
-            name: "kratix".to_owned(),
-            email: String::new(),
-        }
+        Self { name: "kratix".to_owned(), email: String::new() }
     }
 }
 

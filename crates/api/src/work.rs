@@ -26,7 +26,7 @@ resource! {
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkSpec {
     /// When the pipeline that wrote it ran.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "crate::object::time_or_none")]
     pub last_execution_timestamp: Option<Time>,
     /// The Promise.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -63,11 +63,7 @@ pub const DEFAULT_DIRECTORY: &str = ".";
 impl WorkloadGroup {
     /// Returns an empty group for `directory`, with its id.
     pub fn for_directory(directory: &str) -> Self {
-        Self {
-            id: hash::text(directory),
-            directory: directory.to_owned(),
-            ..Self::default()
-        }
+        Self { id: hash::text(directory), directory: directory.to_owned(), ..Self::default() }
     }
 }
 

@@ -69,10 +69,7 @@ fn conditions() -> Value {
             "pattern": r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$",
         },
     });
-    list(object_with(
-        &["lastTransitionTime", "message", "reason", "status", "type"],
-        condition,
-    ))
+    list(object_with(&["lastTransitionTime", "message", "reason", "status", "type"], condition))
 }
 
 /// Conditions as a list that is merged by type.
@@ -94,10 +91,7 @@ fn promise_ref() -> Value {
 }
 
 fn resource_ref() -> Value {
-    object_with(
-        &["name", "namespace"],
-        json!({"name": string(), "namespace": string(), "generation": integer()}),
-    )
+    object_with(&["name", "namespace"], json!({"name": string(), "namespace": string(), "generation": integer()}))
 }
 
 fn promise_spec() -> Value {
@@ -220,10 +214,7 @@ pub(super) fn destination() -> Value {
 }
 
 fn state_store_status() -> Value {
-    object_with(
-        &["status"],
-        json!({"conditions": conditions(), "observedGeneration": int64(), "status": string()}),
-    )
+    object_with(&["status"], json!({"conditions": conditions(), "observedGeneration": int64(), "status": string()}))
 }
 
 pub(super) fn git_state_store() -> Value {

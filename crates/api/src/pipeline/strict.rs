@@ -54,12 +54,10 @@ fn walk_object(map: &Map<String, Value>, schema: &'static Value) -> Result<(), F
     };
     let mut entries: Vec<_> = map.iter().collect();
     entries.sort_unstable_by_key(|(key, _)| key.as_str());
-    entries
-        .into_iter()
-        .try_for_each(|(key, value)| match properties.get(key) {
-            Some(schema) => walk(value, schema),
-            None => Err(Fault::UnknownField(key.clone())),
-        })
+    entries.into_iter().try_for_each(|(key, value)| match properties.get(key) {
+        Some(schema) => walk(value, schema),
+        None => Err(Fault::UnknownField(key.clone())),
+    })
 }
 
 /// Follows references and the wrappers around optional fields; tells whether the end is a quantity.
@@ -70,15 +68,10 @@ fn resolve(mut schema: &'static Value) -> (&'static Value, bool) {
                 return (schema, true);
             }
             let name = reference.trim_start_matches("#/$defs/");
-            schema = SCHEMA
-                .get("$defs")
-                .and_then(|defs| defs.get(name))
-                .unwrap_or(&Value::Null);
+            schema = SCHEMA.get("$defs").and_then(|defs| defs.get(name)).unwrap_or(&Value::Null);
             continue;
         }
-        let wrapped = ["anyOf", "allOf", "oneOf"]
-            .iter()
-            .find_map(|key| schema.get(key)?.as_array());
+        let wrapped = ["anyOf", "allOf", "oneOf"].iter().find_map(|key| schema.get(key)?.as_array());
         match wrapped.and_then(|options| options.iter().find(|option| option.get("$ref").is_some())) {
             Some(option) => schema = option,
             None => return (schema, false),
@@ -89,18 +82,12 @@ fn resolve(mut schema: &'static Value) -> (&'static Value, bool) {
 /// Tells whether a text is a Kubernetes quantity.
 fn is_quantity_text(text: &str) -> bool {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let number_bytes = unsigned
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(unsigned.len());
+    let number_bytes = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(number_bytes);
     let is_number = number.contains(|c: char| c.is_ascii_digit()) && number.matches('.').count() <= 1;
-    let exponent = suffix
-        .strip_prefix(['e', 'E'])
-        .map(|rest| rest.strip_prefix(['+', '-']).unwrap_or(rest));
+    let exponent = suffix.strip_prefix(['e', 'E']).map(|rest| rest.strip_prefix(['+', '-']).unwrap_or(rest));
     let is_exponent = exponent.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
-    const SUFFIXES: [&str; 16] = [
-        "", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei",
-    ];
+    const SUFFIXES: [&str; 16] = ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     is_number && (is_exponent || SUFFIXES.contains(&suffix))
 }
 
@@ -109,10 +96,7 @@ pub(super) fn without_nulls(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
             let given = map.iter().filter(|(_, value)| !value.is_null());
-            given
-                .map(|(key, value)| (key.clone(), without_nulls(value)))
-                .collect::<Map<_, _>>()
-                .into()
+            given.map(|(key, value)| (key.clone(), without_nulls(value))).collect::<Map<_, _>>().into()
         }
         Value::Array(items) => items.iter().map(without_nulls).collect(),
         other => other.clone(),

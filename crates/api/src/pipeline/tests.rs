@@ -18,10 +18,7 @@ fn error(element: &Value) -> String {
 #[test]
 fn another_kind_or_version_is_named_kind_first() {
     let element = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "test"}});
-    assert_eq!(
-        error(&element),
-        r#"unsupported pipeline "test" with APIVersion "ConfigMap/v1""#
-    );
+    assert_eq!(error(&element), r#"unsupported pipeline "test" with APIVersion "ConfigMap/v1""#);
     assert_eq!(error(&json!({})), r#"unsupported pipeline "" with APIVersion "/""#);
     assert_eq!(error(&json!(7)), r#"unsupported pipeline "" with APIVersion "/""#);
 }
@@ -89,17 +86,7 @@ fn null_means_not_given_and_numbers_are_quantities() {
     let spec = json!({"containers": [{"name": null, "args": null, "env": [{"name": "A", "value": null}],
         "resources": {"limits": {"cpu": 1, "memory": "2e3"}}}], "volumes": null, "rbac": null});
     let decoded = decode(&pipeline(spec)).unwrap();
-    assert_eq!(
-        decoded.spec.containers[0]
-            .resources
-            .as_ref()
-            .unwrap()
-            .limits
-            .as_ref()
-            .unwrap()["cpu"]
-            .0,
-        "1"
-    );
+    assert_eq!(decoded.spec.containers[0].resources.as_ref().unwrap().limits.as_ref().unwrap()["cpu"].0, "1");
 }
 
 #[test]
@@ -125,14 +112,8 @@ fn one_broken_workflow_leaves_the_others_alone() {
         error.to_string(),
         r#"failed parsing resource.configure pipeline: failed unmarshalling pipeline one: json: unknown field "non-existing""#
     );
-    assert_eq!(
-        decode_workflow(&spec, WorkflowType::Resource, Action::Delete).unwrap()[0].name(),
-        "one"
-    );
-    assert_eq!(
-        decode_workflow(&spec, WorkflowType::Promise, Action::Configure),
-        Ok(vec![])
-    );
+    assert_eq!(decode_workflow(&spec, WorkflowType::Resource, Action::Delete).unwrap()[0].name(), "one");
+    assert_eq!(decode_workflow(&spec, WorkflowType::Promise, Action::Configure), Ok(vec![]));
 }
 
 #[test]

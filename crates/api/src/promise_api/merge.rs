@@ -21,23 +21,14 @@ pub enum Ownership {
 
 /// Tells whether a Promise may install its API over an existing CRD.
 pub fn ownership(existing: &CustomResourceDefinition, promise: &ObjectMeta) -> Ownership {
-    let owner = existing
-        .metadata
-        .labels
-        .as_ref()
-        .and_then(|labels| labels.get(keys::PROMISE_NAME));
-    let opt_in = promise
-        .annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(keys::ADOPT_API_CRD));
+    let owner = existing.metadata.labels.as_ref().and_then(|labels| labels.get(keys::PROMISE_NAME));
+    let opt_in = promise.annotations.as_ref().and_then(|annotations| annotations.get(keys::ADOPT_API_CRD));
     if owner.is_some() && owner == promise.name.as_ref() {
         Ownership::Ours
     } else if opt_in.is_some_and(|value| value == keys::TRUE) {
         Ownership::Adopted
     } else {
-        Ownership::Foreign {
-            promise: owner.cloned(),
-        }
+        Ownership::Foreign { promise: owner.cloned() }
     }
 }
 
@@ -60,11 +51,7 @@ pub fn merge(
         merged.metadata.labels.get_or_insert_default().extend(labels.clone());
     }
     if let Some(annotations) = &prepared.metadata.annotations {
-        merged
-            .metadata
-            .annotations
-            .get_or_insert_default()
-            .extend(annotations.clone());
+        merged.metadata.annotations.get_or_insert_default().extend(annotations.clone());
     }
     (normal(&merged) != normal(existing)).then_some(merged)
 }
@@ -76,9 +63,7 @@ fn normal(crd: &CustomResourceDefinition) -> Value {
     if conversion.is_null() {
         *conversion = serde_json::json!({"strategy": "None"});
     }
-    let service = conversion
-        .pointer_mut("/webhook/clientConfig/service")
-        .and_then(Value::as_object_mut);
+    let service = conversion.pointer_mut("/webhook/clientConfig/service").and_then(Value::as_object_mut);
     if let Some(service) = service {
         service.entry("port").or_insert(443.into());
     }

@@ -14,29 +14,12 @@ use crate::keys;
 /// Limits the length of a request's name in a version that has a schema.
 pub(super) fn limit_request_names(version: &mut CustomResourceDefinitionVersion) {
     let Some(schema) = schema_of(version) else { return };
-    let object = || JSONSchemaProps {
-        type_: Some("object".to_owned()),
-        ..Default::default()
-    };
-    let metadata = schema
-        .properties
-        .get_or_insert_default()
-        .entry("metadata".to_owned())
-        .or_insert_with(object);
-    let name = metadata
-        .properties
-        .get_or_insert_default()
-        .entry("name".to_owned())
-        .or_default();
-    let length = name
-        .max_length
-        .unwrap_or(REQUEST_NAME_BYTES_MAX)
-        .min(REQUEST_NAME_BYTES_MAX);
+    let object = || JSONSchemaProps { type_: Some("object".to_owned()), ..Default::default() };
+    let metadata = schema.properties.get_or_insert_default().entry("metadata".to_owned()).or_insert_with(object);
+    let name = metadata.properties.get_or_insert_default().entry("name".to_owned()).or_default();
+    let length = name.max_length.unwrap_or(REQUEST_NAME_BYTES_MAX).min(REQUEST_NAME_BYTES_MAX);
     if name.type_.as_deref().unwrap_or_default().is_empty() {
-        *name = JSONSchemaProps {
-            type_: Some("string".to_owned()),
-            ..Default::default()
-        };
+        *name = JSONSchemaProps { type_: Some("string".to_owned()), ..Default::default() };
     }
     name.max_length = Some(length);
 }
@@ -64,18 +47,11 @@ fn prepare_version(version: &mut CustomResourceDefinitionVersion) {
     }
 
     let Some(schema) = schema_of(version) else { return };
-    let author = schema
-        .properties
-        .get_or_insert_default()
-        .remove("status")
-        .and_then(|status| status.properties);
+    let author = schema.properties.get_or_insert_default().remove("status").and_then(|status| status.properties);
     let mut status = status_schema();
     let ours = status.properties.take().unwrap_or_default();
     status.properties = Some(author.unwrap_or_default().into_iter().chain(ours).collect());
-    schema
-        .properties
-        .get_or_insert_default()
-        .insert("status".to_owned(), status);
+    schema.properties.get_or_insert_default().insert("status".to_owned(), status);
 }
 
 fn columns() -> Vec<CustomResourceColumnDefinition> {
@@ -130,22 +106,12 @@ fn status_schema() -> JSONSchemaProps {
         ("conditions", list(condition)),
         ("kratix", object([("workflows", workflows)])),
     ]);
-    JSONSchemaProps {
-        x_kubernetes_preserve_unknown_fields: Some(true),
-        ..status
-    }
+    JSONSchemaProps { x_kubernetes_preserve_unknown_fields: Some(true), ..status }
 }
 
 fn object<const N: usize>(properties: [(&str, JSONSchemaProps); N]) -> JSONSchemaProps {
-    let properties: BTreeMap<_, _> = properties
-        .into_iter()
-        .map(|(name, schema)| (name.to_owned(), schema))
-        .collect();
-    JSONSchemaProps {
-        type_: Some("object".to_owned()),
-        properties: Some(properties),
-        ..Default::default()
-    }
+    let properties: BTreeMap<_, _> = properties.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
+    JSONSchemaProps { type_: Some("object".to_owned()), properties: Some(properties), ..Default::default() }
 }
 
 fn list(items: JSONSchemaProps) -> JSONSchemaProps {

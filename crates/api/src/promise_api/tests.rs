@@ -5,10 +5,7 @@ use crate::Promise;
 use crate::keys;
 
 fn promise(api: Value) -> PromiseSpec {
-    PromiseSpec {
-        api: Some(api),
-        ..Default::default()
-    }
+    PromiseSpec { api: Some(api), ..Default::default() }
 }
 
 fn crd(versions: Value) -> Value {
@@ -31,23 +28,14 @@ fn version(name: &str, storage: bool, properties: Value) -> Value {
 }
 
 fn schema(crd: &CustomResourceDefinition, version: usize) -> Value {
-    let schema = crd.spec.versions[version]
-        .schema
-        .as_ref()
-        .unwrap()
-        .open_api_v3_schema
-        .as_ref()
-        .unwrap();
+    let schema = crd.spec.versions[version].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
     serde_json::to_value(schema).unwrap()
 }
 
 #[test]
 fn nothing_null_and_empty_are_no_api() {
     for api in [None, Some(Value::Null), Some(json!({}))] {
-        let spec = PromiseSpec {
-            api,
-            ..Default::default()
-        };
+        let spec = PromiseSpec { api, ..Default::default() };
         assert_eq!(read(&spec), Err(Error::Absent));
         assert_eq!(check_kind(&spec), Ok(()));
     }
@@ -56,19 +44,11 @@ fn nothing_null_and_empty_are_no_api() {
 
 #[test]
 fn an_api_without_versions_is_an_error_and_not_a_crash() {
-    for api in [
-        crd(json!([])),
-        json!({"spec": {}}),
-        json!({"metadata": {}}),
-        crd(json!([{"name": "v1"}])),
-    ] {
+    for api in [crd(json!([])), json!({"spec": {}}), json!({"metadata": {}}), crd(json!([{"name": "v1"}]))] {
         let _ = read(&promise(api)).map(|api| api.prepared("p"));
     }
     let error = read(&promise(crd(json!([])))).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "api is not a valid CRD: spec.versions must not be empty"
-    );
+    assert_eq!(error.to_string(), "api is not a valid CRD: spec.versions must not be empty");
     let odd = crd(
         json!([{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]),
     );
@@ -80,22 +60,11 @@ fn an_api_without_versions_is_an_error_and_not_a_crash() {
 
 #[test]
 fn the_storage_version_is_used_or_else_the_first() {
-    let api = read(&promise(crd(json!([
-        version("v1", false, json!({})),
-        version("V2", true, json!({}))
-    ]))))
-    .unwrap();
-    assert_eq!(
-        (api.group(), api.version(), api.kind(), api.plural()),
-        ("Example.org", "V2", "Db", "dbs")
-    );
+    let api = read(&promise(crd(json!([version("v1", false, json!({})), version("V2", true, json!({}))])))).unwrap();
+    assert_eq!((api.group(), api.version(), api.kind(), api.plural()), ("Example.org", "V2", "Db", "dbs"));
     assert_eq!(api.status_api_version(), "example.org/v2");
     assert_eq!(api.controller_key("p"), "p_dbs.example.org");
-    let none = read(&promise(crd(json!([
-        version("v1", false, json!({})),
-        version("v2", false, json!({}))
-    ]))))
-    .unwrap();
+    let none = read(&promise(crd(json!([version("v1", false, json!({})), version("v2", false, json!({}))])))).unwrap();
     assert_eq!(none.version(), "v1");
 }
 
@@ -105,11 +74,7 @@ fn names_of_requests_are_limited_in_every_version_and_stricter_authors_kept() {
     let api = read(&promise(crd(json!([
         version("v1", true, json!({})),
         version("v2", false, json!({"metadata": {"type": "object"}})),
-        version(
-            "v3",
-            false,
-            named(json!({"type": "string", "maxLength": 20, "description": "short"}))
-        ),
+        version("v3", false, named(json!({"type": "string", "maxLength": 20, "description": "short"}))),
         version("v4", false, named(json!({"type": "string", "maxLength": 200}))),
         version("v5", false, named(json!({"description": "no type"}))),
     ]))))
@@ -118,10 +83,7 @@ fn names_of_requests_are_limited_in_every_version_and_stricter_authors_kept() {
     let plain = json!({"type": "string", "maxLength": 63});
     assert_eq!(name(0), plain);
     assert_eq!(name(1), plain);
-    assert_eq!(
-        name(2),
-        json!({"type": "string", "maxLength": 20, "description": "short"})
-    );
+    assert_eq!(name(2), json!({"type": "string", "maxLength": 20, "description": "short"}));
     assert_eq!(name(3), plain);
     assert_eq!(name(4), plain);
 }
@@ -140,10 +102,7 @@ fn columns_scale_and_status_of_the_author_survive() {
     let api = read(&promise(crd(json!([first, version("v2", false, json!({}))])))).unwrap();
     let prepared = api.prepared("redis");
     let written = serde_json::to_value(&prepared).unwrap();
-    assert_eq!(
-        written["metadata"]["labels"],
-        json!({"mine": "yes", "kratix.io/promise-name": "redis"})
-    );
+    assert_eq!(written["metadata"]["labels"], json!({"mine": "yes", "kratix.io/promise-name": "redis"}));
     let versions = &written["spec"]["versions"];
     assert_eq!(versions[0]["subresources"]["status"], json!({}));
     assert_eq!(versions[0]["subresources"]["scale"]["specReplicasPath"], ".spec.n");
@@ -180,11 +139,7 @@ fn stored(crd: &CustomResourceDefinition) -> CustomResourceDefinition {
 
 #[test]
 fn an_installed_api_is_written_again_only_when_it_differs() {
-    let api = crd(json!([version(
-        "v1",
-        true,
-        json!({"a": {"type": "string", "default": {}}})
-    )]));
+    let api = crd(json!([version("v1", true, json!({"a": {"type": "string", "default": {}}}))]));
     let prepared = read(&promise(api.clone())).unwrap().prepared("p");
     let existing = stored(&prepared);
     assert_eq!(merge(&existing, &prepared), None);
@@ -209,16 +164,8 @@ fn a_crd_of_somebody_else_is_not_taken_over_unless_told_so() {
     };
     let mut mine = Promise::new("p", PromiseSpec::default());
     assert_eq!(ownership(&existing(Some("p")), &mine.metadata), Ownership::Ours);
-    assert_eq!(
-        ownership(&existing(Some("q")), &mine.metadata),
-        Ownership::Foreign {
-            promise: Some("q".into())
-        }
-    );
-    assert_eq!(
-        ownership(&existing(None), &mine.metadata),
-        Ownership::Foreign { promise: None }
-    );
+    assert_eq!(ownership(&existing(Some("q")), &mine.metadata), Ownership::Foreign { promise: Some("q".into()) });
+    assert_eq!(ownership(&existing(None), &mine.metadata), Ownership::Foreign { promise: None });
     mine.metadata.annotations = Some([(keys::ADOPT_API_CRD.to_owned(), "true".to_owned())].into());
     assert_eq!(ownership(&existing(None), &mine.metadata), Ownership::Adopted);
 }
@@ -227,10 +174,7 @@ fn a_crd_of_somebody_else_is_not_taken_over_unless_told_so() {
 fn recorded_apis_come_out_as_the_reference_installed_them() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference/golden");
     let mut compared = 0;
-    for scenario in [
-        "02-resource-pipeline-two-files-status",
-        "11-promise-update-revisions-bindings",
-    ] {
+    for scenario in ["02-resource-pipeline-two-files-status", "11-promise-update-revisions-bindings"] {
         let Ok(stages) = std::fs::read_dir(format!("{root}/{scenario}/captured")) else {
             eprintln!("skipped: no reference data at {root}");
             return;
@@ -240,21 +184,12 @@ fn recorded_apis_come_out_as_the_reference_installed_them() {
                 continue;
             };
             let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-            let of_kind = |kind: &str| {
-                objects
-                    .iter()
-                    .filter(|object| object["kind"] == kind)
-                    .cloned()
-                    .collect::<Vec<_>>()
-            };
+            let of_kind =
+                |kind: &str| objects.iter().filter(|object| object["kind"] == kind).cloned().collect::<Vec<_>>();
             for installed in of_kind(CRD_KIND) {
-                let owner = installed["metadata"]["labels"][keys::PROMISE_NAME]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned();
-                for promise in of_kind("Promise")
-                    .into_iter()
-                    .filter(|promise| promise["metadata"]["name"] == owner.as_str())
+                let owner = installed["metadata"]["labels"][keys::PROMISE_NAME].as_str().unwrap_or_default().to_owned();
+                for promise in
+                    of_kind("Promise").into_iter().filter(|promise| promise["metadata"]["name"] == owner.as_str())
                 {
                     let promise: Promise = serde_json::from_value(promise).unwrap();
                     let prepared = read(&promise.spec).unwrap().prepared(&owner);
