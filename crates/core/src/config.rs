@@ -224,10 +224,7 @@ impl Default for Config {
             binding_strategy: BindingStrategy::default(),
             dry_run: false,
             workflows: Workflows::default(),
-            logging: Logging {
-                structured: true,
-                level: None,
-            },
+            logging: Logging { structured: true, level: None },
             git_minimum_fetch_interval: FETCH_INTERVAL,
             telemetry: None,
         }
@@ -322,11 +319,7 @@ fn jobs_to_keep(root: &mut Section) -> usize {
     match root.integer(key) {
         None | Some(0) => JOBS_TO_KEEP,
         Some(number) if number < 0 => {
-            root.adjusted(
-                key,
-                &number.into(),
-                "numberOfJobsToKeep cannot be less than one; set to default value",
-            );
+            root.adjusted(key, &number.into(), "numberOfJobsToKeep cannot be less than one; set to default value");
             JOBS_TO_KEEP
         }
         Some(number) => usize::try_from(number).expect("negative numbers were handled above"),
@@ -340,20 +333,12 @@ fn interval(root: &mut Section) -> Duration {
     };
     match interval.positive() {
         None => {
-            root.adjusted(
-                key,
-                &value,
-                "reconciliationInterval must be greater than zero; one minute is used",
-            );
+            root.adjusted(key, &value, "reconciliationInterval must be greater than zero; one minute is used");
             INTERVAL_MIN
         }
         Some(interval) => {
             if interval < INTERVAL_MIN {
-                root.adjusted(
-                    key,
-                    &value,
-                    "a reconciliationInterval below one minute keeps workflows running",
-                );
+                root.adjusted(key, &value, "a reconciliationInterval below one minute keeps workflows running");
             }
             interval
         }
@@ -365,11 +350,7 @@ fn store_interval(root: &mut Section) -> Option<Duration> {
     let own = root.duration("stateStoreReconciliationInterval");
     let alias = root.duration("workPlacementRewriteInterval");
     if let (Some(_), Some((value, _))) = (&own, &alias) {
-        root.adjusted(
-            "workPlacementRewriteInterval",
-            value,
-            "stateStoreReconciliationInterval is set too and wins",
-        );
+        root.adjusted("workPlacementRewriteInterval", value, "stateStoreReconciliationInterval is set too and wins");
     }
     match own.or(alias) {
         None => Some(INTERVAL),
@@ -407,11 +388,7 @@ fn fetch_interval(git: &mut Section) -> Duration {
         return FETCH_INTERVAL;
     };
     interval.not_negative().unwrap_or_else(|| {
-        git.adjusted(
-            key,
-            &value,
-            "git.minimumFetchInterval cannot be negative; set to default value",
-        );
+        git.adjusted(key, &value, "git.minimumFetchInterval cannot be negative; set to default value");
         FETCH_INTERVAL
     })
 }
@@ -424,11 +401,7 @@ impl LeaderElection {
                 return default;
             };
             duration.positive().unwrap_or_else(|| {
-                section.adjusted(
-                    key,
-                    &value,
-                    "times of leader election must be greater than zero; default used",
-                );
+                section.adjusted(key, &value, "times of leader election must be greater than zero; default used");
                 default
             })
         };
@@ -458,17 +431,11 @@ impl LeaderElection {
 
 impl Workflows {
     fn read(section: &mut Section) -> Self {
-        let policy = section
-            .text("defaultImagePullPolicy")
-            .filter(|policy| !policy.is_empty());
+        let policy = section.text("defaultImagePullPolicy").filter(|policy| !policy.is_empty());
         let default_image_pull_policy = policy.filter(|policy| {
             let known = ["Always", "IfNotPresent", "Never"].contains(&policy.as_str());
             if !known {
-                section.unreadable(
-                    "defaultImagePullPolicy",
-                    &policy.as_str().into(),
-                    "Always, IfNotPresent or Never",
-                );
+                section.unreadable("defaultImagePullPolicy", &policy.as_str().into(), "Always, IfNotPresent or Never");
             }
             known
         });
@@ -521,11 +488,7 @@ impl Logging {
             "warn" | "warning" => Some(Level::Warn),
             "error" => Some(Level::Error),
             _ => {
-                section.adjusted(
-                    "level",
-                    &text.as_str().into(),
-                    "unsupported logging.level; the default is used",
-                );
+                section.adjusted("level", &text.as_str().into(), "unsupported logging.level; the default is used");
                 None
             }
         };
@@ -535,10 +498,7 @@ impl Logging {
 
 impl Telemetry {
     fn read(section: &mut Section) -> Self {
-        let endpoint = section
-            .text("endpoint")
-            .map(|text| text.trim().to_owned())
-            .filter(|text| !text.is_empty());
+        let endpoint = section.text("endpoint").map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
         let protocol = match section.text("protocol").unwrap_or_default().trim() {
             "" | "grpc" => Protocol::Grpc,
             "http" | "http/protobuf" => Protocol::Http,
@@ -551,13 +511,6 @@ impl Telemetry {
         let headers = section.headers("headers");
         let traces = section.within("traces", |signal| signal.flag("enabled", true));
         let metrics = section.within("metrics", |signal| signal.flag("enabled", true));
-        Self {
-            endpoint,
-            protocol,
-            insecure,
-            headers,
-            traces,
-            metrics,
-        }
+        Self { endpoint, protocol, insecure, headers, traces, metrics }
     }
 }

@@ -11,6 +11,8 @@ pub mod config;
 pub mod object;
 pub mod patch;
 pub mod plan;
+pub mod promise;
+pub mod promise_revision;
 pub mod destination;
 pub mod state_store;
 pub mod work;

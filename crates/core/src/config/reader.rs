@@ -39,9 +39,7 @@ impl Section {
         let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins };
         let parsed: Option<Value> = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             let cause = error.to_string();
-            Error::Syntax {
-                cause: cause.lines().next().unwrap_or_default().to_owned(),
-            }
+            Error::Syntax { cause: cause.lines().next().unwrap_or_default().to_owned() }
         })?;
         match parsed {
             None | Some(Value::Null) => Ok(Self::new(String::new(), Map::new())),
@@ -54,26 +52,14 @@ impl Section {
     }
 
     fn new(path: String, members: Map<String, Value>) -> Self {
-        let members = members
-            .into_iter()
-            .map(|(key, value)| (key.to_lowercase(), (key, value)))
-            .collect();
-        Self {
-            path,
-            members,
-            warnings: Vec::new(),
-        }
+        let members = members.into_iter().map(|(key, value)| (key.to_lowercase(), (key, value))).collect();
+        Self { path, members, warnings: Vec::new() }
     }
 
     /// Returns everything there is to say about this section; what was not taken is unknown.
     pub(super) fn finish(mut self) -> Vec<Warning> {
-        let unknown: Vec<_> = self
-            .members
-            .into_values()
-            .map(|(key, _)| path_of(&self.path, &key))
-            .collect();
-        self.warnings
-            .extend(unknown.into_iter().map(|key| Warning::UnknownKey { key }));
+        let unknown: Vec<_> = self.members.into_values().map(|(key, _)| path_of(&self.path, &key)).collect();
+        self.warnings.extend(unknown.into_iter().map(|key| Warning::UnknownKey { key }));
         self.warnings
     }
 
@@ -83,29 +69,17 @@ impl Section {
 
     pub(super) fn unreadable(&mut self, key: &str, value: &Value, expected: &'static str) {
         let key = path_of(&self.path, key);
-        self.warnings.push(Warning::Unreadable {
-            key,
-            value: shown(value),
-            expected,
-        });
+        self.warnings.push(Warning::Unreadable { key, value: shown(value), expected });
     }
 
     pub(super) fn adjusted(&mut self, key: &str, value: &Value, consequence: &'static str) {
         let key = path_of(&self.path, key);
-        self.warnings.push(Warning::Adjusted {
-            key,
-            value: shown(value),
-            consequence,
-        });
+        self.warnings.push(Warning::Adjusted { key, value: shown(value), consequence });
     }
 
     /// Warns about the section as a whole.
     pub(super) fn adjusted_whole(&mut self, value: String, consequence: &'static str) {
-        self.warnings.push(Warning::Adjusted {
-            key: self.path.clone(),
-            value,
-            consequence,
-        });
+        self.warnings.push(Warning::Adjusted { key: self.path.clone(), value, consequence });
     }
 
     /// Returns whether the key is there, whatever its value.
@@ -214,11 +188,7 @@ impl Section {
 }
 
 fn path_of(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// Renders a value for a message: JSON, one line, at most 80 characters.

@@ -63,23 +63,14 @@ telemetry:
     assert_eq!(config.binding_strategy, BindingStrategy::Pinned);
     assert!(!config.dry_run);
     assert!(!config.workflows.reconcile_after_failure);
-    assert_eq!(
-        config.workflows.default_image_pull_policy.as_deref(),
-        Some("IfNotPresent")
-    );
+    assert_eq!(config.workflows.default_image_pull_policy.as_deref(), Some("IfNotPresent"));
     assert_eq!(config.workflows.default_backoff_limit, Some(4));
     assert_eq!(config.workflows.pod_ttl_after_finished, Some(minutes(60)));
     let context = config.workflows.default_container_security_context.unwrap();
     assert_eq!(context.run_as_non_root, Some(true));
     let requests = config.workflows.default_container_resources.unwrap().requests.unwrap();
     assert_eq!(requests["cpu"].0, "1");
-    assert_eq!(
-        config.logging,
-        Logging {
-            structured: true,
-            level: Some(Level::Info)
-        }
-    );
+    assert_eq!(config.logging, Logging { structured: true, level: Some(Level::Info) });
     assert_eq!(config.git_minimum_fetch_interval, Duration::from_millis(500));
     let telemetry = config.telemetry.unwrap();
     assert_eq!(telemetry.endpoint.as_deref(), Some("collector.observability.svc:4317"));
@@ -106,17 +97,9 @@ fn each_odd_setting_is_named_and_leaves_the_rest_alone() {
              used",
         ),
         ("NumberOfJobsToKeep: 7", |config| config.number_of_jobs_to_keep = 7, ""),
-        (
-            "numberOfJobsToKeep: 6\nnumberOfJobsToKeep: 7",
-            |config| config.number_of_jobs_to_keep = 7,
-            "",
-        ),
+        ("numberOfJobsToKeep: 6\nnumberOfJobsToKeep: 7", |config| config.number_of_jobs_to_keep = 7, ""),
         ("numberOfJobsToKeep: null", same, ""),
-        (
-            "numberOfJobToKeep: 7",
-            same,
-            "unknown configuration key \"numberOfJobToKeep\" is ignored",
-        ),
+        ("numberOfJobToKeep: 7", same, "unknown configuration key \"numberOfJobToKeep\" is ignored"),
         (
             "workflows: {jobOptions: {ttl: 1}}",
             same,
@@ -162,21 +145,9 @@ fn each_odd_setting_is_named_and_leaves_the_rest_alone() {
             "stateStoreReconciliationInterval is set too and wins (configuration key \
              \"workPlacementRewriteInterval\" has value \"2h\")",
         ),
-        (
-            "stateStoreReconciliationInterval: 0",
-            |config| config.state_store_reconciliation_interval = None,
-            "",
-        ),
-        (
-            "stateStoreReconciliationInterval: '0'",
-            |config| config.state_store_reconciliation_interval = None,
-            "",
-        ),
-        (
-            "stateStoreReconciliationInterval: -1s",
-            |config| config.state_store_reconciliation_interval = None,
-            "",
-        ),
+        ("stateStoreReconciliationInterval: 0", |config| config.state_store_reconciliation_interval = None, ""),
+        ("stateStoreReconciliationInterval: '0'", |config| config.state_store_reconciliation_interval = None, ""),
+        ("stateStoreReconciliationInterval: -1s", |config| config.state_store_reconciliation_interval = None, ""),
         (
             "controllerLeaderElection: {leaseDuration: 5s}",
             same,
@@ -218,11 +189,7 @@ fn each_odd_setting_is_named_and_leaves_the_rest_alone() {
             same,
             "unsupported logging.level; the default is used (configuration key \"logging.level\" has value \"loud\")",
         ),
-        (
-            "git: {minimumFetchInterval: 0s}",
-            |config| config.git_minimum_fetch_interval = Duration::ZERO,
-            "",
-        ),
+        ("git: {minimumFetchInterval: 0s}", |config| config.git_minimum_fetch_interval = Duration::ZERO, ""),
         (
             "git: {minimumFetchInterval: -1s}",
             same,
@@ -235,11 +202,7 @@ fn each_odd_setting_is_named_and_leaves_the_rest_alone() {
         change(&mut expected);
         let (config, warnings) = parse(text);
         assert_eq!(config, expected, "{text}");
-        let wanted: Vec<String> = if warning.is_empty() {
-            vec![]
-        } else {
-            vec![(*warning).to_owned()]
-        };
+        let wanted: Vec<String> = if warning.is_empty() { vec![] } else { vec![(*warning).to_owned()] };
         assert_eq!(warnings, wanted, "{text}");
     }
 }
@@ -249,23 +212,14 @@ fn telemetry_is_off_unless_its_key_is_there() {
     assert_eq!(parse("logging: {}").0.telemetry, None);
     for text in ["telemetry: {}", "telemetry:"] {
         let telemetry = parse(text).0.telemetry.unwrap();
-        assert!(
-            telemetry.traces && telemetry.metrics && telemetry.endpoint.is_none(),
-            "{text}"
-        );
+        assert!(telemetry.traces && telemetry.metrics && telemetry.endpoint.is_none(), "{text}");
     }
 }
 
 #[test]
 fn text_that_is_no_mapping_is_an_error() {
-    assert_eq!(
-        Config::parse("- a").unwrap_err(),
-        Error::NotAMapping { found: "a list" }
-    );
-    assert_eq!(
-        Config::parse("just text").unwrap_err(),
-        Error::NotAMapping { found: "text" }
-    );
+    assert_eq!(Config::parse("- a").unwrap_err(), Error::NotAMapping { found: "a list" });
+    assert_eq!(Config::parse("just text").unwrap_err(), Error::NotAMapping { found: "text" });
     assert!(matches!(Config::parse("a: [").unwrap_err(), Error::Syntax { .. }));
 }
 

@@ -1,0 +1,349 @@
+//! Taking a deleted Promise apart, one finalizer at a time.
+//!
+//! | # | Step | Ends when |
+//! |---|---|---|
+//! | 1 | delete workflow, after running configure Jobs of requests | it has succeeded, or there is none |
+//! | 2 | Jobs of the Promise's own workflows | none is left |
+//! | 3 | requests | none is left; a CRD that is gone or somebody else's has none |
+//! | 4 | revisions and bindings | none is left |
+//! | 5 | accounts, roles and ConfigMaps; requests are no longer looked after | none is left |
+//! | 6 | Works, of dependencies and workflows | none is left, so their files are removed |
+//! | 7 | CRD | it is gone |
+//!
+//! The delete workflow runs while there are requests; revisions outlive requests, whose own deletion needs them; the
+//! CRD goes last. Every step is looked at in every pass, with or without its finalizer: a Promise without API carries
+//! fewer finalizers and is cleaned up as completely. A finalizer is removed by a write of its own, in the pass that finds
+//! its step done, so what made it go is always the present state. While a step waits, `Reconciled` says for what.
+//!
+//! # Source
+//! `03-promises.md` §16, §25 (18–22); decision 17
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kratix_api::condition::{self, Status};
+use kratix_api::pipeline::{Action, WorkflowType};
+use kratix_api::{ObjectMeta, keys};
+use kube_core::{Resource, ResourceExt};
+use serde_json::json;
+
+use super::{Decision, Fault, Finding, Requests, Snapshot, api, fault, status};
+use crate::object::{Kind, ObjectKey, Target};
+use crate::plan::{Event, Next, Plan, Write};
+use crate::workflow::{self, Parent, Progress, history};
+
+/// How long a step waits at most before it looks again although everything it waits for is watched.
+const SAFETY_NET: Duration = Duration::from_secs(15);
+/// Objects deleted per pass.
+const DELETIONS_MAX: usize = 200;
+/// Names listed in a message.
+const NAMES_MAX: usize = 5;
+
+/// What a step of the deletion found.
+enum Step {
+    /// Nothing is left of what it takes apart.
+    Done,
+    /// It deletes something or waits for something.
+    Waits { writes: Vec<Write>, waits_for: String },
+    /// The delete workflow speaks for itself through the status.
+    Workflow(Box<Waiting>),
+}
+
+/// What the delete workflow asks for while it is not done.
+struct Waiting {
+    writes: Vec<Write>,
+    events: Vec<Event>,
+    status: Option<serde_json::Value>,
+    outcome: Ending,
+    next: Next,
+}
+
+enum Ending {
+    /// Labels change; no status beside them.
+    Relabelled,
+    /// It waits.
+    Runs(String),
+    /// Held by the suspension label.
+    Suspended,
+    /// The pipeline has failed.
+    Failed(String),
+    /// The pipeline cannot be decoded.
+    Faulty(Fault),
+}
+
+/// Returns the next step of taking the Promise apart.
+pub fn decide(snapshot: &Snapshot) -> Decision {
+    let finalizers = snapshot.promise.finalizers();
+    let has = |finalizer: &str| finalizers.iter().any(|present| present == finalizer);
+    if !keys::PROMISE_FINALIZERS.iter().any(|finalizer| has(finalizer)) {
+        return Decision { plan: Plan::silent(), requests: Requests::Stopped };
+    }
+    let running = api::requests(snapshot);
+    type Take = fn(&Snapshot) -> Step;
+    let steps: [(&str, Take, bool); 7] = [
+        (keys::FINALIZER_DELETE_WORKFLOWS, delete_workflow, true),
+        (keys::FINALIZER_WORKFLOWS_CLEANUP, own_jobs, true),
+        (keys::FINALIZER_RESOURCE_REQUEST_CLEANUP, requests, true),
+        (keys::FINALIZER_REVISION_CLEANUP, revisions, true),
+        (keys::FINALIZER_DYNAMIC_CONTROLLER_CLEANUP, access, false),
+        (keys::FINALIZER_DEPENDENCIES_CLEANUP, works, false),
+        (keys::FINALIZER_API_CRD_CLEANUP, crd, false),
+    ];
+    for (finalizer, take, has_requests) in steps {
+        // The delete workflow has run once its finalizer is gone; the other steps look for what is left.
+        if finalizer == keys::FINALIZER_DELETE_WORKFLOWS && !has(finalizer) {
+            continue;
+        }
+        let requests = if has_requests { running.clone() } else { Requests::Stopped };
+        match take(snapshot) {
+            Step::Done if has(finalizer) => return Decision { plan: release(snapshot, finalizer), requests },
+            Step::Done => {}
+            Step::Waits { writes, waits_for } => {
+                return Decision { plan: wait(snapshot, writes, waits_for), requests };
+            }
+            Step::Workflow(waiting) => return Decision { plan: tell(snapshot, *waiting), requests },
+        }
+    }
+    Decision { plan: Plan::silent(), requests: Requests::Stopped }
+}
+
+/// Returns the removal of one finalizer, in a write of its own.
+fn release(snapshot: &Snapshot, finalizer: &str) -> Plan<Finding> {
+    let left: Vec<&String> = snapshot.promise.finalizers().iter().filter(|present| *present != finalizer).collect();
+    let write = Write::metadata(snapshot.target(), &json!({ "finalizers": left }));
+    Plan { writes: write.into_iter().collect(), ..Plan::silent() }
+}
+
+fn wait(snapshot: &Snapshot, writes: Vec<Write>, waits_for: String) -> Plan<Finding> {
+    let mut draft = status::Draft::of(snapshot);
+    draft.kratix();
+    draft.set(condition::RECONCILED, Status::Unknown, "Deleting", format!("Deleting: waiting for {waits_for}"));
+    let status = draft.write(snapshot);
+    Plan {
+        writes,
+        status,
+        events: Vec::new(),
+        next: Next::After(SAFETY_NET),
+        findings: vec![Finding::Deleting { waits_for }],
+    }
+}
+
+/// Puts the state of the delete workflow on the Promise.
+fn tell(snapshot: &Snapshot, waiting: Waiting) -> Plan<Finding> {
+    let Waiting { writes, mut events, status, outcome, next } = waiting;
+    let mut draft = status::Draft::of(snapshot);
+    if let Some(document) = status {
+        draft.take_over(document);
+    }
+    draft.kratix();
+    let waits_for = match outcome {
+        Ending::Relabelled => return Plan { writes, events, next, ..Plan::silent() },
+        Ending::Runs(waits_for) => {
+            draft.set(condition::RECONCILED, Status::Unknown, "Deleting", format!("Deleting: waiting for {waits_for}"));
+            waits_for
+        }
+        Ending::Suspended => {
+            let message = "The delete workflow is suspended";
+            draft.set(condition::DELETE_WORKFLOW_COMPLETED, Status::False, "DeleteWorkflowSuspended", message);
+            "the delete workflow, which is suspended".to_owned()
+        }
+        Ending::Failed(pipeline) => {
+            let message = "The Delete Pipeline has failed";
+            let reason = "DeleteWorkflowFailed";
+            if draft.set(condition::DELETE_WORKFLOW_COMPLETED, Status::False, reason, message) {
+                events.push(snapshot.warning("Failed Pipeline", message));
+            }
+            let text = format!(
+                "Deleting: delete pipeline {pipeline:?} has failed; mend it, or run it again with label \
+                 kratix.io/manual-reconciliation=true"
+            );
+            draft.set(condition::RECONCILED, Status::False, reason, text);
+            format!("delete pipeline {pipeline}, which has failed")
+        }
+        Ending::Faulty(found) => {
+            events.extend(fault::show(&mut draft, snapshot, &found));
+            found.message
+        }
+    };
+    Plan { writes, status: draft.write(snapshot), events, next, findings: vec![Finding::Deleting { waits_for }] }
+}
+
+fn delete_workflow(snapshot: &Snapshot) -> Step {
+    let waiting = |outcome| {
+        Step::Workflow(Box::new(Waiting {
+            writes: Vec::new(),
+            events: Vec::new(),
+            status: None,
+            outcome,
+            next: Next::After(SAFETY_NET),
+        }))
+    };
+    let of_requests = |job: &&Arc<Job>| {
+        let is = |key, value: &str| job.labels().get(key).is_some_and(|label| label == value);
+        is(keys::WORKFLOW_TYPE, WorkflowType::Resource.as_str())
+            && is(keys::WORKFLOW_ACTION, Action::Configure.as_str())
+    };
+    let running: Vec<String> = snapshot
+        .jobs
+        .iter()
+        .filter(of_requests)
+        .filter(|job| history::is_live(job))
+        .map(|job| key_of(&**job))
+        .collect();
+    if !running.is_empty() {
+        return waiting(Ending::Runs(format!("running jobs of requests: {}", listed(&running))));
+    }
+    let workflow = match snapshot.definition.promise_workflow(snapshot.name(), Action::Delete) {
+        Ok(workflow) => workflow,
+        Err(error) => {
+            return waiting(Ending::Faulty(Fault::pipeline(&error)));
+        }
+    };
+    let parent = Parent::of_promise(&snapshot.promise);
+    let jobs: Vec<_> = snapshot.own_jobs().cloned().collect();
+    let outcome = workflow::delete(&workflow::Snapshot {
+        now: snapshot.now,
+        parent: &parent,
+        workflow: &workflow,
+        jobs: &jobs,
+        works: &[],
+        surroundings: &*snapshot.surroundings,
+        settings: &snapshot.settings,
+        interval: None,
+        labels_after_pause: &[],
+    });
+    let ending = match outcome.progress {
+        Progress::Finished => return Step::Done,
+        Progress::Relabelled => Ending::Relabelled,
+        Progress::InProgress { waits_for } => Ending::Runs(waits_for),
+        Progress::Suspended { .. } => Ending::Suspended,
+        Progress::Failed { pipeline } => Ending::Failed(pipeline),
+    };
+    Step::Workflow(Box::new(Waiting {
+        writes: outcome.writes,
+        events: outcome.events,
+        status: Some(outcome.status),
+        outcome: ending,
+        next: outcome.next,
+    }))
+}
+
+fn own_jobs(snapshot: &Snapshot) -> Step {
+    let jobs: Vec<&Arc<Job>> = snapshot.own_jobs().collect();
+    let targets = jobs.iter().map(|job| (Target::of(&***job), &job.metadata));
+    remove("jobs of the promise workflow", targets)
+}
+
+fn requests(snapshot: &Snapshot) -> Step {
+    // A kind that is not served, or that is somebody else's, has no requests of this Promise.
+    let Some(kind) = api::established_kind(snapshot) else { return Step::Done };
+    let Some(requests) = &snapshot.requests else {
+        let waits_for = format!("the list of requests of {}.{}", kind.plural, kind.group);
+        return Step::Waits { writes: Vec::new(), waits_for };
+    };
+    if requests.is_empty() {
+        return Step::Done;
+    }
+    let writes = requests
+        .iter()
+        .filter(|request| !request.is_deleting)
+        .take(DELETIONS_MAX)
+        .map(|request| Write::Delete { target: request.target(&kind).unpinned() })
+        .collect();
+    let names: Vec<String> = requests.iter().map(|request| format!("{}/{}", request.namespace, request.name)).collect();
+    Step::Waits { writes, waits_for: format!("resource requests: {}", listed(&names)) }
+}
+
+fn revisions(snapshot: &Snapshot) -> Step {
+    let of_promise = |name: &str| name == snapshot.name();
+    let revisions = snapshot.revisions.iter().filter(|revision| of_promise(&revision.spec.promise_ref.name));
+    match remove("revisions", revisions.map(|revision| (Target::of(&**revision), &revision.metadata))) {
+        Step::Done => {}
+        step => return step,
+    }
+    let bindings = snapshot.bindings.iter().filter(|binding| of_promise(&binding.spec.promise_ref.name));
+    remove("resource bindings", bindings.map(|binding| (Target::of(&**binding), &binding.metadata)))
+}
+
+fn access(snapshot: &Snapshot) -> Step {
+    let access = &snapshot.access;
+    let steps = [
+        remove("cluster role bindings", made_by_us(snapshot, &access.cluster_role_bindings)),
+        remove("cluster roles", made_by_us(snapshot, &access.cluster_roles)),
+        remove("role bindings", made_by_us(snapshot, &access.role_bindings)),
+        remove("roles", made_by_us(snapshot, &access.roles)),
+        // Accounts may be named by pipelines. Those of users lack the label: the workflow leaves them alone.
+        remove("service accounts", targets(&access.service_accounts)),
+        remove("config maps", made_by_us(snapshot, &access.config_maps)),
+    ];
+    // All at once: no step needs the one before it to be over, and one write after the other is slow.
+    let mut writes = Vec::new();
+    let mut waits_for = Vec::new();
+    for step in steps {
+        if let Step::Waits { writes: more, waits_for: what } = step {
+            writes.extend(more);
+            waits_for.push(what);
+        }
+    }
+    if waits_for.is_empty() { Step::Done } else { Step::Waits { writes, waits_for: waits_for.join("; ") } }
+}
+
+fn targets<'a, K: Resource<DynamicType = ()>>(objects: &'a [Arc<K>]) -> impl Iterator<Item = (Target, &'a ObjectMeta)> {
+    objects.iter().map(|object| (Target::of(&**object), object.meta()))
+}
+
+/// Returns the objects whose name is one that Kratix derives: a user may have put the label on an object of their own.
+fn made_by_us<'a, K: Resource<DynamicType = ()>>(
+    snapshot: &'a Snapshot,
+    objects: &'a [Arc<K>],
+) -> impl Iterator<Item = (Target, &'a ObjectMeta)> {
+    // Long names are cut, so the end of a long Promise name may be missing.
+    let promise = kratix_api::name::shorten(snapshot.name());
+    targets(objects).filter(move |(target, _)| {
+        let name = target.key.name.as_str();
+        let name = name.strip_prefix("destination-selectors-").unwrap_or(name);
+        name.strip_prefix(promise).is_some_and(|rest| rest.is_empty() || rest.starts_with('-') || promise.len() > 40)
+    })
+}
+
+fn works(snapshot: &Snapshot) -> Step {
+    remove("works, whose files are being removed", targets(&snapshot.works))
+}
+
+fn crd(snapshot: &Snapshot) -> Step {
+    let Some(crd) = api::own_crd(snapshot) else { return Step::Done };
+    let kind = Kind::of::<CustomResourceDefinition>();
+    let name = crd.metadata.name.clone().unwrap_or_default();
+    let target = Target { kind, key: ObjectKey::cluster(&name), uid: crd.uid(), resource_version: None };
+    let is_deleting = crd.metadata.deletion_timestamp.is_some();
+    let writes = if is_deleting { Vec::new() } else { vec![Write::Delete { target }] };
+    Step::Waits { writes, waits_for: format!("CustomResourceDefinition {name}") }
+}
+
+/// Deletes what is not being deleted yet; done when nothing is left at all.
+fn remove<'a>(what: &str, objects: impl Iterator<Item = (Target, &'a ObjectMeta)>) -> Step {
+    let mut names = Vec::new();
+    let mut writes = Vec::new();
+    for (target, metadata) in objects {
+        names.push(target.key.to_string());
+        if metadata.deletion_timestamp.is_none() && writes.len() < DELETIONS_MAX {
+            writes.push(Write::Delete { target: target.unpinned() });
+        }
+    }
+    if names.is_empty() { Step::Done } else { Step::Waits { writes, waits_for: format!("{what}: {}", listed(&names)) } }
+}
+
+fn key_of<K: Resource>(object: &K) -> String {
+    ObjectKey::of(object).to_string()
+}
+
+/// Returns a short list that is the same for the same names.
+fn listed(names: &[String]) -> String {
+    let shown = names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

@@ -1,0 +1,97 @@
+//! What is wrong with a Promise in a way that somebody must mend, and how it is shown.
+
+use kratix_api::condition::{self, Status};
+use kratix_api::pipeline::WorkflowError;
+
+use super::{Finding, Snapshot, status};
+use crate::plan::Plan;
+
+/// Something that somebody must mend. `Reconciled` is False with its reason and message while it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Reason of the condition and of the event.
+    pub reason: &'static str,
+    /// What is wrong, where, and what to do.
+    pub message: String,
+}
+
+impl Fault {
+    /// A pipeline that cannot be decoded. The error names workflow, pipeline and field, as admission does.
+    pub(super) fn pipeline(error: &WorkflowError) -> Self {
+        let mut message = error.to_string();
+        if let Some(source) = std::error::Error::source(error) {
+            let cause = source.to_string();
+            if !message.contains(&cause) {
+                message = format!("{message}: {cause}");
+            }
+        }
+        Self { reason: "InvalidPipeline", message }
+    }
+
+    pub(super) fn api(message: impl Into<String>) -> Self {
+        Self { reason: "InvalidAPI", message: message.into() }
+    }
+
+    pub(super) fn foreign_crd(crd: &str, owner: Option<&str>) -> Self {
+        let message = match owner {
+            Some(owner) => format!(
+                "CustomResourceDefinition {crd:?} belongs to Promise {owner:?}; give this Promise an API of another name, \
+                 or delete that Promise"
+            ),
+            None => format!(
+                "CustomResourceDefinition {crd:?} exists and does not belong to this Promise; annotate the Promise with \
+                 kratix.io/adopt-api-crd=true to take it over"
+            ),
+        };
+        Self { reason: "APIConflict", message }
+    }
+
+    pub(super) fn names_taken(crd: &str, cause: &str) -> Self {
+        let message = format!("CustomResourceDefinition {crd:?} is not accepted: {cause}");
+        Self { reason: "APIConflict", message }
+    }
+
+    pub(super) fn duplicate_works(labels: &str, names: &[String]) -> Self {
+        let message = format!(
+            "more than 1 work exist with the matching labels: {labels}. Unable to update; delete all but one of {}",
+            names.join(", ")
+        );
+        Self { reason: "DuplicateWorks", message }
+    }
+
+    pub(super) fn revision_conflict(name: &str) -> Self {
+        let message = format!("PromiseRevision {name:?} belongs to something else; delete it");
+        Self { reason: "RevisionConflict", message }
+    }
+}
+
+/// Longest cause that is copied into a condition: what is needed to act, not a schema of a thousand lines.
+const CAUSE_BYTES_MAX: usize = 1024;
+
+/// Returns what becomes visible on the Promise when the API server refused one of its writes.
+///
+/// `what` is an object, such as `CustomResourceDefinition redis.example.com`, and `cause` the API server's words.
+pub fn refused(snapshot: &Snapshot, what: &str, cause: &str) -> Plan<Finding> {
+    let mut end = cause.len().min(CAUSE_BYTES_MAX);
+    while !cause.is_char_boundary(end) {
+        end -= 1;
+    }
+    let fault = Fault { reason: "WriteRefused", message: format!("{what}: {}", &cause[..end]) };
+    let mut draft = status::Draft::of(snapshot);
+    draft.kratix();
+    let events = show(&mut draft, snapshot, &fault);
+    if draft.condition(condition::AVAILABLE).is_none() {
+        draft.set_available(Status::False, "PromiseUnavailable", "Cannot fulfil resource requests");
+    }
+    let status = draft.write(snapshot);
+    Plan { status, events, findings: vec![Finding::Faulty(fault)], ..Plan::silent() }
+}
+
+/// Puts a fault on the status; returns the event if it is a new one.
+pub(super) fn show(draft: &mut status::Draft, snapshot: &Snapshot, fault: &Fault) -> Vec<crate::plan::Event> {
+    let is_known = draft
+        .before(condition::RECONCILED)
+        .is_some_and(|before| before.reason == fault.reason && before.message == fault.message);
+    draft.set(condition::RECONCILED, Status::False, fault.reason, fault.message.clone());
+    if is_known { Vec::new() } else { vec![snapshot.warning(fault.reason, fault.message.clone())] }
+}
