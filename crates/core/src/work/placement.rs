@@ -1,0 +1,263 @@
+//! The placement of one group on one Destination: as it should be, and how an existing one gets there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kratix_api::destination::FilepathMode;
+use kratix_api::{ObjectMeta, OwnerReference, Work, WorkPlacement, WorkPlacementSpec, WorkloadGroup, keys, name};
+use kube_core::ResourceExt;
+use serde_json::{Map, Value, json};
+
+use super::selector::{LABEL_BYTES_MAX, is_label_value, is_subdomain};
+use super::{Snapshot, is_request, shares_namespace};
+use crate::object::{Kind, ObjectKey, Target};
+use crate::patch;
+use crate::plan::{Event, Reporter, Write};
+use crate::work_placement::{DIRECTORY_NAMESPACE, pipeline};
+
+/// How many characters of a group id are part of names and directories.
+pub(super) const ID_PREFIX: usize = 5;
+/// Longest name of an object.
+const NAME_BYTES_MAX: usize = 253;
+/// Written by `kubectl apply`; it repeats the whole Work and means nothing on another object.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The trace of a placement, once it has one, is its own.
+const TRACE: [&str; 4] = [keys::TRACE_PARENT, keys::TRACE_STATE, keys::TRACE_TIMESTAMP, keys::TRACE_GENERATION];
+
+/// A placement as it should be.
+pub(super) struct Placement<'a> {
+    pub(super) work: &'a Arc<Work>,
+    pub(super) group: &'a WorkloadGroup,
+    pub(super) destination: &'a str,
+    pub(super) mode: Option<&'a FilepathMode>,
+    pub(super) is_misplaced: bool,
+}
+
+/// What an existing placement needs.
+pub(super) struct Aligned {
+    pub(super) write: Option<Write>,
+    /// The documents are other ones, or are to be written again.
+    pub(super) changes_content: bool,
+    /// The event that tells of a Destination which has just stopped matching.
+    pub(super) mismatch: Option<Event>,
+}
+
+/// Finds out early what would make an impossible label or name.
+pub(super) fn check_group(work: &Work, group: &WorkloadGroup) -> Result<(), String> {
+    let id = &group.id;
+    if id.len() < ID_PREFIX {
+        return Err(format!("group id {id:?} is shorter than five characters"));
+    }
+    if !id.is_ascii() || !is_label_value(id) || !is_subdomain(&id[..ID_PREFIX]) {
+        return Err(format!("group id {id:?} cannot be part of a name"));
+    }
+    let work = work.name_any();
+    if work.len() > LABEL_BYTES_MAX {
+        return Err(format!(
+            "the name of work {work:?} is longer than {LABEL_BYTES_MAX} characters, so no label can hold it"
+        ));
+    }
+    Ok(())
+}
+
+impl Placement<'_> {
+    pub(super) fn name(&self) -> String {
+        name::work_placement(&self.work.name_any(), self.destination, &self.group.id)
+    }
+
+    pub(super) fn key(&self) -> ObjectKey {
+        ObjectKey { namespace: self.work.namespace(), name: self.name() }
+    }
+
+    /// Returns the write that makes the placement.
+    pub(super) fn create(&self, snapshot: &Snapshot) -> Result<Write, String> {
+        self.check_destination()?;
+        let name = self.name();
+        if let Some(other) = snapshot.placements.iter().find(|other| other.name_any() == name) {
+            // Its labels say that it is of another group or Destination; waiting for its end is not ours to decide.
+            return Err(format!("workplacement {} is in the way", ObjectKey::of(&**other)));
+        }
+        let mut annotations = self.annotations(None);
+        if let Some(namespace) = self.directory_namespace(snapshot) {
+            annotations.insert(DIRECTORY_NAMESPACE.to_owned(), namespace);
+        }
+        let mut finalizers = vec![keys::FINALIZER_REPO_CLEANUP.to_owned()];
+        if self.mode == Some(&FilepathMode::None) {
+            finalizers.push(keys::FINALIZER_DOT_FILES_CLEANUP.to_owned());
+        }
+        let placement = WorkPlacement {
+            metadata: ObjectMeta {
+                name: Some(name),
+                namespace: self.work.namespace(),
+                labels: Some(self.labels()),
+                annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
+                finalizers: Some(finalizers),
+                owner_references: Some(vec![self.owner()]),
+                ..ObjectMeta::default()
+            },
+            spec: self.spec(&WorkPlacementSpec::default()),
+            status: None,
+        };
+        Ok(Write::create(Kind::of::<WorkPlacement>(), patch::to_value(&placement)))
+    }
+
+    /// Returns what brings an existing placement in line. Labels and annotations of users stay.
+    pub(super) fn align(&self, existing: &WorkPlacement) -> Result<Aligned, String> {
+        self.check_destination()?;
+        let mut metadata = Map::new();
+        let mut target = Target::of(existing).unpinned();
+        if let Some(owners) = self.owners(existing)? {
+            metadata.insert("ownerReferences".into(), patch::to_value(&owners));
+            target = Target::of(existing); // the list is replaced whole
+        }
+        let mut labels = missing(&self.labels(), existing.labels());
+        let was_misplaced = existing.labels().contains_key(keys::MISPLACED);
+        if was_misplaced && !self.is_misplaced {
+            labels.insert(keys::MISPLACED.into(), Value::Null);
+        }
+        if !labels.is_empty() {
+            metadata.insert("labels".into(), Value::Object(labels));
+        }
+        let annotations = missing(&self.annotations(Some(existing)), existing.annotations());
+        if !annotations.is_empty() {
+            metadata.insert("annotations".into(), Value::Object(annotations));
+        }
+        let spec = patch::between_typed(&existing.spec, &self.spec(&existing.spec));
+        let changes_content = spec.is_some();
+        let mut changes = Map::new();
+        if !metadata.is_empty() {
+            changes.insert("metadata".into(), Value::Object(metadata));
+        }
+        if let Some(spec) = spec {
+            changes.insert("spec".into(), spec);
+        }
+        let mismatch = (self.is_misplaced && !was_misplaced).then(|| self.mismatch(existing));
+        let write = (!changes.is_empty()).then_some(Write::Patch { target, patch: Value::Object(changes) });
+        Ok(Aligned { write, changes_content, mismatch })
+    }
+
+    fn mismatch(&self, existing: &WorkPlacement) -> Event {
+        let note = format!(
+            "labels for destination: {} no longer match the expected labels, marking this workplacement as misplaced",
+            self.destination
+        );
+        Event::warning(Reporter::Scheduler, Target::of(existing), "DestinationSelectorMismatch", note)
+    }
+
+    fn check_destination(&self) -> Result<(), String> {
+        if self.destination.len() > LABEL_BYTES_MAX {
+            let name = self.destination;
+            return Err(format!(
+                "the name of destination {name:?} is longer than {LABEL_BYTES_MAX} characters, so no label can hold it"
+            ));
+        }
+        let name = self.name();
+        if name.len() > NAME_BYTES_MAX {
+            return Err(format!("the name of workplacement {name:?} is longer than {NAME_BYTES_MAX} characters"));
+        }
+        Ok(())
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let work = self.work;
+        let copied = |key: &str| work.labels().get(key).cloned();
+        let mut labels: BTreeMap<String, String> = [
+            (keys::WORK, work.name_any()),
+            (keys::WORKLOAD_GROUP_ID, self.group.id.clone()),
+            (keys::TARGET_DESTINATION_NAME, self.destination.to_owned()),
+            (keys::PIPELINE_NAME, copied(keys::PIPELINE_NAME).unwrap_or_default()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        let named = |key: &str, name: &str| {
+            copied(key).or_else(|| (!name.is_empty() && is_label_value(name)).then(|| name.to_owned()))
+        };
+        let namespace = work.metadata.namespace.as_deref().filter(|_| is_request(work)).unwrap_or_default();
+        for (key, value) in [
+            (keys::PROMISE_NAME, named(keys::PROMISE_NAME, &work.spec.promise_name)),
+            (keys::RESOURCE_NAME, named(keys::RESOURCE_NAME, &work.spec.resource_name)),
+            (keys::RESOURCE_NAMESPACE, named(keys::RESOURCE_NAMESPACE, namespace)),
+            (keys::WORK_TYPE, copied(keys::WORK_TYPE)),
+            (keys::MISPLACED, self.is_misplaced.then(|| keys::TRUE.to_owned())),
+        ] {
+            labels.extend(value.map(|value| (key.to_owned(), value)));
+        }
+        labels
+    }
+
+    fn annotations(&self, existing: Option<&WorkPlacement>) -> BTreeMap<String, String> {
+        let has_own = |key: &str| {
+            TRACE.contains(&key)
+                && existing.is_some_and(|placement| placement.annotations().get(key).is_some_and(|v| !v.is_empty()))
+        };
+        let copied = self.work.annotations().iter().filter(|(key, _)| *key != LAST_APPLIED && !has_own(key));
+        copied.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    fn spec(&self, existing: &WorkPlacementSpec) -> WorkPlacementSpec {
+        WorkPlacementSpec {
+            target_destination_name: self.destination.to_owned(),
+            workloads: self.group.workloads.clone(),
+            promise_name: self.work.spec.promise_name.clone(),
+            resource_name: self.work.spec.resource_name.clone(),
+            id: self.group.id.clone(),
+            generation: self.work.metadata.generation.or(existing.generation),
+        }
+    }
+
+    fn owner(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: keys::API_VERSION.to_owned(),
+            kind: Work::KIND.to_owned(),
+            name: self.work.name_any(),
+            uid: self.work.uid().unwrap_or_default(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }
+    }
+
+    /// Returns the owners that `existing` should have, `None` if it has them.
+    fn owners(&self, existing: &WorkPlacement) -> Result<Option<Vec<OwnerReference>>, String> {
+        let owner = self.owner();
+        let owners = existing.owner_references();
+        if let Some(other) = owners.iter().find(|other| other.controller == Some(true) && other.uid != owner.uid) {
+            let placement = ObjectKey::of(existing);
+            return Err(format!(
+                "workplacement {placement} belongs to {} {} (uid {})",
+                other.kind, other.name, other.uid
+            ));
+        }
+        let is_owned = owners.iter().any(|other| other.uid == owner.uid && other.controller == Some(true));
+        let others = owners.iter().filter(|other| other.uid != owner.uid).cloned();
+        Ok((!is_owned).then(|| others.chain([owner.clone()]).collect()))
+    }
+
+    /// Returns the namespace that stands in the directory instead of the placement's own: a request whose namesake of
+    /// another namespace already has the directory gets one of its own, once and for all.
+    fn directory_namespace(&self, snapshot: &Snapshot) -> Option<String> {
+        if !is_request(self.work) || !shares_namespace(self.work) {
+            return None;
+        }
+        let own = self.work.labels().get(keys::RESOURCE_NAMESPACE)?;
+        let labels = self.labels();
+        let is_namesake = |other: &&Arc<WorkPlacement>| {
+            let spec = &other.spec;
+            other.metadata.namespace == self.work.metadata.namespace
+                && other.labels().get(keys::WORK) != labels.get(keys::WORK)
+                && other.labels().get(keys::RESOURCE_NAMESPACE) != Some(own)
+                && spec.promise_name == self.work.spec.promise_name
+                && spec.resource_name == self.work.spec.resource_name
+                && spec.target_destination_name == self.destination
+                && spec.id.get(..ID_PREFIX) == self.group.id.get(..ID_PREFIX)
+                && Some(pipeline(other)) == labels.get(keys::PIPELINE_NAME).map(String::as_str)
+                && !other.annotations().contains_key(DIRECTORY_NAMESPACE)
+        };
+        snapshot.neighbours.iter().any(|other| is_namesake(&other)).then(|| own.clone())
+    }
+}
+
+/// Returns the members of `wanted` that `found` lacks or has otherwise.
+fn missing(wanted: &BTreeMap<String, String>, found: &BTreeMap<String, String>) -> Map<String, Value> {
+    let differs = |(key, value): &(&String, &String)| found.get(*key) != Some(*value);
+    wanted.iter().filter(differs).map(|(key, value)| (key.clone(), json!(value))).collect()
+}
