@@ -1,0 +1,387 @@
+//! WorkPlacement: one group of a Work in the directory of one Destination.
+//!
+//! Order of writes: finalizers; then the files in the store; then status; then events. On deletion: the files, then the
+//! finalizers. A crash between any two is harmless: finalizers exist before what they protect; a change in the store can
+//! be applied again and then changes nothing; the status comes after the store has durably accepted the content.
+//!
+//! What is in the store is remembered by the process ([`Attempt`]), not in the cluster: after a start every placement is
+//! handed to its store once more, which repairs what was altered there meanwhile, and writes nothing otherwise.
+//!
+//! # Source
+//! `05-scheduling-and-writing.md` §6; decisions 3, 9, 12, 14, 16; weaknesses 6, 10, 12, 15–23
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kratix_api::{Destination, WorkPlacement, condition, hash, keys};
+use kube_core::ResourceExt;
+use serde_json::json;
+
+use crate::object::{ObjectKey, Target};
+use crate::plan::{Event, Next, Plan, Reporter, Write};
+use crate::state_store::{Attempt, Availability, Change, Failure, display};
+use crate::work::speaks_of_present;
+
+mod content;
+mod deletion;
+mod location;
+mod rival;
+mod status;
+
+pub use self::content::CONTENT_BYTES_MAX;
+pub use self::location::{DIRECTORY_NAMESPACE, Location};
+pub(crate) use self::location::{join, pipeline};
+use self::status::Content;
+
+/// Time between attempts that fail, and how often a wait is looked at although watches report its end.
+pub const RETRY_AFTER: Duration = Duration::from_secs(15);
+
+/// Everything that the decision about one placement may look at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The only clock.
+    pub now: Timestamp,
+    /// The placement.
+    pub placement: Arc<WorkPlacement>,
+    /// Its Destination, if that exists.
+    pub destination: Option<Arc<Destination>>,
+    /// Whether the Destination's state store can be written.
+    pub store: Availability,
+    /// Other placements that could have the same directory ([`may_collide`]) with their Destinations, sorted by key.
+    pub rivals: Vec<(Arc<WorkPlacement>, Option<Arc<Destination>>)>,
+    /// All placements on the Destination, sorted by key; needed only if [`aggregates`] holds.
+    pub members: Vec<Arc<WorkPlacement>>,
+    /// What the process last tried for this placement.
+    pub attempt: Option<Attempt>,
+    /// How often what was written is written again; `None` for never.
+    pub interval: Option<Duration>,
+}
+
+/// What is to be done about a placement: first the plan, then the effect, then [`record`] tells what follows from it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Writes to the API.
+    pub plan: Plan<Finding>,
+    /// A change in the store.
+    pub effect: Option<Effect>,
+}
+
+/// A change for the Destination's store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// What it does.
+    pub change: Change,
+    /// Identifies content and place, for the [`Attempt`].
+    pub stamp: String,
+    /// Other placements whose content the same change brings into the store, with their stamps.
+    pub covers: Vec<(ObjectKey, String)>,
+}
+
+/// What was found out about a placement.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Finding {
+    /// The present content is in the store.
+    Written,
+    /// The content waits.
+    Waiting {
+        /// For what.
+        for_: String,
+    },
+    /// The content cannot be written.
+    Failed {
+        /// Why.
+        message: String,
+    },
+    /// The Destination does not exist.
+    DestinationMissing {
+        /// Its name.
+        destination: String,
+    },
+    /// Files are left behind in a place that cannot be reached any more.
+    LeftBehind {
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Tells whether a placement's status says that its present content is in the store.
+pub fn is_written(placement: &WorkPlacement) -> bool {
+    let conditions = placement.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    condition::find(conditions, condition::WRITE_SUCCEEDED).is_some_and(|write| {
+        write.status == condition::Status::True
+            && speaks_of_present(write.observed_generation, placement.metadata.generation)
+    })
+}
+
+/// Tells whether all placements of a Destination share one file.
+pub fn aggregates(destination: &Destination) -> bool {
+    destination.spec.filepath.mode == kratix_api::destination::FilepathMode::AggregatedYaml
+}
+
+/// Names what two placements have in common if they could have the same directory.
+pub fn collision_key(placement: &WorkPlacement) -> (String, String) {
+    (placement.spec.promise_name.clone(), placement.spec.resource_name.clone())
+}
+
+/// Tells whether a change of a Destination concerns its placements.
+pub fn concerns_placements(old: Option<&Destination>, new: Option<&Destination>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    old.spec.path != new.spec.path
+        || old.spec.state_store_ref != new.spec.state_store_ref
+        || old.spec.filepath != new.spec.filepath
+        || old.spec.init_workloads != new.spec.init_workloads
+        || old.metadata.uid != new.metadata.uid
+}
+
+/// Tells whether a change of a placement concerns itself: its own status writes do not.
+pub fn concerns_itself(old: Option<&WorkPlacement>, new: Option<&WorkPlacement>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    let metadata = |placement: &WorkPlacement| {
+        let metadata = &placement.metadata;
+        let directory = placement.annotations().get(DIRECTORY_NAMESPACE).cloned();
+        let misplaced = placement.labels().get(keys::MISPLACED).cloned();
+        let is_terminating = metadata.deletion_timestamp.is_some();
+        (metadata.uid.clone(), metadata.generation, metadata.finalizers.clone(), is_terminating, directory, misplaced)
+    };
+    metadata(old) != metadata(new) || pipeline(old) != pipeline(new) || old.spec != new.spec
+}
+
+/// Decides what is to be done about a placement.
+///
+/// # Guarantees
+/// A converged snapshot, whose attempt has the present stamp, gives a silent plan and no effect.
+pub fn decide(snapshot: &Snapshot) -> Decision {
+    if snapshot.placement.metadata.deletion_timestamp.is_some() {
+        return deletion::decide(snapshot);
+    }
+    let Some(destination) = &snapshot.destination else { return decide_without_destination(snapshot) };
+    let mut writes = Vec::new();
+    writes.extend(finalizers(snapshot, destination));
+    let decision = match Location::of(&snapshot.placement, destination) {
+        Ok(location) => decide_located(snapshot, destination, &location),
+        Err(failure) => failed(snapshot, &failure),
+    };
+    prepend(writes, decision)
+}
+
+/// Returns what follows from an attempt.
+pub fn record(snapshot: &Snapshot, attempt: Attempt) -> Plan<Finding> {
+    let snapshot = Snapshot { attempt: Some(attempt), ..snapshot.clone() };
+    decide(&snapshot).plan
+}
+
+/// Returns the plan that says on the placement that its content waits in the store's queue.
+pub fn queued(snapshot: &Snapshot) -> Plan<Finding> {
+    let is_terminating = snapshot.placement.metadata.deletion_timestamp.is_some();
+    if is_terminating || is_claimed(snapshot) {
+        return Plan::silent();
+    }
+    let store = snapshot.destination.as_ref().map(|destination| display(destination.spec.state_store_ref.as_ref()));
+    let message = format!("waiting for {}", store.unwrap_or_default());
+    waiting(snapshot, Content::Waiting { reason: "WaitingForStateStore", message, warns: false }).plan
+}
+
+fn decide_located(snapshot: &Snapshot, destination: &Destination, location: &Location) -> Decision {
+    match rival::before(snapshot, destination, location) {
+        Some(rival) if rival.is_leaving => {
+            let message = format!("path is still being cleared by workplacement {}", rival.key);
+            return waiting(snapshot, Content::Waiting { reason: "WaitingForPath", message, warns: false });
+        }
+        Some(rival) => {
+            let message = format!("path {:?} already belongs to workplacement {}", rival.directory, rival.key);
+            return failed(snapshot, &Failure { retry: true, ..Failure::content(message) });
+        }
+        None => {}
+    }
+    match &snapshot.store {
+        Availability::Ready { place } => decide_ready(snapshot, destination, location, place),
+        // Nothing is known about the store yet; what the status says may well hold.
+        Availability::Opening => keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) }),
+        unavailable => {
+            let (reason, message) = unavailable.problem(destination.spec.state_store_ref.as_ref());
+            if is_claimed(snapshot) {
+                return settled(
+                    snapshot,
+                    &Content::Claimed,
+                    Next::After(RETRY_AFTER),
+                    Finding::Waiting { for_: message },
+                );
+            }
+            waiting(snapshot, Content::Waiting { reason, message, warns: true })
+        }
+    }
+}
+
+fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Location, place: &str) -> Decision {
+    let stamp = stamp(&snapshot.placement, destination, location, place, Purpose::Update);
+    let attempt = snapshot.attempt.as_ref().filter(|attempt| attempt.stamp == stamp);
+    let age = attempt.map_or(Duration::MAX, |attempt| since(attempt.at, snapshot.now));
+    let mut decision = match attempt.map(|attempt| &attempt.outcome) {
+        None => keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) }),
+        Some(Ok(written)) => {
+            let next = snapshot.interval.map_or(Next::OnChange, |interval| Next::After(interval.saturating_sub(age)));
+            let decision = settled(snapshot, &Content::Written(written), next, Finding::Written);
+            if snapshot.interval.is_none_or(|interval| age < interval) {
+                return decision;
+            }
+            decision
+        }
+        Some(Err(failure)) => {
+            // A store that cannot be asked now takes nothing back of what was durable before.
+            let decision = match failure.about {
+                crate::state_store::About::Store if is_written(&snapshot.placement) => settled(
+                    snapshot,
+                    &Content::Claimed,
+                    Next::OnChange,
+                    Finding::Waiting { for_: failure.message.clone() },
+                ),
+                _ => failed(snapshot, failure),
+            };
+            if !failure.retry {
+                return decision.and_next(Next::OnChange);
+            }
+            if age < RETRY_AFTER {
+                return decision.and_next(Next::After(RETRY_AFTER - age));
+            }
+            decision
+        }
+    };
+    match content::update(snapshot, destination, location) {
+        Ok(change) => {
+            let covers = match location {
+                Location::Aggregate { .. } => covered(snapshot, destination, place),
+                _ => Vec::new(),
+            };
+            decision.effect = Some(Effect { change, stamp, covers });
+            decision
+        }
+        Err(failure) => failed(snapshot, &failure),
+    }
+}
+
+/// The other placements that a write of the aggregate brings into the store.
+fn covered(snapshot: &Snapshot, destination: &Destination, place: &str) -> Vec<(ObjectKey, String)> {
+    let own = ObjectKey::of(&*snapshot.placement);
+    let others = snapshot.members.iter().filter(|member| member.metadata.deletion_timestamp.is_none());
+    others
+        .filter_map(|member| {
+            let location = Location::of(member, destination).ok()?;
+            Some((ObjectKey::of(&**member), stamp(member, destination, &location, place, Purpose::Update)))
+        })
+        .filter(|(key, _)| *key != own)
+        .collect()
+}
+
+fn decide_without_destination(snapshot: &Snapshot) -> Decision {
+    let name = snapshot.placement.spec.target_destination_name.clone();
+    let content = Content::Waiting {
+        reason: "DestinationNotFound",
+        message: format!("destination {name:?} not found"),
+        warns: true,
+    };
+    // A Destination that comes back is watched.
+    settled(snapshot, &content, Next::OnChange, Finding::DestinationMissing { destination: name })
+}
+
+/// Whether an update or a removal is stamped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Update,
+    Removal,
+}
+
+/// Identifies what is written and where. The generation stands for the content: a workflow that runs again raises it, so
+/// that its files are put back even if they are the same.
+fn stamp(
+    placement: &WorkPlacement,
+    destination: &Destination,
+    location: &Location,
+    place: &str,
+    purpose: Purpose,
+) -> String {
+    let identity = (placement.uid(), ObjectKey::of(placement), placement.metadata.generation);
+    let store = display(destination.spec.state_store_ref.as_ref());
+    hash::text(&format!("{identity:?}\n{location:?}\n{store}\n{place}\n{purpose:?}"))
+}
+
+/// The status says that the content is in the store, and nothing that the process did says otherwise.
+fn is_claimed(snapshot: &Snapshot) -> bool {
+    if !is_written(&snapshot.placement) {
+        return false;
+    }
+    let (Some(attempt), Some(destination)) = (&snapshot.attempt, &snapshot.destination) else { return true };
+    let Ok(location) = Location::of(&snapshot.placement, destination) else { return false };
+    match &snapshot.store {
+        Availability::Ready { place } => {
+            attempt.stamp == stamp(&snapshot.placement, destination, &location, place, Purpose::Update)
+        }
+        _ => true,
+    }
+}
+
+fn finalizers(snapshot: &Snapshot, destination: &Destination) -> Option<Write> {
+    let placement = &*snapshot.placement;
+    let mut wanted = vec![keys::FINALIZER_REPO_CLEANUP];
+    if destination.spec.filepath.mode == kratix_api::destination::FilepathMode::None {
+        wanted.push(keys::FINALIZER_DOT_FILES_CLEANUP);
+    }
+    wanted.retain(|finalizer| !placement.finalizers().iter().any(|present| present == finalizer));
+    if wanted.is_empty() {
+        return None;
+    }
+    let all: Vec<&str> = placement.finalizers().iter().map(String::as_str).chain(wanted).collect();
+    Write::metadata(Target::of(placement), &json!({ "finalizers": all }))
+}
+
+/// Metadata and status of one object are not written in one pass: the watch event of the first brings the second.
+fn prepend(writes: Vec<Write>, mut decision: Decision) -> Decision {
+    if !writes.is_empty() {
+        decision.plan.status = None;
+        decision.plan.events.clear();
+        decision.plan.writes = writes;
+    }
+    decision
+}
+
+fn failed(snapshot: &Snapshot, failure: &Failure) -> Decision {
+    let content = Content::Failed { message: failure.message.clone(), about: failure.about };
+    let next = if failure.retry { Next::After(RETRY_AFTER) } else { Next::OnChange };
+    settled(snapshot, &content, next, Finding::Failed { message: failure.message.clone() })
+}
+
+fn waiting(snapshot: &Snapshot, content: Content<'_>) -> Decision {
+    let for_ = match &content {
+        Content::Waiting { message, .. } => message.clone(),
+        _ => String::new(),
+    };
+    settled(snapshot, &content, Next::After(RETRY_AFTER), Finding::Waiting { for_ })
+}
+
+fn settled(snapshot: &Snapshot, content: &Content<'_>, next: Next, finding: Finding) -> Decision {
+    let (status, events) = status::render(snapshot, content);
+    Decision { plan: Plan { writes: Vec::new(), status, events, next, findings: vec![finding] }, effect: None }
+}
+
+fn keep(finding: Finding) -> Decision {
+    let plan = Plan { findings: vec![finding], ..Plan::silent() };
+    Decision { plan: plan.and_next(Next::After(RETRY_AFTER)), effect: None }
+}
+
+fn since(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or_default()
+}
+
+fn warn(placement: &WorkPlacement, reason: &'static str, note: String) -> Event {
+    Event::warning(Reporter::WorkPlacement, Target::of(placement), reason, note)
+}
+
+impl Decision {
+    fn and_next(mut self, next: Next) -> Self {
+        self.plan.next = next;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

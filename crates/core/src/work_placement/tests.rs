@@ -1,0 +1,877 @@
+//! Tables over `decide`, with a store in memory that applies effects.
+
+use std::collections::BTreeMap;
+
+use kratix_api::condition::Status;
+use kratix_api::destination::{FilepathMode, StateStoreKind, StateStoreRef};
+use kratix_api::{Condition, DestinationSpec, ObjectMeta, Time, WorkPlacementSpec, Workload, compression};
+use proptest::prelude::*;
+
+use super::*;
+use crate::plan::EventType;
+use crate::state_store::{About, ChangeKind, File, Operation, Written};
+use crate::work::tests::{at, labels, patched, reasons};
+
+const DOT: &str = "5058f1af8388633f609cadb75a75dc9d";
+
+fn destination(path: &str, mode: FilepathMode) -> Destination {
+    let spec = DestinationSpec {
+        path: path.into(),
+        state_store_ref: Some(StateStoreRef { kind: StateStoreKind::GitStateStore, name: "default".into() }),
+        filepath: kratix_api::destination::Filepath { mode, filename: String::new() },
+        ..Default::default()
+    };
+    let mut destination = Destination::new("worker-1", spec);
+    destination.metadata.uid = Some("uid-d".into());
+    destination
+}
+
+fn workload(path: &str, content: &str) -> Workload {
+    Workload { filepath: path.into(), content: compression::compress(content.as_bytes()) }
+}
+
+fn placement(name: &str, files: &[(&str, &str)]) -> WorkPlacement {
+    WorkPlacement {
+        metadata: ObjectMeta {
+            name: Some(name.into()),
+            namespace: Some("default".into()),
+            uid: Some(format!("uid-{name}")),
+            resource_version: Some("1".into()),
+            generation: Some(1),
+            creation_timestamp: Some(Time(at(0))),
+            finalizers: Some(vec![keys::FINALIZER_REPO_CLEANUP.into(), keys::FINALIZER_DOT_FILES_CLEANUP.into()]),
+            labels: Some(labels(&[(keys::PIPELINE_NAME, "configure")])),
+            ..Default::default()
+        },
+        spec: WorkPlacementSpec {
+            target_destination_name: "worker-1".into(),
+            workloads: files.iter().map(|(path, content)| workload(path, content)).collect(),
+            promise_name: "redis".into(),
+            resource_name: "my-cache".into(),
+            id: DOT.into(),
+            generation: Some(1),
+        },
+        status: None,
+    }
+}
+
+/// A placement, its surroundings, and the files of its store.
+#[derive(Clone, Debug)]
+struct World {
+    now: i64,
+    placement: Option<WorkPlacement>,
+    destination: Option<Destination>,
+    store: Availability,
+    rivals: Vec<WorkPlacement>,
+    members: Vec<WorkPlacement>,
+    attempt: Option<Attempt>,
+    interval: Option<Duration>,
+    files: BTreeMap<String, String>,
+    refuses: Option<Failure>,
+    commits: Vec<String>,
+    version: u64,
+    events: Vec<String>,
+}
+
+impl World {
+    fn new(placement: WorkPlacement, destination: Destination) -> Self {
+        Self {
+            now: 0,
+            placement: Some(placement),
+            destination: Some(destination),
+            store: Availability::Ready { place: "here".into() },
+            rivals: Vec::new(),
+            members: Vec::new(),
+            attempt: None,
+            interval: None,
+            files: BTreeMap::new(),
+            refuses: None,
+            commits: Vec::new(),
+            version: 1,
+            events: Vec::new(),
+        }
+    }
+
+    fn nested(files: &[(&str, &str)]) -> Self {
+        Self::new(placement("p", files), destination("worker-1", FilepathMode::NestedByMetadata))
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let destination = self.destination.clone().map(Arc::new);
+        let placement = self.placement.clone().expect("the placement exists");
+        let mut members: Vec<Arc<WorkPlacement>> = self.members.iter().cloned().map(Arc::new).collect();
+        members.push(Arc::new(placement.clone()));
+        members.sort_by_key(|member| ObjectKey::of(&**member));
+        Snapshot {
+            now: at(self.now),
+            placement: Arc::new(placement),
+            rivals: self.rivals.iter().map(|rival| (Arc::new(rival.clone()), destination.clone())).collect(),
+            members,
+            destination,
+            store: self.store.clone(),
+            attempt: self.attempt.clone(),
+            interval: self.interval,
+        }
+    }
+
+    fn execute(&mut self, plan: &Plan<Finding>) {
+        for write in plan.writes.iter().chain(&plan.status) {
+            self.version += 1;
+            let (Write::Patch { target, patch } | Write::PatchStatus { target, patch }) = write else {
+                panic!("{write:?}")
+            };
+            let Some(placement) = &mut self.placement else { continue };
+            patched(placement, target, patch, self.version);
+            if placement.metadata.deletion_timestamp.is_some() && placement.finalizers().is_empty() {
+                self.placement = None;
+            }
+        }
+        self.events.extend(plan.events.iter().map(|event| format!("{}: {}", event.reason, event.note)));
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<Written, Failure> {
+        if let Some(failure) = &self.refuses {
+            return Err(failure.clone());
+        }
+        let before = self.files.clone();
+        let path = |file: &str| join(&[&change.prefix, file]);
+        match &change.operation {
+            Operation::Replace(files) => {
+                assert!(!change.prefix.is_empty(), "the root is never replaced");
+                self.files.retain(|file, _| !file.starts_with(&format!("{}/", change.prefix)));
+                for file in files {
+                    self.files.insert(path(&file.path), text(file));
+                }
+            }
+            Operation::Edit { write, remove } => {
+                for file in remove {
+                    self.files.remove(&path(file));
+                }
+                for file in write {
+                    self.files.insert(path(&file.path), text(file));
+                }
+            }
+            Operation::Share { ledger, files } => {
+                let ledger = path(ledger);
+                for file in self.files.get(&ledger).cloned().unwrap_or_default().lines() {
+                    self.files.remove(file);
+                }
+                self.files.remove(&ledger);
+                if let Some(files) = files {
+                    let listed: Vec<String> = files.iter().map(|file| path(&file.path)).collect();
+                    self.files.insert(ledger, listed.join("\n"));
+                    for file in files {
+                        self.files.insert(path(&file.path), text(file));
+                    }
+                }
+            }
+        }
+        let changed = self.files != before;
+        if changed {
+            let verb = if change.kind == ChangeKind::Update { "Update" } else { "Delete" };
+            self.commits.push(format!("{verb} from: {}", change.id));
+        }
+        Ok(Written { version: Some(format!("v{}", self.commits.len())), changed })
+    }
+
+    /// One pass: plan, effect, record. Returns whether anything was written to the API or asked of the store.
+    fn pass(&mut self) -> bool {
+        let snapshot = self.snapshot();
+        let decision = decide(&snapshot);
+        self.execute(&decision.plan);
+        let Some(effect) = decision.effect else { return !decision.plan.is_silent() };
+        let outcome = self.apply(&effect.change);
+        let attempt = Attempt { stamp: effect.stamp, at: at(self.now), outcome };
+        self.attempt = Some(attempt);
+        // A plan with finalizers has moved the object on; the next pass records.
+        if decision.plan.writes.is_empty() {
+            let plan = record(&snapshot, self.attempt.clone().unwrap());
+            self.execute(&plan);
+        }
+        true
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..10 {
+            if self.placement.is_none() || !self.pass() {
+                return;
+            }
+        }
+        panic!("does not come to rest: {:?}", decide(&self.snapshot()));
+    }
+
+    fn restart(&mut self) {
+        self.attempt = None;
+    }
+
+    fn edit(&mut self, files: &[(&str, &str)]) {
+        let placement = self.placement.as_mut().unwrap();
+        placement.spec.workloads = files.iter().map(|(path, content)| workload(path, content)).collect();
+        placement.metadata.generation = placement.metadata.generation.map(|generation| generation + 1);
+    }
+
+    fn delete(&mut self) {
+        self.placement.as_mut().unwrap().metadata.deletion_timestamp = Some(Time(at(self.now)));
+    }
+
+    fn condition(&self, r#type: &str) -> (Status, String, String) {
+        let status = self.placement.as_ref().unwrap().status.clone().unwrap_or_default();
+        let found = condition::find(&status.conditions, r#type).unwrap_or_else(|| panic!("no condition {}", r#type));
+        (found.status.clone(), found.reason.clone(), found.message.clone())
+    }
+
+    fn has_condition(&self, r#type: &str) -> bool {
+        let status = self.placement.as_ref().unwrap().status.clone().unwrap_or_default();
+        condition::find(&status.conditions, r#type).is_some()
+    }
+
+    fn paths(&self) -> Vec<&str> {
+        self.files.keys().map(String::as_str).collect()
+    }
+
+    fn take_events(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.events)
+    }
+}
+
+fn text(file: &File) -> String {
+    String::from_utf8_lossy(&file.content).into_owned()
+}
+
+fn said(condition: (Status, &str, &str)) -> (Status, String, String) {
+    (condition.0, condition.1.to_owned(), condition.2.to_owned())
+}
+
+fn trouble(message: &str) -> Failure {
+    Failure { message: message.into(), about: About::Store, retry: true }
+}
+
+#[test]
+fn a_new_placement_costs_one_write_to_the_store_and_one_status() {
+    let mut world = World::nested(&[("a.yaml", "a: 1\n"), ("dir/b.yaml", "b: 1\n")]);
+    let first = decide(&world.snapshot());
+    assert!(first.plan.is_silent() && first.effect.is_some());
+    world.pass();
+    assert_eq!(
+        world.paths(),
+        [
+            "worker-1/resources/default/redis/my-cache/configure/5058f/a.yaml",
+            "worker-1/resources/default/redis/my-cache/configure/5058f/dir/b.yaml",
+        ]
+    );
+    assert_eq!(world.commits, ["Update from: p"]);
+    assert_eq!(
+        world.condition("ScheduleSucceeded"),
+        said((Status::True, "ScheduledToDestination", "Scheduled to correct Destination"))
+    );
+    assert_eq!(world.condition("Ready"), said((Status::True, "WorkloadsWrittenToTargetDestination", "Ready")));
+    let written = said((Status::True, "WorkloadsWrittenToStateStore", "Workloads written to State Store"));
+    assert_eq!(world.condition("WriteSucceeded"), written);
+    let placement = world.placement.as_ref().unwrap();
+    let types: Vec<&str> = placement.status.as_ref().unwrap().conditions.iter().map(|c| c.r#type.as_str()).collect();
+    assert_eq!(types, ["ScheduleSucceeded", "Ready", "WriteSucceeded"]);
+    assert_eq!(placement.status.as_ref().unwrap().version_id, "v1");
+    assert!(is_written(placement));
+    let note = "WorkloadsWrittenToStateStore: successfully written to Destination: worker-1 with versionID: v1";
+    assert_eq!(world.take_events(), [note]);
+    assert!(!world.pass(), "converged");
+}
+
+#[test]
+fn a_start_with_nothing_changed_writes_nothing_and_repairs_what_was_altered() {
+    let mut world = World::nested(&[("a.yaml", "a: 1\n")]);
+    world.settle();
+    world.take_events();
+    let before = world.placement.clone();
+    world.restart();
+    world.settle();
+    assert_eq!(world.placement, before);
+    assert_eq!(world.commits.len(), 1);
+    assert!(world.take_events().is_empty());
+    world.files.clear();
+    world.restart();
+    world.settle();
+    assert_eq!(world.files.len(), 1);
+    assert_eq!(world.placement.as_ref().unwrap().status.as_ref().unwrap().version_id, "v2");
+    assert_eq!(world.take_events().len(), 1);
+}
+
+#[test]
+fn a_workflow_that_runs_again_puts_the_same_files_back() {
+    let mut world = World::nested(&[("a.yaml", "a: 1\n")]);
+    world.settle();
+    world.files.clear();
+    world.edit(&[("a.yaml", "a: 1\n")]);
+    assert!(!is_written(world.placement.as_ref().unwrap()), "the status speaks of the previous generation");
+    world.settle();
+    assert_eq!(world.files.len(), 1);
+    assert!(is_written(world.placement.as_ref().unwrap()));
+}
+
+#[test]
+fn files_that_are_no_longer_listed_disappear_and_only_from_the_own_directory() {
+    let mut world = World::nested(&[("a.yaml", "1"), ("b.yaml", "1")]);
+    world.files.insert("worker-1/resources/default/redis/my-cache/configure/5058f-x/keep".into(), "1".into());
+    world.settle();
+    world.edit(&[("b.yaml", "2")]);
+    world.settle();
+    assert_eq!(world.files.len(), 2);
+    assert_eq!(world.files["worker-1/resources/default/redis/my-cache/configure/5058f/b.yaml"], "2");
+}
+
+#[test]
+fn files_are_where_they_are_expected() {
+    let nested = |path: &str, edit: fn(&mut WorkPlacement)| {
+        let mut placement = placement("p", &[]);
+        edit(&mut placement);
+        Location::of(&placement, &destination(path, FilepathMode::NestedByMetadata))
+    };
+    let directory = |path: &str| Ok(Location::Directory(path.to_owned()));
+    let dependency: fn(&mut WorkPlacement) = |placement| placement.spec.resource_name.clear();
+    let static_dependency: fn(&mut WorkPlacement) = |placement| {
+        placement.spec.resource_name.clear();
+        placement.metadata.labels = Some(labels(&[(keys::PIPELINE_NAME, "")]));
+    };
+    assert_eq!(nested("d", dependency), directory("d/dependencies/redis/configure/5058f"));
+    assert_eq!(nested("./d//e/", static_dependency), directory("d/e/dependencies/redis/5058f"));
+    for root in [".", "/", ""] {
+        assert_eq!(nested(root, |_| {}), directory("resources/default/redis/my-cache/configure/5058f"));
+    }
+    let own: fn(&mut WorkPlacement) = |p| p.metadata.annotations = Some(labels(&[(DIRECTORY_NAMESPACE, "team-b")]));
+    assert_eq!(nested("d", own), directory("d/resources/team-b/redis/my-cache/configure/5058f"));
+
+    let flat = Location::of(&placement("p.d-5058f", &[]), &destination("a/b/", FilepathMode::None)).unwrap();
+    let ledger = ".kratix/default-p.d-5058f.yaml".to_owned();
+    assert_eq!(flat, Location::Shared { directory: "a/b".into(), ledger });
+    let mut aggregate = destination("a", FilepathMode::AggregatedYaml);
+    let file = |name: &str| Ok(Location::Aggregate { directory: "a".into(), file: name.into() });
+    assert_eq!(Location::of(&placement("p", &[]), &aggregate), file("aggregated.yaml"));
+    aggregate.spec.filepath.filename = "all.yaml".into();
+    assert_eq!(Location::of(&placement("p", &[]), &aggregate), file("all.yaml"));
+}
+
+#[test]
+fn names_that_would_add_or_leave_a_level_are_refused_visibly() {
+    let edits: [fn(&mut WorkPlacement); 6] = [
+        |p| p.spec.promise_name = "../../x".into(),
+        |p| p.spec.promise_name.clear(),
+        |p| p.spec.resource_name = "..".into(),
+        |p| p.spec.id.clear(),
+        |p| p.metadata.labels = Some(labels(&[(keys::PIPELINE_NAME, "a/b")])),
+        |p| p.metadata.annotations = Some(labels(&[(DIRECTORY_NAMESPACE, "../x")])),
+    ];
+    for edit in edits {
+        let mut world = World::nested(&[("a.yaml", "1")]);
+        edit(world.placement.as_mut().unwrap());
+        world.settle();
+        assert!(world.files.is_empty());
+        let (status, reason, message) = world.condition("WriteSucceeded");
+        assert_eq!((status, reason.as_str()), (Status::False, "WorkloadsFailedWrite"), "{message}");
+        assert!(message.contains("cannot be a directory name"), "{message}");
+        world.delete();
+        world.settle();
+        assert!(world.placement.is_none(), "what was never written goes at once");
+    }
+    let mut world = World::new(placement("p", &[]), destination("d", FilepathMode::Other("upsideDown".into())));
+    world.settle();
+    assert_eq!(world.condition("WriteSucceeded").2, "unsupported file path mode: upsideDown");
+}
+
+#[test]
+fn a_path_that_leads_out_is_handed_on_for_the_store_to_refuse_and_one_that_stays_is_cleaned() {
+    for (given, handed) in [
+        ("a/../b.yaml", "b.yaml"),
+        ("./a//b.yaml", "a/b.yaml"),
+        ("../b.yaml", "../b.yaml"),
+        ("a/../../b.yaml", "../b.yaml"),
+        ("/etc/passwd", "/etc/passwd"),
+        (".git/config", ".git/config"),
+    ] {
+        let world = World::nested(&[(given, "1")]);
+        let Operation::Replace(files) = decide(&world.snapshot()).effect.unwrap().change.operation else { panic!() };
+        assert_eq!(files[0].path, handed);
+    }
+}
+
+#[test]
+fn in_a_shared_directory_state_files_and_test_documents_belong_to_kratix() {
+    for path in [".kratix/default-other.yaml", ".kratix", "a/../.kratix/x", "kratix-canary-namespace.yaml"] {
+        let mut world = World::new(placement("p", &[(path, "1")]), destination("d", FilepathMode::None));
+        world.settle();
+        assert!(world.files.is_empty(), "{path}");
+        assert_eq!(world.condition("WriteSucceeded").0, Status::False);
+        assert_eq!(world.condition("Ready").2, "Failing");
+    }
+}
+
+#[test]
+fn a_flat_placement_has_both_finalizers_before_its_first_file_and_takes_its_files_along() {
+    let mut start = placement("p", &[("ns.yaml", "1"), ("app/x.yaml", "2")]);
+    start.metadata.finalizers = Some(vec![keys::FINALIZER_REPO_CLEANUP.into()]);
+    let mut world = World::new(start, destination("worker-1", FilepathMode::None));
+    let decision = decide(&world.snapshot());
+    assert!(matches!(&decision.plan.writes[..], [Write::Patch { patch, .. }]
+        if patch["metadata"]["finalizers"] == json!([keys::FINALIZER_REPO_CLEANUP, keys::FINALIZER_DOT_FILES_CLEANUP])));
+    world.settle();
+    assert_eq!(world.paths(), ["worker-1/.kratix/default-p.yaml", "worker-1/app/x.yaml", "worker-1/ns.yaml"]);
+    assert_eq!(world.condition("Ready").2, "Ready");
+    world.files.insert("worker-1/foreign.yaml".into(), "1".into());
+    world.delete();
+    world.settle();
+    assert_eq!(world.paths(), ["worker-1/foreign.yaml"]);
+    assert!(world.placement.is_none());
+    assert_eq!(world.commits, ["Update from: p", "Delete from: p"]);
+}
+
+#[test]
+fn a_flat_placement_that_was_never_written_can_be_deleted() {
+    let mut world = World::new(placement("p", &[("a", "1")]), destination("d", FilepathMode::None));
+    world.delete();
+    world.settle();
+    assert!(world.placement.is_none());
+    assert!(world.commits.is_empty());
+}
+
+#[test]
+fn an_aggregate_is_sorted_joined_and_written_for_all_at_once() {
+    let mut world =
+        World::new(placement("b", &[("x", "b: 1\n"), ("y", "b: 2\n")]), destination("d", FilepathMode::AggregatedYaml));
+    let mut other_namespace = placement("a", &[("x", "z: 1\n")]);
+    other_namespace.metadata.namespace = Some("zzz".into());
+    let mut leaving = placement("c", &[("x", "gone\n")]);
+    leaving.metadata.deletion_timestamp = Some(Time(at(0)));
+    world.members = vec![placement("a", &[("x", "a: 1\n")]), other_namespace, leaving];
+    let effect = decide(&world.snapshot()).effect.unwrap();
+    let covered: Vec<String> = effect.covers.iter().map(|(key, _)| key.to_string()).collect();
+    assert_eq!(covered, ["default/a", "zzz/a"]);
+    world.settle();
+    assert_eq!(world.files["d/aggregated.yaml"], "a: 1\n\n---\nz: 1\n\n---\nb: 1\n\n---\nb: 2\n");
+
+    // A covered placement finds its own stamp and does not write again.
+    let mut covered = world.clone();
+    covered.placement = Some(placement("a", &[("x", "a: 1\n")]));
+    covered.members = vec![placement("b", &[("x", "b: 1\n"), ("y", "b: 2\n")])];
+    let stamp = effect.covers[0].1.clone();
+    let outcome = Ok(Written { version: Some("v1".into()), changed: true });
+    covered.attempt = Some(Attempt { stamp, at: at(0), outcome });
+    let decision = decide(&covered.snapshot());
+    assert_eq!(decision.effect, None);
+    assert_eq!(reasons(&decision.plan), ["WorkloadsWrittenToStateStore"]);
+
+    world.delete();
+    world.settle();
+    assert_eq!(world.files["d/aggregated.yaml"], "a: 1\n\n---\nz: 1\n");
+    assert_eq!(world.commits.last().unwrap(), "Update from: b");
+    let mut last = World::new(placement("b", &[("x", "b: 1\n")]), destination("d", FilepathMode::AggregatedYaml));
+    last.settle();
+    last.delete();
+    last.settle();
+    assert!(last.files.is_empty());
+    assert_eq!(last.commits.last().unwrap(), "Delete from: b");
+}
+
+#[test]
+fn a_content_that_cannot_be_read_names_the_file_and_in_an_aggregate_the_placement() {
+    let mut broken = placement("broken", &[]);
+    broken.spec.workloads = vec![Workload { filepath: "x.yaml".into(), content: "%".into() }];
+    let mut world = World::new(broken.clone(), destination("d", FilepathMode::NestedByMetadata));
+    world.settle();
+    let message = world.condition("WriteSucceeded").2;
+    assert!(message.starts_with("unable to decompress file content: x.yaml: content is not base64"), "{message}");
+    assert_eq!(decide(&world.snapshot()).plan.next, Next::OnChange);
+    let note = world.take_events().pop().unwrap();
+    assert!(note.starts_with(
+        "FailedWriteToDestination: error writing to destination; check kubectl get destination for more info: unable"
+    ));
+
+    let mut world = World::new(placement("p", &[("a", "1")]), destination("d", FilepathMode::AggregatedYaml));
+    world.members = vec![broken];
+    world.settle();
+    assert!(world.condition("WriteSucceeded").2.starts_with("workplacement default/broken: unable to decompress"));
+    let events = world.take_events();
+    assert!(
+        events[0].starts_with("FailedGenerateAggregatedWorkloadYAML: failed to generate aggregated workload yaml: ")
+    );
+
+    let bomb = "x".repeat(CONTENT_BYTES_MAX / 2 + 1);
+    let mut world = World::nested(&[("a", &bomb), ("b", &bomb)]);
+    world.settle();
+    let message = world.condition("WriteSucceeded").2;
+    assert!(message.contains("larger than 67108864 bytes together"), "{message}");
+}
+
+#[test]
+fn a_failed_write_is_told_once_retried_and_heals() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.refuses = Some(trouble("failed to push: no"));
+    world.pass();
+    assert_eq!(world.condition("WriteSucceeded"), said((Status::False, "WorkloadsFailedWrite", "failed to push: no")));
+    assert_eq!(world.condition("Ready"), said((Status::False, "WorkloadsFailedWrite", "Failing")));
+    assert_eq!(world.take_events().len(), 1);
+    assert_eq!(decide(&world.snapshot()).plan.next, Next::After(RETRY_AFTER));
+    assert!(!world.pass(), "nothing happens before its time");
+    world.now += 15;
+    world.pass();
+    assert!(world.take_events().is_empty(), "the same failure is no news");
+    world.refuses = None;
+    world.now += 15;
+    world.settle();
+    assert_eq!(world.condition("Ready").2, "Ready");
+    assert_eq!(world.take_events().len(), 1);
+}
+
+#[test]
+fn a_broken_state_file_has_its_own_event() {
+    let mut world = World::new(placement("p", &[("a", "1")]), destination("d", FilepathMode::None));
+    world.refuses = Some(Failure { message: "not a mapping".into(), about: About::Ledger, retry: true });
+    world.pass();
+    let events = world.take_events();
+    assert_eq!(events[0], "FailedUnmarshalKratixStateFile: failed to unmarshal .kratix state file: not a mapping");
+    assert_eq!(world.condition("WriteSucceeded").0, Status::False);
+    world.delete();
+    world.pass();
+    assert_eq!(world.take_events().len(), 1);
+    assert!(world.placement.is_some());
+}
+
+#[test]
+fn a_store_that_cannot_be_asked_takes_nothing_back_and_new_content_waits_visibly() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.settle();
+    world.take_events();
+    world.restart();
+    world.refuses = Some(trouble("cannot be reached"));
+    world.pass();
+    assert_eq!(world.condition("Ready").2, "Ready", "what was durable stays so");
+
+    for (store, reason, message) in [
+        (Availability::NotReady, "StateStoreNotReady", "GitStateStore/default: not ready"),
+        (Availability::NotFound, "StateStoreNotFound", "GitStateStore/default: not found"),
+    ] {
+        let mut world = world.clone();
+        world.store = store;
+        assert!(!world.pass());
+        world.edit(&[("a", "2")]);
+        world.settle();
+        assert_eq!(world.condition("WriteSucceeded"), said((Status::Unknown, reason, message)));
+        assert_eq!(world.condition("Ready"), said((Status::False, reason, "Pending")));
+        assert_eq!(world.take_events(), [format!("{reason}: {message}")]);
+        assert!(!world.pass(), "said once");
+        world.store = Availability::Ready { place: "here".into() };
+        world.refuses = None;
+        world.settle();
+        assert_eq!(world.condition("Ready").2, "Ready");
+    }
+}
+
+#[test]
+fn while_a_store_is_being_opened_nothing_is_said() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.store = Availability::Opening;
+    assert!(!world.pass());
+    assert!(!world.has_condition("Ready"));
+}
+
+#[test]
+fn a_long_wait_in_the_queue_is_said_unless_the_content_is_there_already() {
+    let mut world = World::nested(&[("a", "1")]);
+    let plan = queued(&world.snapshot());
+    world.execute(&plan);
+    assert_eq!(world.condition("Ready"), said((Status::False, "WaitingForStateStore", "Pending")));
+    assert_eq!(world.condition("WriteSucceeded").2, "waiting for GitStateStore/default");
+    assert!(plan.events.is_empty());
+    world.settle();
+    assert!(queued(&world.snapshot()).is_silent());
+    world.restart();
+    assert!(queued(&world.snapshot()).is_silent());
+    world.edit(&[("a", "2")]);
+    assert!(!queued(&world.snapshot()).is_silent());
+}
+
+#[test]
+fn another_place_means_another_write() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.settle();
+    world.store = Availability::Ready { place: "there".into() };
+    assert!(decide(&world.snapshot()).effect.is_some());
+    assert!(!queued(&world.snapshot()).is_silent(), "the content is not where it should be");
+    world.store = Availability::Ready { place: "here".into() };
+    assert_eq!(decide(&world.snapshot()).effect, None);
+    world.destination.as_mut().unwrap().spec.path = "worker-2".into();
+    world.settle();
+    assert!(world.paths().iter().any(|path| path.starts_with("worker-2/")));
+}
+
+#[test]
+fn the_interval_writes_again_and_without_one_nothing_does() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.interval = Some(Duration::from_secs(100));
+    world.settle();
+    assert_eq!(decide(&world.snapshot()).plan.next, Next::After(Duration::from_secs(100)));
+    world.now = 60;
+    assert_eq!(decide(&world.snapshot()).plan.next, Next::After(Duration::from_secs(40)));
+    world.now = 100;
+    world.files.clear();
+    world.settle();
+    assert_eq!(world.files.len(), 1, "drift is repaired");
+    world.interval = None;
+    world.now = 1_000_000;
+    let decision = decide(&world.snapshot());
+    assert_eq!((decision.effect, decision.plan.next), (None, Next::OnChange));
+}
+
+#[test]
+fn a_misplaced_placement_is_written_and_says_so_until_the_mark_goes() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.placement.as_mut().unwrap().metadata.labels.as_mut().unwrap().insert(keys::MISPLACED.into(), "true".into());
+    world.settle();
+    assert_eq!(world.condition("WriteSucceeded").0, Status::True);
+    assert_eq!(
+        world.condition("ScheduleSucceeded"),
+        said((
+            Status::False,
+            "DestinationSelectorMismatch",
+            "Target destination no longer matches destinationSelectors"
+        ))
+    );
+    assert_eq!(world.condition("Ready"), said((Status::False, "Misplaced", "Misplaced")));
+    world.take_events();
+    world.placement.as_mut().unwrap().metadata.labels.as_mut().unwrap().remove(keys::MISPLACED);
+    world.settle();
+    assert_eq!(world.condition("Ready"), said((Status::True, "WorkloadsWrittenToTargetDestination", "Ready")));
+    assert!(world.take_events().is_empty(), "nothing was written for it");
+}
+
+#[test]
+fn without_its_destination_a_placement_says_so_and_is_written_again_when_it_returns() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.settle();
+    world.take_events();
+    let destination = world.destination.take();
+    world.settle();
+    assert_eq!(world.condition("Ready"), said((Status::False, "Misplaced", "Misplaced")));
+    assert_eq!(world.condition("WriteSucceeded").2, "destination \"worker-1\" not found");
+    assert_eq!(world.take_events(), ["DestinationNotFound: destination \"worker-1\" not found"]);
+    assert!(!world.placement.as_ref().unwrap().finalizers().is_empty());
+    world.destination = destination;
+    world.files.clear();
+    world.restart();
+    world.settle();
+    assert_eq!(world.files.len(), 1);
+    assert_eq!(world.condition("Ready").2, "Ready");
+}
+
+#[test]
+fn deletion_goes_through_in_every_order() {
+    let mut gone_destination = World::nested(&[("a", "1")]);
+    gone_destination.settle();
+    gone_destination.take_events();
+    gone_destination.destination = None;
+    gone_destination.delete();
+    gone_destination.settle();
+    assert!(gone_destination.placement.is_none());
+    assert!(gone_destination.take_events()[0].contains("files written there stay"));
+
+    let mut gone_store = World::nested(&[("a", "1")]);
+    gone_store.settle();
+    gone_store.take_events();
+    gone_store.store = Availability::NotFound;
+    gone_store.delete();
+    gone_store.settle();
+    assert!(gone_store.placement.is_none());
+    assert_eq!(
+        gone_store.take_events(),
+        ["StateStoreNotFound: GitStateStore/default: not found, files written there stay"]
+    );
+
+    let mut broken_store = World::nested(&[("a", "1")]);
+    broken_store.settle();
+    broken_store.store = Availability::NotReady;
+    broken_store.delete();
+    broken_store.settle();
+    assert!(broken_store.placement.is_some(), "its files come first");
+    assert_eq!(broken_store.condition("Ready"), said((Status::False, "StateStoreNotReady", "Pending")));
+    broken_store.store = Availability::Ready { place: "here".into() };
+    broken_store.settle();
+    assert!(broken_store.placement.is_none() && broken_store.files.is_empty());
+
+    let mut refusing = World::nested(&[("a", "1")]);
+    refusing.settle();
+    refusing.take_events();
+    refusing.refuses = Some(trouble("no"));
+    refusing.delete();
+    refusing.pass();
+    assert_eq!(refusing.take_events(), ["FailedDeleteFilesFromRepository: failed to delete files from repository: no"]);
+    assert_eq!(refusing.condition("Ready").2, "Failing");
+    refusing.refuses = None;
+    refusing.now += 15;
+    refusing.settle();
+    assert!(refusing.placement.is_none() && refusing.files.is_empty());
+
+    let mut foreign = World::nested(&[]);
+    foreign.placement.as_mut().unwrap().metadata.finalizers = Some(vec!["example.com/mine".into()]);
+    foreign.delete();
+    assert!(!foreign.pass());
+}
+
+#[test]
+fn foreign_finalizers_stay() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.placement.as_mut().unwrap().metadata.finalizers.as_mut().unwrap().push("example.com/mine".into());
+    world.settle();
+    world.delete();
+    world.settle();
+    assert_eq!(world.placement.unwrap().finalizers(), ["example.com/mine"]);
+}
+
+#[test]
+fn of_two_placements_with_one_directory_the_first_keeps_it() {
+    let mut first =
+        World::new(placement("z-first", &[("a", "first")]), destination("d", FilepathMode::NestedByMetadata));
+    let mut second = placement("a-second", &[("a", "second")]);
+    second.metadata.creation_timestamp = Some(Time(at(5)));
+    first.rivals = vec![second.clone()];
+    first.settle();
+    assert_eq!(first.condition("Ready").2, "Ready");
+
+    let mut world = World::new(second, destination("d", FilepathMode::NestedByMetadata));
+    world.files = first.files.clone();
+    world.rivals = vec![first.placement.clone().unwrap()];
+    world.settle();
+    assert_eq!(
+        world.condition("WriteSucceeded").2,
+        "path \"d/resources/default/redis/my-cache/configure/5058f\" already belongs to workplacement default/z-first"
+    );
+    assert_eq!(world.files, first.files);
+    let mut deleted = world.clone();
+    deleted.delete();
+    deleted.settle();
+    assert!(deleted.placement.is_none());
+    assert_eq!(deleted.files, first.files, "nothing of the first is deleted by it");
+
+    // The first leaves: its directory is cleared before the second writes.
+    world.rivals[0].metadata.deletion_timestamp = Some(Time(at(6)));
+    world.settle();
+    assert_eq!(world.condition("Ready"), said((Status::False, "WaitingForPath", "Pending")));
+    world.rivals.clear();
+    world.settle();
+    assert_eq!(world.condition("Ready").2, "Ready");
+}
+
+#[test]
+fn a_directory_inside_anothers_is_a_collision_and_a_sibling_is_none() {
+    let at_path = |path: &str| Location::Directory(path.to_owned());
+    assert!(at_path("d/dependencies/p/5058f").overlaps(&at_path("d/dependencies/p/5058f/ba6cb")));
+    assert!(at_path("a/b").overlaps(&at_path("a/b")));
+    assert!(!at_path("a/5058f").overlaps(&at_path("a/5058f-x")));
+}
+
+#[test]
+fn a_version_lost_in_a_crash_is_found_again() {
+    let mut world = World::nested(&[("a", "1")]);
+    let effect = decide(&world.snapshot()).effect.unwrap();
+    world.apply(&effect.change).unwrap(); // the process dies before it can say so
+    world.settle();
+    assert_eq!(world.placement.as_ref().unwrap().status.as_ref().unwrap().version_id, "v1");
+    assert_eq!(world.commits.len(), 1);
+}
+
+#[test]
+fn a_placement_of_the_original_is_taken_over_without_an_event() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.settle();
+    world.take_events();
+    for condition in &mut world.placement.as_mut().unwrap().status.as_mut().unwrap().conditions {
+        condition.observed_generation = None;
+    }
+    world.restart();
+    world.settle();
+    assert!(world.take_events().is_empty());
+    assert_eq!(world.commits.len(), 1);
+}
+
+#[test]
+fn only_changes_that_matter_bring_a_placement_back() {
+    let old = placement("p", &[("a", "1")]);
+    let mut new = old.clone();
+    new.status =
+        Some(kratix_api::WorkPlacementStatus { conditions: vec![Condition::default()], version_id: "x".into() });
+    new.metadata.resource_version = Some("9".into());
+    assert!(!concerns_itself(Some(&old), Some(&new)));
+    new.metadata.generation = Some(2);
+    assert!(concerns_itself(Some(&old), Some(&new)));
+    let mut misplaced = old.clone();
+    misplaced.metadata.labels.as_mut().unwrap().insert(keys::MISPLACED.into(), "true".into());
+    assert!(concerns_itself(Some(&old), Some(&misplaced)));
+    assert!(concerns_itself(Some(&old), None));
+}
+
+#[test]
+fn warnings_are_warnings() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.store = Availability::NotReady;
+    let plan = decide(&world.snapshot()).plan;
+    assert_eq!(plan.events[0].type_, EventType::Warning);
+    world.store = Availability::Ready { place: "here".into() };
+    let effect = decide(&world.snapshot()).effect.unwrap();
+    let outcome = Ok(Written { version: None, changed: false });
+    let plan = record(&world.snapshot(), Attempt { stamp: effect.stamp, at: at(0), outcome });
+    assert_eq!((plan.events[0].type_, plan.events[0].reporter), (EventType::Normal, Reporter::WorkPlacement));
+    assert_eq!(plan.events[0].note, "successfully written to Destination: worker-1");
+}
+
+proptest! {
+    #[test]
+    fn any_path_stays_below_the_prefix_or_keeps_what_the_store_refuses(path in "[a./]{0,12}") {
+        let cleaned = location::clean(&path);
+        let escapes = cleaned.starts_with("..") || cleaned.starts_with('/') || cleaned.is_empty();
+        let mut depth = 0i32;
+        let mut left = path.starts_with('/');
+        for segment in path.split('/') {
+            depth += match segment { "" | "." => 0, ".." => -1, _ => 1 };
+            left |= depth < 0;
+        }
+        if !escapes {
+            prop_assert!(!left, "{path} -> {cleaned}");
+            prop_assert!(!cleaned.split('/').any(|segment| segment.is_empty() || segment == "." || segment == ".."));
+        }
+    }
+
+    #[test]
+    fn whatever_happens_the_end_is_silent_and_truthful(steps in prop::collection::vec(0u8..9, 0..12)) {
+        let mut world = World::nested(&[("a", "1")]);
+        let destination = world.destination.clone();
+        for step in steps {
+            match step {
+                0 => world.store = Availability::NotReady,
+                1 => world.store = Availability::Ready { place: "here".into() },
+                2 => world.refuses = Some(trouble("no")),
+                3 => world.refuses = None,
+                4 => world.edit(&[("a", "2"), ("b", "2")]),
+                5 => world.edit(&[("c", "3")]),
+                6 => world.restart(),
+                7 => world.destination = None,
+                _ => world.destination.clone_from(&destination),
+            }
+            world.now += 20;
+            world.pass();
+            let placement = world.placement.as_ref().unwrap();
+            if is_written(placement) && world.destination.is_some() {
+                for workload in &placement.spec.workloads {
+                    let path = format!("worker-1/resources/default/redis/my-cache/configure/5058f/{}", workload.filepath);
+                    prop_assert!(world.files.contains_key(&path), "claims {path}, holds {:?}", world.paths());
+                }
+            }
+        }
+        world.store = Availability::Ready { place: "here".into() };
+        world.refuses = None;
+        world.destination = destination;
+        world.now += 20;
+        world.settle();
+        prop_assert!(is_written(world.placement.as_ref().unwrap()));
+        prop_assert_eq!(world.condition("Ready").2, "Ready");
+        world.delete();
+        world.settle();
+        prop_assert!(world.files.is_empty());
+    }
+}
