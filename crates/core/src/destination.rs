@@ -1,0 +1,316 @@
+//! Destination: a labelled directory in a state store.
+//!
+//! Order of writes: finalizer; then the test documents in the store; then status. On deletion with `cleanup: all`: the placements,
+//! each with its files; then the test documents; then the finalizer. A crash between any two is harmless: every step is
+//! applied again and then changes nothing, and the finalizer outlives what it protects.
+//!
+//! # Source
+//! `05-scheduling-and-writing.md` §7; weaknesses 10, 26, 28, 35
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kratix_api::condition::{self, Condition, Status};
+use kratix_api::destination::{Cleanup, FilepathMode};
+use kratix_api::{Destination, WorkPlacement, hash, keys};
+use kube_core::ResourceExt;
+use serde_json::json;
+
+use crate::object::Target;
+use crate::patch::to_value;
+use crate::plan::{Event, EventType, Next, Plan, Reporter, Write};
+use crate::state_store::{Attempt, Availability, Change, ChangeKind, Failure, File, Operation, display};
+use crate::work::cut;
+use crate::work_placement::{RETRY_AFTER, join};
+
+/// Named in the commits of test documents.
+const CANARY: &str = "kratix-canary";
+
+const NAMESPACE_DOCUMENT: &str =
+    "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: kratix-worker-system\nspec: {}\nstatus: {}\n";
+
+const CONFIG_MAP_DOCUMENT: &str = "apiVersion: v1\ndata:\n  canary: this confirms your infrastructure is reading from \
+    Kratix state stores\nkind: ConfigMap\nmetadata:\n  name: kratix-info\n  namespace: kratix-worker-system\n";
+
+/// Everything that the decision about one Destination may look at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The only clock.
+    pub now: Timestamp,
+    /// The Destination.
+    pub destination: Arc<Destination>,
+    /// Whether its state store can be written.
+    pub store: Availability,
+    /// The placements on it, sorted by key; needed only while it is being deleted.
+    pub placements: Vec<Arc<WorkPlacement>>,
+    /// What the process last tried for it.
+    pub attempt: Option<Attempt>,
+}
+
+/// What is to be done about a Destination: first the plan, then the effect, then [`record`] tells what follows from it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Writes to the API.
+    pub plan: Plan<Finding>,
+    /// A change in the store.
+    pub effect: Option<Effect>,
+}
+
+/// A change for the Destination's store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// What it does.
+    pub change: Change,
+    /// Identifies content and place, for the [`Attempt`].
+    pub stamp: String,
+}
+
+/// What was found out about a Destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It can be written.
+    Ready,
+    /// It cannot be written.
+    NotReady {
+        /// Why.
+        message: String,
+    },
+    /// It waits for something.
+    Waiting {
+        /// For what.
+        for_: String,
+    },
+}
+
+/// Returns the test documents of a Destination; paths are relative to its directory.
+pub fn test_documents(destination: &Destination) -> [File; 2] {
+    let (dependencies, resources) = match destination.spec.filepath.mode {
+        FilepathMode::None | FilepathMode::AggregatedYaml => ("", ""),
+        FilepathMode::NestedByMetadata | FilepathMode::Other(_) => ("dependencies", "resources"),
+    };
+    [
+        File {
+            path: join(&[dependencies, "kratix-canary-namespace.yaml"]),
+            content: NAMESPACE_DOCUMENT.as_bytes().to_vec(),
+        },
+        File {
+            path: join(&[resources, "kratix-canary-configmap.yaml"]),
+            content: CONFIG_MAP_DOCUMENT.as_bytes().to_vec(),
+        },
+    ]
+}
+
+/// Tells whether a change of a Destination concerns itself: its own status writes do not.
+pub fn concerns_itself(old: Option<&Destination>, new: Option<&Destination>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    old.spec != new.spec
+        || old.metadata.uid != new.metadata.uid
+        || old.metadata.finalizers != new.metadata.finalizers
+        || old.metadata.deletion_timestamp.is_some() != new.metadata.deletion_timestamp.is_some()
+}
+
+/// Decides what is to be done about a Destination.
+///
+/// # Guarantees
+/// A converged snapshot, whose attempt has the present stamp, gives a silent plan and no effect.
+pub fn decide(snapshot: &Snapshot) -> Decision {
+    let destination = &*snapshot.destination;
+    if destination.metadata.deletion_timestamp.is_some() {
+        return decide_deletion(snapshot);
+    }
+    if let Some(align) = finalizer(destination) {
+        return Decision { plan: Plan::from(align), effect: None };
+    }
+    match &snapshot.store {
+        Availability::Ready { place } => {
+            let purpose = if destination.spec.init_workloads.enabled { Purpose::Write } else { Purpose::Remove };
+            decide_ready(snapshot, place, purpose)
+        }
+        Availability::Opening => wait(display(destination.spec.state_store_ref.as_ref())),
+        _ => unavailable(snapshot),
+    }
+}
+
+/// Returns what follows from an attempt.
+pub fn record(snapshot: &Snapshot, attempt: Attempt) -> Plan<Finding> {
+    let snapshot = Snapshot { attempt: Some(attempt), ..snapshot.clone() };
+    decide(&snapshot).plan
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Write,
+    Remove,
+}
+
+fn decide_ready(snapshot: &Snapshot, place: &str, purpose: Purpose) -> Decision {
+    let destination = &*snapshot.destination;
+    let stamp = stamp(destination, place, purpose);
+    let attempt = snapshot.attempt.as_ref().filter(|attempt| attempt.stamp == stamp);
+    let mut decision = match attempt.map(|attempt| (&attempt.outcome, since(attempt.at, snapshot.now))) {
+        None => wait(display(destination.spec.state_store_ref.as_ref())),
+        Some((Ok(_), _)) => {
+            let (reason, message) = match purpose {
+                Purpose::Write => ("TestDocumentsWritten", "Test documents written to State Store"),
+                Purpose::Remove => ("DestinationReady", "Destination is ready"),
+            };
+            let ready = Condition::new(condition::READY, Status::True, reason, message);
+            return settled(snapshot, ready, "Destination is Ready".to_owned(), Next::OnChange);
+        }
+        Some((Err(failure), age)) => {
+            let decision = not_written(snapshot, purpose, failure);
+            if age < RETRY_AFTER {
+                return decision.and_next(Next::After(RETRY_AFTER - age));
+            }
+            decision
+        }
+    };
+    decision.effect = Some(Effect { change: change(destination, purpose), stamp });
+    decision
+}
+
+fn decide_deletion(snapshot: &Snapshot) -> Decision {
+    let destination = &*snapshot.destination;
+    if !has_finalizer(destination) {
+        return Decision { plan: Plan::silent(), effect: None };
+    }
+    if !snapshot.placements.is_empty() {
+        let alive = snapshot.placements.iter().filter(|placement| placement.metadata.deletion_timestamp.is_none());
+        let writes = alive.map(|placement| Write::Delete { target: Target::of(&**placement).unpinned() }).collect();
+        let message = "Destination is being deleted: waiting for its workplacements to remove their files";
+        let leaving = Condition::new(condition::READY, Status::False, "WaitingForWorkPlacements", message);
+        let mut decision = settled(snapshot, leaving, message.to_owned(), Next::After(RETRY_AFTER));
+        decision.plan.events.clear();
+        decision.plan.writes = writes;
+        return decision;
+    }
+    match &snapshot.store {
+        Availability::Ready { place } => {
+            let is_done = snapshot.attempt.as_ref().is_some_and(|attempt| {
+                attempt.outcome.is_ok() && attempt.stamp == stamp(destination, place, Purpose::Remove)
+            });
+            if is_done { drop_finalizer(destination) } else { decide_ready(snapshot, place, Purpose::Remove) }
+        }
+        Availability::Opening => wait(display(destination.spec.state_store_ref.as_ref())),
+        Availability::NotReady => unavailable(snapshot),
+        // Without a store there is nothing left to clean.
+        Availability::Unset | Availability::UnknownKind | Availability::NotFound => {
+            let mut decision = drop_finalizer(destination);
+            let (_, problem) = snapshot.store.problem(destination.spec.state_store_ref.as_ref());
+            let note = format!("{problem}, files written there stay");
+            let target = Target::of(destination);
+            decision.plan.events.push(Event::warning(Reporter::Destination, target, "DestinationNotReady", note));
+            decision
+        }
+    }
+}
+
+fn unavailable(snapshot: &Snapshot) -> Decision {
+    let reference = snapshot.destination.spec.state_store_ref.as_ref();
+    let (reason, message) = snapshot.store.problem(reference);
+    let condition = Condition::new(condition::READY, Status::False, reason, message.clone());
+    settled(snapshot, condition, message, Next::After(RETRY_AFTER))
+}
+
+fn not_written(snapshot: &Snapshot, purpose: Purpose, failure: &Failure) -> Decision {
+    let what = match purpose {
+        Purpose::Write => "Failed to write test documents to State Store",
+        Purpose::Remove => "Failed to delete test documents from State Store",
+    };
+    let text = format!("{what}: {}", failure.message);
+    let condition = Condition::new(condition::READY, Status::False, "StateStoreWriteFailed", cut(text.clone()));
+    settled(snapshot, condition, text, Next::After(RETRY_AFTER))
+}
+
+/// Returns the plan that brings the condition and, if it has turned, the event.
+fn settled(snapshot: &Snapshot, condition: Condition, note: String, next: Next) -> Decision {
+    let destination = &*snapshot.destination;
+    let is_ready = condition.status == Status::True;
+    let finding = if is_ready { Finding::Ready } else { Finding::NotReady { message: condition.message.clone() } };
+    let old = destination.status.clone().unwrap_or_default();
+    let mut new = old.clone();
+    let turned = condition::set(&mut new.conditions, condition, snapshot.now);
+    let status = Write::status(Target::of(destination), &to_value(&old), &to_value(&new));
+    let (type_, reason) = match is_ready {
+        true => (EventType::Normal, "DestinationReady"),
+        false => (EventType::Warning, "DestinationNotReady"),
+    };
+    let event = Event { regarding: Target::of(destination), type_, reason, note, reporter: Reporter::Destination };
+    let events = if turned { vec![event] } else { Vec::new() };
+    Decision { plan: Plan { writes: Vec::new(), status, events, next, findings: vec![finding] }, effect: None }
+}
+
+fn wait(for_: String) -> Decision {
+    let plan = Plan { findings: vec![Finding::Waiting { for_ }], next: Next::After(RETRY_AFTER), ..Plan::silent() };
+    Decision { plan, effect: None }
+}
+
+fn change(destination: &Destination, purpose: Purpose) -> Change {
+    let documents = test_documents(destination);
+    let (kind, operation) = match purpose {
+        Purpose::Write => (ChangeKind::Update, Operation::Edit { write: documents.into(), remove: Vec::new() }),
+        Purpose::Remove => {
+            let remove = documents.into_iter().map(|document| document.path).collect();
+            (ChangeKind::Delete, Operation::Edit { write: Vec::new(), remove })
+        }
+    };
+    Change { id: CANARY.to_owned(), kind, prefix: join(&[&destination.spec.path]), operation }
+}
+
+fn stamp(destination: &Destination, place: &str, purpose: Purpose) -> String {
+    let spec = &destination.spec;
+    let store = display(spec.state_store_ref.as_ref());
+    let uid = destination.uid();
+    hash::text(&format!("{uid:?}\n{}\n{:?}\n{store}\n{place}\n{purpose:?}", spec.path, spec.filepath.mode))
+}
+
+fn has_finalizer(destination: &Destination) -> bool {
+    destination.finalizers().iter().any(|finalizer| finalizer == keys::FINALIZER_DESTINATION_CLEANUP)
+}
+
+fn finalizer(destination: &Destination) -> Option<Write> {
+    let wants = destination.spec.cleanup == Cleanup::All;
+    if wants == has_finalizer(destination) {
+        return None;
+    }
+    if !wants {
+        return Some(without_finalizer(destination));
+    }
+    let all: Vec<&str> =
+        destination.finalizers().iter().map(String::as_str).chain([keys::FINALIZER_DESTINATION_CLEANUP]).collect();
+    Some(metadata(destination, &all))
+}
+
+fn drop_finalizer(destination: &Destination) -> Decision {
+    Decision { plan: Plan::from(without_finalizer(destination)), effect: None }
+}
+
+fn without_finalizer(destination: &Destination) -> Write {
+    let rest: Vec<&str> = destination
+        .finalizers()
+        .iter()
+        .map(String::as_str)
+        .filter(|finalizer| *finalizer != keys::FINALIZER_DESTINATION_CLEANUP)
+        .collect();
+    metadata(destination, &rest)
+}
+
+fn metadata(destination: &Destination, finalizers: &[&str]) -> Write {
+    let patch = json!({ "finalizers": finalizers });
+    Write::metadata(Target::of(destination), &patch).expect("the patch has a member")
+}
+
+fn since(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or_default()
+}
+
+impl Decision {
+    fn and_next(mut self, next: Next) -> Self {
+        self.plan.next = next;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

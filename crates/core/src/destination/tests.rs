@@ -1,0 +1,290 @@
+//! Tables over `decide`.
+
+use std::collections::BTreeMap;
+
+use kratix_api::destination::{InitWorkloads, StateStoreKind, StateStoreRef};
+use kratix_api::{DestinationSpec, Time, WorkPlacementSpec};
+
+use super::*;
+use crate::state_store::{About, Written};
+use crate::work::tests::{at, patched, reasons};
+
+fn destination(mode: FilepathMode) -> Destination {
+    let spec = DestinationSpec {
+        path: "worker-1/".into(),
+        state_store_ref: Some(StateStoreRef { kind: StateStoreKind::GitStateStore, name: "default".into() }),
+        filepath: kratix_api::destination::Filepath { mode, filename: String::new() },
+        ..Default::default()
+    };
+    let mut destination = Destination::new("worker-1", spec);
+    destination.metadata.uid = Some("uid".into());
+    destination.metadata.resource_version = Some("1".into());
+    destination
+}
+
+#[derive(Clone)]
+struct World {
+    destination: Option<Destination>,
+    store: Availability,
+    placements: Vec<WorkPlacement>,
+    attempt: Option<Attempt>,
+    refuses: Option<Failure>,
+    now: i64,
+    files: BTreeMap<String, String>,
+    notes: Vec<String>,
+    deleted: Vec<String>,
+    statuses: usize,
+}
+
+impl World {
+    fn new(destination: Destination) -> Self {
+        Self {
+            destination: Some(destination),
+            store: Availability::Ready { place: "here".into() },
+            placements: Vec::new(),
+            attempt: None,
+            refuses: None,
+            now: 0,
+            files: BTreeMap::new(),
+            notes: Vec::new(),
+            deleted: Vec::new(),
+            statuses: 0,
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            now: at(self.now),
+            destination: Arc::new(self.destination.clone().expect("the destination exists")),
+            store: self.store.clone(),
+            placements: self.placements.iter().cloned().map(Arc::new).collect(),
+            attempt: self.attempt.clone(),
+        }
+    }
+
+    fn execute(&mut self, plan: &Plan<Finding>) {
+        for write in plan.writes.iter().chain(&plan.status) {
+            match write {
+                Write::Delete { target } => self.deleted.push(target.key.name.clone()),
+                Write::Patch { target, patch } | Write::PatchStatus { target, patch } => {
+                    self.statuses += usize::from(matches!(write, Write::PatchStatus { .. }));
+                    let destination = self.destination.as_mut().unwrap();
+                    patched(destination, target, patch, 2);
+                    if destination.metadata.deletion_timestamp.is_some() && destination.finalizers().is_empty() {
+                        self.destination = None;
+                    }
+                }
+                Write::Create { .. } => panic!("{write:?}"),
+            }
+        }
+        self.notes.extend(plan.events.iter().map(|event| event.note.clone()));
+    }
+
+    fn pass(&mut self) -> bool {
+        let snapshot = self.snapshot();
+        let decision = decide(&snapshot);
+        self.execute(&decision.plan);
+        let Some(effect) = decision.effect else { return !decision.plan.is_silent() };
+        let outcome = match &self.refuses {
+            Some(failure) => Err(failure.clone()),
+            None => {
+                let Operation::Edit { write, remove } = effect.change.operation else { panic!("not an edit") };
+                for path in remove {
+                    self.files.remove(&join(&[&effect.change.prefix, &path]));
+                }
+                for file in write {
+                    let content = String::from_utf8(file.content).unwrap();
+                    self.files.insert(join(&[&effect.change.prefix, &file.path]), content);
+                }
+                Ok(Written { version: Some("v".into()), changed: true })
+            }
+        };
+        self.attempt = Some(Attempt { stamp: effect.stamp, at: at(self.now), outcome });
+        let plan = record(&snapshot, self.attempt.clone().unwrap());
+        self.execute(&plan);
+        true
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..10 {
+            if self.destination.is_none() || !self.pass() {
+                return;
+            }
+        }
+        panic!("does not come to rest");
+    }
+
+    fn ready(&self) -> (Status, String, String) {
+        let status = self.destination.as_ref().unwrap().status.clone().unwrap_or_default();
+        let ready = condition::find(&status.conditions, condition::READY).expect("there is a condition");
+        (ready.status.clone(), ready.reason.clone(), ready.message.clone())
+    }
+
+    fn delete(&mut self) {
+        self.destination.as_mut().unwrap().metadata.deletion_timestamp = Some(Time(at(0)));
+    }
+}
+
+fn said(condition: (Status, &str, &str)) -> (Status, String, String) {
+    (condition.0, condition.1.to_owned(), condition.2.to_owned())
+}
+
+fn placement(name: &str) -> WorkPlacement {
+    let mut placement = WorkPlacement::new(name, WorkPlacementSpec::default());
+    placement.metadata.namespace = Some("default".into());
+    placement
+}
+
+#[test]
+fn test_documents_are_where_and_what_they_are_in_the_original() {
+    for (mode, namespace, config_map) in [
+        (
+            FilepathMode::NestedByMetadata,
+            "worker-1/dependencies/kratix-canary-namespace.yaml",
+            "worker-1/resources/kratix-canary-configmap.yaml",
+        ),
+        (FilepathMode::None, "worker-1/kratix-canary-namespace.yaml", "worker-1/kratix-canary-configmap.yaml"),
+        (
+            FilepathMode::AggregatedYaml,
+            "worker-1/kratix-canary-namespace.yaml",
+            "worker-1/kratix-canary-configmap.yaml",
+        ),
+    ] {
+        let mut world = World::new(destination(mode));
+        world.settle();
+        assert_eq!(world.files.len(), 2);
+        // Sizes and digests are those of the recorded repositories.
+        assert_eq!(world.files[namespace].len(), 90);
+        assert_eq!(world.files[config_map].len(), 181);
+        assert_eq!(
+            world.ready(),
+            said((Status::True, "TestDocumentsWritten", "Test documents written to State Store"))
+        );
+        assert_eq!(world.notes, ["Destination is Ready"]);
+        assert_eq!(world.statuses, 1, "one write from nothing to ready");
+        let change = decide(&Snapshot { attempt: None, ..world.snapshot() }).effect.unwrap().change;
+        assert_eq!(change.id, "kratix-canary");
+    }
+    let [_, config_map] = test_documents(&destination(FilepathMode::None));
+    let golden = "apiVersion: v1\ndata:\n  canary: this confirms your infrastructure is reading from Kratix state stores\nkind: ConfigMap\nmetadata:\n  name: kratix-info\n  namespace: kratix-worker-system\n";
+    assert_eq!(config_map.content, golden.as_bytes());
+}
+
+#[test]
+fn a_start_with_nothing_changed_is_silent() {
+    let mut world = World::new(destination(FilepathMode::None));
+    world.settle();
+    world.notes.clear();
+    world.attempt = None;
+    world.settle();
+    assert_eq!((world.statuses, world.notes.len()), (1, 0));
+    assert!(decide(&world.snapshot()).effect.is_none());
+}
+
+#[test]
+fn switching_test_documents_off_removes_them() {
+    let mut world = World::new(destination(FilepathMode::NestedByMetadata));
+    world.settle();
+    world.destination.as_mut().unwrap().spec.init_workloads = InitWorkloads { enabled: false };
+    world.settle();
+    assert!(world.files.is_empty());
+    assert_eq!(world.ready(), said((Status::True, "DestinationReady", "Destination is ready")));
+}
+
+#[test]
+fn a_store_that_is_missing_or_not_ready_is_named_and_its_return_heals() {
+    for (store, reason, message) in [
+        (Availability::NotFound, "StateStoreNotFound", "GitStateStore/default: not found"),
+        (Availability::NotReady, "StateStoreNotReady", "GitStateStore/default: not ready"),
+        (Availability::Unset, "StateStoreNotFound", "stateStoreRef is not set"),
+    ] {
+        let mut world = World::new(destination(FilepathMode::None));
+        world.store = store;
+        world.settle();
+        assert_eq!(world.ready(), said((Status::False, reason, message)));
+        assert_eq!(world.notes, [message]);
+        assert_eq!(decide(&world.snapshot()).plan.next, Next::After(RETRY_AFTER));
+        world.store = Availability::Ready { place: "here".into() };
+        world.settle();
+        assert_eq!(world.ready().0, Status::True);
+        world.store = Availability::Opening;
+        assert!(!world.pass(), "a store that is being opened takes nothing back");
+    }
+}
+
+#[test]
+fn a_refused_write_is_told_once_and_retried() {
+    let mut world = World::new(destination(FilepathMode::None));
+    world.refuses = Some(Failure { message: "no".into(), about: About::Store, retry: true });
+    world.pass();
+    let message = "Failed to write test documents to State Store: no";
+    assert_eq!(world.ready(), said((Status::False, "StateStoreWriteFailed", message)));
+    assert!(!world.pass());
+    world.now = 15;
+    world.pass();
+    assert_eq!(world.notes, [message]);
+    world.refuses = None;
+    world.now = 30;
+    world.settle();
+    assert_eq!(world.ready().0, Status::True);
+}
+
+#[test]
+fn the_finalizer_follows_the_clean_up_policy() {
+    let mut world = World::new(destination(FilepathMode::None));
+    world.destination.as_mut().unwrap().spec.cleanup = Cleanup::All;
+    world.settle();
+    assert_eq!(world.destination.as_ref().unwrap().finalizers(), [keys::FINALIZER_DESTINATION_CLEANUP]);
+    world.destination.as_mut().unwrap().spec.cleanup = Cleanup::None;
+    world.settle();
+    assert!(world.destination.as_ref().unwrap().finalizers().is_empty());
+    world.delete();
+    assert!(!world.pass(), "without clean-up nothing is done");
+    assert_eq!(world.files.len(), 2);
+}
+
+#[test]
+fn deleting_with_clean_up_waits_for_placements_and_removes_the_test_documents() {
+    let mut world = World::new(destination(FilepathMode::None));
+    world.destination.as_mut().unwrap().spec.cleanup = Cleanup::All;
+    world.settle();
+    let mut leaving = placement("b");
+    leaving.metadata.deletion_timestamp = Some(Time(at(0)));
+    world.placements = vec![placement("a"), leaving];
+    world.delete();
+    world.pass();
+    assert_eq!(world.deleted, ["a"]);
+    assert_eq!(world.ready().1, "WaitingForWorkPlacements");
+    assert_eq!(world.files.len(), 2);
+    world.placements.clear();
+    world.settle();
+    assert!(world.destination.is_none() && world.files.is_empty());
+}
+
+#[test]
+fn deleting_with_clean_up_goes_on_without_a_store_but_waits_for_one_that_is_not_ready() {
+    let mut start = destination(FilepathMode::None);
+    start.metadata.finalizers = Some(vec![keys::FINALIZER_DESTINATION_CLEANUP.into(), "example.com/mine".into()]);
+    start.spec.cleanup = Cleanup::All;
+    let mut world = World::new(start);
+    world.delete();
+    world.store = Availability::NotReady;
+    world.settle();
+    assert_eq!(world.ready().2, "GitStateStore/default: not ready");
+    world.store = Availability::NotFound;
+    let plan = decide(&world.snapshot()).plan;
+    assert_eq!(reasons(&plan), ["DestinationNotReady"]);
+    world.settle();
+    assert_eq!(world.destination.unwrap().finalizers(), ["example.com/mine"]);
+    assert_eq!(world.notes.last().unwrap(), "GitStateStore/default: not found, files written there stay");
+}
+
+#[test]
+fn own_status_writes_do_not_bring_a_destination_back() {
+    let old = destination(FilepathMode::None);
+    let mut new = old.clone();
+    new.status = Some(kratix_api::DestinationStatus { conditions: vec![Condition::default()] });
+    assert!(!concerns_itself(Some(&old), Some(&new)));
+    new.spec.path = "x".into();
+    assert!(concerns_itself(Some(&old), Some(&new)));
+}
