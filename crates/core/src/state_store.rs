@@ -1,0 +1,482 @@
+//! GitStateStore and BucketStateStore: whether and with what a store can be written.
+//!
+//! Order: the writer of an outdated configuration is closed or replaced first, then the status says so. A crash between the
+//! two is harmless: writers live in the process, and the next start opens them anew.
+//!
+//! Also here: how all other decisions see a store ([`Availability`]) and what they ask of it ([`Change`]).
+//!
+//! # Source
+//! `05-scheduling-and-writing.md` §8; decisions 8, 13; weaknesses 27–35, 38
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kratix_api::condition::{self, Condition, Status};
+use kratix_api::destination::{StateStoreKind, StateStoreRef};
+use kratix_api::state_store::{NOT_READY, READY};
+use kratix_api::{BucketStateStore, GitStateStore, SecretRef, StateStoreStatus};
+use kube_core::ResourceExt;
+
+use crate::object::{ObjectKey, Target};
+use crate::patch::to_value;
+use crate::plan::{Event, EventType, Next, Plan, Reporter, Write};
+use crate::work::cut;
+
+mod bucket;
+mod change;
+mod git;
+
+pub use self::change::{About, Attempt, Change, ChangeKind, Failure, File, Operation, Written};
+
+/// Namespace of a Secret that a Git store names without one.
+const SECRET_NAMESPACE_DEFAULT: &str = "default";
+
+/// Time between attempts to open a store that fails.
+const RETRY_AFTER: Duration = Duration::from_secs(15);
+
+/// How decisions see the state store of a Destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// The Destination names none.
+    Unset,
+    /// The Destination names a kind that does not exist.
+    UnknownKind,
+    /// There is no such object.
+    NotFound,
+    /// It is about to be opened; nothing is known yet.
+    Opening,
+    /// It cannot be written.
+    NotReady,
+    /// It can be written.
+    Ready {
+        /// Identifies where writes go: a store whose address changes is another place.
+        place: String,
+    },
+}
+
+impl Availability {
+    /// Returns reason and message of the condition that tells why nothing can be written.
+    pub(crate) fn problem(&self, reference: Option<&StateStoreRef>) -> (&'static str, String) {
+        let store = display(reference);
+        match self {
+            Self::Unset => ("StateStoreNotFound", "stateStoreRef is not set".to_owned()),
+            Self::UnknownKind => {
+                let kind = reference.map_or("", |reference| reference.kind.as_str());
+                ("StateStoreNotFound", format!("{store}: unknown state store type: {kind}"))
+            }
+            Self::NotFound => ("StateStoreNotFound", format!("{store}: not found")),
+            Self::Opening | Self::NotReady | Self::Ready { .. } => {
+                ("StateStoreNotReady", format!("{store}: not ready"))
+            }
+        }
+    }
+}
+
+/// Returns `<Kind>/<name>`.
+pub fn display(reference: Option<&StateStoreRef>) -> String {
+    reference.map_or_else(|| "no state store".to_owned(), |reference| format!("{}/{}", reference.kind, reference.name))
+}
+
+/// A state store of either kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Store {
+    /// A Git repository.
+    Git(Arc<GitStateStore>),
+    /// A bucket.
+    Bucket(Arc<BucketStateStore>),
+}
+
+/// What is known of the Secret that a store names.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// The store names none.
+    NotReferenced,
+    /// It does not exist, or is not visible.
+    NotFound,
+    /// It could not be read.
+    Unreadable {
+        /// The error.
+        message: String,
+    },
+    /// It was read.
+    Found {
+        /// Its version.
+        resource_version: String,
+        /// Its contents.
+        data: BTreeMap<String, Vec<u8>>,
+    },
+}
+
+/// Contents are never shown.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotReferenced => f.write_str("NotReferenced"),
+            Self::NotFound => f.write_str("NotFound"),
+            Self::Unreadable { message } => write!(f, "Unreadable({message})"),
+            Self::Found { resource_version, data } => write!(f, "Found({resource_version}, {:?})", data.keys()),
+        }
+    }
+}
+
+/// Everything that the decision about one store may look at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The only clock.
+    pub now: Timestamp,
+    /// The store.
+    pub store: Store,
+    /// Its Secret.
+    pub secret: Secret,
+    /// The last attempt to open it.
+    pub opened: Option<Opened>,
+    /// A writer has had trouble with the store as a whole since it was opened.
+    pub is_suspect: bool,
+}
+
+/// An attempt to open a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Identifies what was opened: generation and Secret.
+    pub fingerprint: String,
+    /// When.
+    pub at: Timestamp,
+    /// What came of it.
+    pub outcome: Result<(), OpenFailure>,
+}
+
+/// Why a store could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenFailure {
+    /// At which step.
+    pub step: Step,
+    /// The error, for people.
+    pub message: String,
+}
+
+/// The steps of opening a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Understanding the configuration.
+    Configure,
+    /// Proving who we are.
+    Authenticate,
+    /// Reading the store.
+    Read,
+    /// Finding out whether it can be written.
+    Write,
+}
+
+/// What is to be done about a store: first the effect, then the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Writes to the API.
+    pub plan: Plan<Finding>,
+    /// What happens to the writer.
+    pub effect: Option<Effect>,
+}
+
+/// What happens to the writer of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It is opened or replaced, and checked.
+    Open {
+        /// How to reach the store.
+        connection: Box<Connection>,
+        /// For [`Opened`].
+        fingerprint: String,
+        /// For [`Availability::Ready`].
+        place: String,
+    },
+    /// There must be none.
+    Close,
+}
+
+/// How to reach a Git repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// URL, or path on this machine.
+    pub url: String,
+    /// Branch.
+    pub branch: String,
+    /// Directory in the repository.
+    pub path: String,
+    /// Name and email of the author.
+    pub author: (String, String),
+    /// User name and password.
+    pub credentials: Option<Credentials>,
+    /// PEM certificates to trust.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Accept any certificate.
+    pub skip_tls_verify: bool,
+}
+
+/// User name and password or token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User name.
+    pub username: String,
+    /// Password or token.
+    pub password: String,
+}
+
+/// Never shown.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// What was found out about a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It can be written.
+    Ready,
+    /// It cannot be written.
+    NotReady {
+        /// Reason of the condition.
+        reason: &'static str,
+        /// Message of the condition.
+        message: String,
+    },
+}
+
+/// Why a store cannot be opened.
+struct Problem {
+    reason: &'static str,
+    message: String,
+    next: Next,
+}
+
+/// Returns the Secret that a store needs.
+pub fn secret_of(store: &Store) -> Option<ObjectKey> {
+    let reference = store.secret_ref()?;
+    Some(ObjectKey::namespaced(namespace(reference), reference.name.clone()))
+}
+
+/// Decides what is to be done about a store.
+///
+/// # Guarantees
+/// A converged snapshot gives a silent plan, and no effect but [`Effect::Close`], which closes what is open only once.
+pub fn decide(snapshot: &Snapshot) -> Decision {
+    let connection = match resolve(snapshot) {
+        Ok(connection) => connection,
+        Err(problem) => {
+            let plan = not_ready(snapshot, problem.reason, problem.message).and_next(problem.next);
+            return Decision { plan, effect: Some(Effect::Close) };
+        }
+    };
+    let fingerprint = fingerprint(snapshot);
+    let place = place(&connection);
+    let opened = snapshot.opened.as_ref().filter(|opened| opened.fingerprint == fingerprint);
+    let open = Effect::Open { connection: Box::new(connection), fingerprint, place };
+    match opened {
+        None => Decision { plan: Plan::silent().and_next(Next::After(RETRY_AFTER)), effect: Some(open) },
+        Some(opened) => {
+            let age = Duration::try_from(snapshot.now.duration_since(opened.at)).unwrap_or_default();
+            let plan = match &opened.outcome {
+                Ok(()) => ready(snapshot),
+                Err(failure) => failed(snapshot, failure),
+            };
+            let needs_attempt = opened.outcome.is_err() || snapshot.is_suspect;
+            if !needs_attempt {
+                return Decision { plan, effect: None };
+            }
+            if age < RETRY_AFTER {
+                return Decision { plan: plan.and_next(Next::After(RETRY_AFTER - age)), effect: None };
+            }
+            Decision { plan, effect: Some(open) }
+        }
+    }
+}
+
+/// Returns what follows from an attempt to open the store.
+pub fn record(snapshot: &Snapshot, opened: Opened) -> Plan<Finding> {
+    let snapshot = Snapshot { opened: Some(opened), is_suspect: false, ..snapshot.clone() };
+    decide(&snapshot).plan
+}
+
+/// Tells whether a change of a store concerns itself: its own status writes do not.
+pub fn concerns_itself(old: Option<&Store>, new: Option<&Store>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    match (old, new) {
+        (Store::Git(old), Store::Git(new)) => old.spec != new.spec || old.metadata.uid != new.metadata.uid,
+        (Store::Bucket(old), Store::Bucket(new)) => old.spec != new.spec || old.metadata.uid != new.metadata.uid,
+        _ => true,
+    }
+}
+
+fn resolve(snapshot: &Snapshot) -> Result<Connection, Problem> {
+    let empty = BTreeMap::new();
+    let data = match &snapshot.secret {
+        Secret::Found { data, .. } => data,
+        Secret::NotReferenced => &empty,
+        Secret::NotFound => {
+            let (namespace, name) = snapshot.store.secret_name();
+            let message = format!("Secret {name} not found in namespace {namespace}");
+            return Err(Problem { reason: "SecretNotFound", message, next: Next::OnChange });
+        }
+        Secret::Unreadable { message } => {
+            let (message, next) = (message.clone(), Next::After(RETRY_AFTER));
+            return Err(Problem { reason: "StateStoreError", message, next });
+        }
+    };
+    let connection = match &snapshot.store {
+        Store::Git(store) => git::connection(store, data),
+        Store::Bucket(store) => Err(bucket::refusal(store, data)),
+    };
+    // A wrong configuration is healed by changing the store or its Secret, and both are watched.
+    let problem = |message| Problem { reason: "ErrorInitialisingWriter", message, next: Next::OnChange };
+    connection.map_err(problem)
+}
+
+fn failed(snapshot: &Snapshot, failure: &OpenFailure) -> Plan<Finding> {
+    let text = &failure.message;
+    let (reason, message) = match failure.step {
+        Step::Configure => ("ErrorInitialisingWriter", format!("unable to create git writer: {text}")),
+        Step::Authenticate => {
+            ("ErrorInitialisingWriter", format!("unable to clone repository: Authentication failed: {text}"))
+        }
+        Step::Read => ("ErrorInitialisingWriter", format!("unable to clone repository: {text}")),
+        Step::Write => (
+            "ErrorValidatingPermissions",
+            format!("Error validating state store permissions: write permission validation failed: {text}"),
+        ),
+    };
+    let mut plan = not_ready(snapshot, reason, message);
+    if failure.step == Step::Authenticate
+        && !plan.events.is_empty()
+        && let Some(hint) = git::newline_hint(snapshot)
+    {
+        plan.events.push(Event::warning(
+            snapshot.store.reporter(),
+            snapshot.store.target(),
+            "InvalidCredentials",
+            hint,
+        ));
+    }
+    plan
+}
+
+fn ready(snapshot: &Snapshot) -> Plan<Finding> {
+    let ready = Condition::new(condition::READY, Status::True, "StateStoreReady", "State store is ready");
+    let note = format!("{} \"{}\" is ready", snapshot.store.kind(), snapshot.store.name());
+    settled(snapshot, ready, note, Finding::Ready)
+}
+
+fn not_ready(snapshot: &Snapshot, reason: &'static str, message: String) -> Plan<Finding> {
+    let message = cut(message);
+    let condition = Condition::new(condition::READY, Status::False, reason, message.clone());
+    settled(snapshot, condition, message.clone(), Finding::NotReady { reason, message })
+}
+
+fn settled(snapshot: &Snapshot, condition: Condition, note: String, finding: Finding) -> Plan<Finding> {
+    let store = &snapshot.store;
+    let old = store.status().cloned().unwrap_or_default();
+    let mut new = old.clone();
+    let is_ready = condition.status == Status::True;
+    let turned = condition::set(&mut new.conditions, condition, snapshot.now);
+    new.status = (if is_ready { READY } else { NOT_READY }).to_owned();
+    new.observed_generation = store.generation();
+    let status = Write::status(store.target(), &to_value(&old), &to_value(&new));
+    let is_news = turned || old.observed_generation != new.observed_generation;
+    let (type_, reason) = if is_ready { (EventType::Normal, "Ready") } else { (EventType::Warning, "NotReady") };
+    let event = Event { regarding: store.target(), type_, reason, note, reporter: store.reporter() };
+    let events = if is_news { vec![event] } else { Vec::new() };
+    Plan { writes: Vec::new(), status, events, next: Next::OnChange, findings: vec![finding] }
+}
+
+fn fingerprint(snapshot: &Snapshot) -> String {
+    let secret = match &snapshot.secret {
+        Secret::Found { resource_version, .. } => resource_version.as_str(),
+        _ => "",
+    };
+    format!("{}/{}/{secret}", snapshot.store.uid(), snapshot.store.generation().unwrap_or_default())
+}
+
+fn place(connection: &Connection) -> String {
+    let Connection { url, branch, path, .. } = connection;
+    kratix_api::hash::text(&format!("{url}\n{branch}\n{path}"))
+}
+
+fn namespace(reference: &SecretRef) -> &str {
+    if reference.namespace.is_empty() { SECRET_NAMESPACE_DEFAULT } else { &reference.namespace }
+}
+
+impl Store {
+    /// Returns how Destinations refer to it.
+    pub fn reference(&self) -> StateStoreRef {
+        let kind = match self {
+            Self::Git(_) => StateStoreKind::GitStateStore,
+            Self::Bucket(_) => StateStoreKind::BucketStateStore,
+        };
+        StateStoreRef { kind, name: self.name() }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Git(_) => GitStateStore::KIND,
+            Self::Bucket(_) => BucketStateStore::KIND,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Git(store) => store.name_any(),
+            Self::Bucket(store) => store.name_any(),
+        }
+    }
+
+    fn uid(&self) -> String {
+        match self {
+            Self::Git(store) => store.uid(),
+            Self::Bucket(store) => store.uid(),
+        }
+        .unwrap_or_default()
+    }
+
+    fn generation(&self) -> Option<i64> {
+        match self {
+            Self::Git(store) => store.metadata.generation,
+            Self::Bucket(store) => store.metadata.generation,
+        }
+    }
+
+    fn secret_ref(&self) -> Option<&SecretRef> {
+        match self {
+            Self::Git(store) => store.spec.secret_ref.as_ref(),
+            Self::Bucket(store) => store.spec.secret_ref.as_ref(),
+        }
+    }
+
+    fn secret_name(&self) -> (&str, &str) {
+        self.secret_ref().map_or(("", ""), |reference| (namespace(reference), reference.name.as_str()))
+    }
+
+    fn status(&self) -> Option<&StateStoreStatus> {
+        match self {
+            Self::Git(store) => store.status.as_ref(),
+            Self::Bucket(store) => store.status.as_ref(),
+        }
+    }
+
+    fn target(&self) -> Target {
+        match self {
+            Self::Git(store) => Target::of(&**store),
+            Self::Bucket(store) => Target::of(&**store),
+        }
+    }
+
+    fn reporter(&self) -> Reporter {
+        match self {
+            Self::Git(_) => Reporter::GitStateStore,
+            Self::Bucket(_) => Reporter::BucketStateStore,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! How a GitStateStore and its Secret become a connection.
+
+use std::collections::BTreeMap;
+
+use kratix_api::GitStateStore;
+use kratix_api::state_store::GitAuthMethod;
+
+use super::{Connection, Credentials, Secret, Snapshot, Store, namespace};
+
+/// User name that GitHub wants beside a token.
+const TOKEN_USER: &str = "x-access-token";
+
+/// Key of the Secret with certificates to trust.
+const CA_FILE: &str = "caFile";
+
+/// Returns how to reach the repository.
+///
+/// # Errors
+/// The message of the store's condition.
+pub(super) fn connection(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Result<Connection, String> {
+    let spec = &store.spec;
+    let credentials = credentials(store, data)
+        .map_err(|cause| format!("unable to create git writer: could not create auth method: {cause}"))?;
+    check_url(&spec.url)
+        .map_err(|cause| format!("unable to create git writer: could not create git native client: {cause}"))?;
+    Ok(Connection {
+        url: spec.url.clone(),
+        branch: spec.branch.clone(),
+        path: spec.path.clone(),
+        author: (spec.git_author.name.clone(), spec.git_author.email.clone()),
+        credentials,
+        ca_pem: data.get(CA_FILE).cloned(),
+        skip_tls_verify: spec.insecure_skip_tls_verify,
+    })
+}
+
+fn credentials(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Result<Option<Credentials>, String> {
+    let spec = &store.spec;
+    let required: &[&str] = match &spec.auth_method {
+        GitAuthMethod::BasicAuth => &["password"],
+        GitAuthMethod::Ssh => &["sshPrivateKey", "knownHosts"],
+        GitAuthMethod::GithubApp => &["appID", "installationID", "privateKey"],
+        GitAuthMethod::Other(method) if method.is_empty() => &["password"],
+        GitAuthMethod::Other(method) => return Err(format!("unknown authMethod: {method}")),
+    };
+    let Some(reference) = &spec.secret_ref else {
+        // A repository on this machine, or a public one: the check tells whether it can be written without.
+        return match spec.auth_method {
+            GitAuthMethod::BasicAuth | GitAuthMethod::Other(_) => Ok(None),
+            _ => Err(format!("authMethod {} needs a secretRef", spec.auth_method)),
+        };
+    };
+    let secret = format!("{}/{}", namespace(reference), reference.name);
+    if let Some(key) = required.iter().find(|key| !data.contains_key(**key)) {
+        return Err(format!("{key} not found in secret {secret}"));
+    }
+    if matches!(spec.auth_method, GitAuthMethod::Ssh | GitAuthMethod::GithubApp) {
+        return Err(format!("authMethod {} is not available in this version, use basicAuth", spec.auth_method));
+    }
+    let text = |key: &str| -> Result<String, String> {
+        let bytes = data.get(key).cloned().unwrap_or_default();
+        String::from_utf8(bytes).map_err(|_| format!("{key} in secret {secret} is not text"))
+    };
+    let (mut username, password) = (text("username")?, text("password")?);
+    if username.is_empty() && spec.url.to_ascii_lowercase().contains("github") {
+        TOKEN_USER.clone_into(&mut username);
+    }
+    Ok((!password.is_empty()).then_some(Credentials { username, password }))
+}
+
+/// Only addresses to which credentials and documents travel unread: https, this machine, or the loopback interface.
+fn check_url(url: &str) -> Result<(), String> {
+    let rest = url.strip_prefix("http://");
+    let is_allowed = url.starts_with("https://")
+        || url.starts_with("file://")
+        || url.starts_with('/')
+        || rest.is_some_and(|rest| is_loopback(host(rest)));
+    if is_allowed {
+        return Ok(());
+    }
+    let shown = without_user(url);
+    match rest {
+        Some(_) => Err(format!("invalid URL for HTTPS auth method: {shown} (http is only allowed for loopback hosts)")),
+        None => Err(format!("invalid URL for HTTPS auth method: {shown}")),
+    }
+}
+
+/// Returns the host of a URL without its scheme.
+fn host(rest: &str) -> &str {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Returns the URL without what could be a password.
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+/// Returns a hint if the password ends with a line break, which editors and `echo` add unasked.
+pub(super) fn newline_hint(snapshot: &Snapshot) -> Option<String> {
+    let (Store::Git(store), Secret::Found { data, .. }) = (&snapshot.store, &snapshot.secret) else { return None };
+    let reference = store.spec.secret_ref.as_ref()?;
+    let password = data.get("password")?;
+    let secret = format!("{}/{}", namespace(reference), reference.name);
+    password.ends_with(b"\n").then(|| format!("password in secret {secret} ends with a line break, remove it"))
+}
