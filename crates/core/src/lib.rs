@@ -14,6 +14,7 @@ pub mod plan;
 pub mod promise;
 pub mod promise_revision;
 pub mod destination;
+pub mod request;
 pub mod state_store;
 pub mod work;
 pub mod work_placement;

@@ -10,7 +10,7 @@ use kratix_api::promise::Phase;
 use super::history::{self, History, State};
 use super::status::{Document, PENDING};
 use super::{Outcome, Progress, Snapshot, describe, retention, stop, suspension, works};
-use crate::plan::{Event, Next};
+use crate::plan::{Event, Next, Write};
 
 const IN_PROGRESS: &str = "PipelinesInProgress";
 const FAILED: &str = "ConfigureWorkflowFailed";
@@ -45,7 +45,7 @@ pub fn configure(snapshot: &Snapshot<'_>) -> Outcome {
         if manual || restart {
             return snapshot.relabel(&triggers, &[]);
         }
-        return Outcome::new(snapshot.document(), Progress::Finished);
+        return Outcome { writes: surplus(snapshot), ..Outcome::new(snapshot.document(), Progress::Finished) };
     }
     if latest.is_some_and(|job| history::run(job) > parent.run()) {
         // The Job was started by a newer version of the parent than the one in hand.
@@ -103,10 +103,15 @@ fn advance(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
     if !is_last {
         return start(snapshot, index + 1, history, Start::Within);
     }
-    let mut writes = retention::removals(snapshot);
-    writes.extend(works::removals(snapshot));
+    let writes = surplus(snapshot);
     let next = next_run_after(snapshot, &document);
     Outcome { writes, next, ..Outcome::new(document, Progress::Finished) }
+}
+
+fn surplus(snapshot: &Snapshot<'_>) -> Vec<Write> {
+    let mut writes = retention::removals(snapshot);
+    writes.extend(works::removals(snapshot));
+    writes
 }
 
 fn record_success(document: &mut Document, snapshot: &Snapshot<'_>, index: usize) {
@@ -213,7 +218,11 @@ fn wait_for(snapshot: &Snapshot<'_>, job: &Job, starts_over: bool) -> Outcome {
         let begun = matches!(document.phase(names[index]), Some(Phase::Running | Phase::Suspended));
         let told = document.has_condition(condition::CONFIGURE_WORKFLOW_COMPLETED, &Status::False, IN_PROGRESS);
         let recorded = document.lists(&names) && begun && told;
-        if !recorded && !is_completed_since(&document, job) {
+        if is_completed_since(&document, job) {
+            // Its pod is about to end; what it wrote stays.
+        } else if recorded {
+            document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowPending", PENDING, snapshot.now);
+        } else {
             begin(&mut document, snapshot, index, if index == 0 { Start::Fresh } else { Start::Within });
         }
     }

@@ -67,10 +67,14 @@ pub fn summary(snapshot: &Snapshot<'_>, is_settled: bool) -> Summary {
 }
 
 fn current<'a>(snapshot: &Snapshot<'a>) -> Vec<&'a Arc<Work>> {
-    snapshot.works.iter().filter(|work| counts(work) && !is_stale(work, snapshot.workflow)).collect()
+    snapshot.works.iter().filter(|work| counts(work, snapshot.workflow) && !is_stale(work, snapshot.workflow)).collect()
 }
 
-fn counts(work: &Work) -> bool {
+fn counts(work: &Work, workflow: &Workflow) -> bool {
+    // Dependencies of a Promise are Works too, but of no workflow.
+    if work.labels().get(keys::WORK_TYPE).map(String::as_str) != Some(workflow.kind.as_str()) {
+        return false;
+    }
     let summary = work.labels().get(keys::DRY_RUN_SUMMARY).is_some_and(|value| value == keys::TRUE);
     !summary && work.meta().deletion_timestamp.is_none()
 }
@@ -88,6 +92,6 @@ fn is_stale(work: &Work, workflow: &Workflow) -> bool {
 
 /// Returns the removal of Works that no pipeline writes any more.
 pub(super) fn removals(snapshot: &Snapshot<'_>) -> Vec<Write> {
-    let stale = |work: &&Arc<Work>| counts(work) && is_stale(work, snapshot.workflow);
+    let stale = |work: &&Arc<Work>| counts(work, snapshot.workflow) && is_stale(work, snapshot.workflow);
     snapshot.works.iter().filter(stale).map(|work| Write::Delete { target: Target::of(work.as_ref()) }).collect()
 }

@@ -1,0 +1,152 @@
+//! The end of a request: delete workflow, Works, Jobs, binding, finalizers.
+//!
+//! # Source
+//! `04-resource-requests.md` §16, weaknesses 2, 3, 14–17; `02-workflows.md` §11, weaknesses 28–32; decisions 10, 17
+
+use std::sync::Arc;
+
+use kratix_api::condition::Status;
+use kratix_api::pipeline::Action;
+use kratix_api::keys;
+use kube_core::{Resource, ResourceExt};
+use serde_json::json;
+
+use super::revision::Chosen;
+use super::{DELETING, FINALIZERS, Finding, Pass};
+use crate::object::{ObjectKey, Target};
+use crate::plan::{Event, Next, Plan, Write};
+use crate::workflow::status::Document;
+use crate::workflow::{self, Outcome, Progress, history};
+
+/// Names shown in a condition; more are counted.
+const NAMES_MAX: usize = 5;
+
+impl Pass<'_> {
+    /// Decides the next step of a deletion.
+    pub(super) fn delete(&self, chosen: &Chosen<'_>) -> Plan<Finding> {
+        // A preview has no infrastructure that a delete workflow could remove.
+        let is_preview = self.parent.labels.contains_key(keys::DRY_RUN_OWNER);
+        if !self.has_finalizer(keys::FINALIZER_DELETE_WORKFLOWS) || is_preview {
+            return self.clean_up();
+        }
+        let definition = self.snapshot.surroundings.definition(chosen.revision);
+        let workflow = match self.workflow(&definition, Action::Delete) {
+            Ok(workflow) => workflow,
+            Err(error) => return self.blocked("InvalidPipeline", error.to_string(), None),
+        };
+        if workflow.pipelines.is_empty() {
+            return self.clean_up();
+        }
+        let engine = self.engine(&workflow, None);
+        let Outcome { writes, status, events, progress, next } = workflow::delete(&engine);
+        let mut plan = Plan { writes, events, next, ..Plan::silent() };
+        let mut document = Document::read(&status);
+        let (reason, waits_for) = match progress {
+            Progress::Relabelled => return plan,
+            Progress::Finished => {
+                // Conflicts with anything newer: a completed Job may have asked for suspension.
+                plan.writes.extend(self.finalizers_without(&[keys::FINALIZER_DELETE_WORKFLOWS]));
+                return plan;
+            }
+            Progress::InProgress { waits_for } => ("DeleteWorkflowRunning", waits_for),
+            Progress::Suspended { .. } => {
+                let label = keys::WORKFLOW_SUSPENDED;
+                ("DeleteWorkflowSuspended", format!("label {label} to be removed; the delete workflow is suspended"))
+            }
+            Progress::Failed { pipeline } => {
+                let label = keys::MANUAL_RECONCILIATION;
+                let cause = format!("label {label}=true or a change of the spec; delete pipeline {pipeline} has failed");
+                ("DeleteWorkflowFailed", cause)
+            }
+        };
+        self.tell(&mut plan, &mut document, reason, waits_for);
+        self.with_status(plan, document)
+    }
+
+    /// Removes everything but runs no workflow: without a Promise there is none.
+    pub(super) fn delete_without_promise(&self) -> Plan<Finding> {
+        let mut plan = self.clean_up();
+        let promise = self.snapshot.promise_name;
+        // The finalizer goes in the first pass, so the event is told once.
+        if self.has_finalizer(keys::FINALIZER_DELETE_WORKFLOWS) && !plan.writes.is_empty() {
+            let note = format!("Promise {promise} not found; the delete workflow is skipped");
+            plan.events.push(self.event(Event::warning, "DeleteWorkflowSkipped", note));
+        }
+        plan
+    }
+
+    /// Removes Works, then Jobs and binding, then the finalizers. Waiting is shown on the request.
+    fn clean_up(&self) -> Plan<Finding> {
+        // A configure Job that still runs could write a Work after all were removed.
+        let live: Vec<_> = self.snapshot.jobs.iter().filter(|job| history::is_live(job)).collect();
+        if let Some(first) = live.first() {
+            let stop = live.iter().filter(|job| !history::is_told_to_suspend(job));
+            let stop = stop.map(|job| Write::Patch {
+                target: Target::of(job.as_ref()).unpinned(),
+                patch: json!({ "spec": { "suspend": true } }),
+            });
+            let waits_for = format!("Job {} to stop", ObjectKey::of(first.as_ref()));
+            return self.waiting(&[], stop.collect(), "JobsRunning", waits_for);
+        }
+        let done = [keys::FINALIZER_DELETE_WORKFLOWS];
+        if !self.snapshot.works.is_empty() {
+            let removals = removals(&self.snapshot.works);
+            let waits_for = format!("Works to be removed: {}", names(&self.snapshot.works));
+            return self.waiting(&done, removals, "WorksRemaining", waits_for);
+        }
+        let done = [keys::FINALIZER_DELETE_WORKFLOWS, keys::FINALIZER_WORK_CLEANUP];
+        let bindings: Vec<_> = self.bindings().cloned().collect();
+        if !self.snapshot.jobs.is_empty() || !bindings.is_empty() {
+            let mut writes = removals(&self.snapshot.jobs);
+            writes.extend(removals(&bindings));
+            let (reason, waits_for) = match self.snapshot.jobs.is_empty() {
+                true => ("ResourceBindingRemaining", format!("ResourceBindings to be removed: {}", names(&bindings))),
+                false => ("JobsRemaining", format!("Jobs to be removed: {}", names(&self.snapshot.jobs))),
+            };
+            return self.waiting(&done, writes, reason, waits_for);
+        }
+        self.finalizers_without(&FINALIZERS).map_or_else(Plan::silent, Plan::from)
+    }
+
+    /// Returns the plan of a step that is not done: finalizers of the steps before it go, its objects are removed.
+    fn waiting(&self, done: &[&str], writes: Vec<Write>, reason: &str, waits_for: String) -> Plan<Finding> {
+        let finalizers = self.finalizers_without(done);
+        let changes_metadata = finalizers.is_some();
+        let writes = finalizers.into_iter().chain(writes).collect();
+        let mut plan = Plan { writes, next: Next::OnChange, ..Plan::silent() };
+        let mut document = self.document();
+        self.tell(&mut plan, &mut document, reason, waits_for);
+        // The watch event of the metadata brings the next pass, which tells the status if there is still anything to wait for.
+        if changes_metadata { plan } else { self.with_status(plan, document) }
+    }
+
+    fn tell(&self, plan: &mut Plan<Finding>, document: &mut Document, reason: &str, waits_for: String) {
+        document.set_condition(DELETING, Status::True, reason, &format!("waits for {waits_for}"), self.snapshot.now);
+        plan.findings.push(Finding::Deleting { waits_for });
+    }
+
+    fn has_finalizer(&self, finalizer: &str) -> bool {
+        self.snapshot.request.finalizers().iter().any(|present| present == finalizer)
+    }
+
+    fn finalizers_without(&self, done: &[&str]) -> Option<Write> {
+        let present = self.snapshot.request.finalizers();
+        let left: Vec<&String> = present.iter().filter(|present| !done.contains(&present.as_str())).collect();
+        let patch = if left.len() == present.len() { json!({}) } else { json!({ "finalizers": left }) };
+        Write::metadata(self.parent.target.clone(), &patch)
+    }
+}
+
+fn removals<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<Write> {
+    let left = objects.iter().filter(|object| object.meta().deletion_timestamp.is_none());
+    left.map(|object| Write::Delete { target: Target::of(object.as_ref()) }).collect()
+}
+
+fn names<K: Resource>(objects: &[Arc<K>]) -> String {
+    let mut names: Vec<String> = objects.iter().map(|object| ObjectKey::of(object.as_ref()).to_string()).collect();
+    names.sort();
+    match names.len().checked_sub(NAMES_MAX) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..NAMES_MAX].join(", ")),
+    }
+}
