@@ -111,12 +111,18 @@ impl Store {
 
     async fn try_commit(&mut self, changes: &Arc<[Checked]>) -> Result<Vec<Result<Written, WriteError>>, Trouble> {
         let mut belief = Belief::Any;
+        // A push whose answer was lost looks like somebody else's when it is tried again.
+        let mut pushed: Option<(ObjectId, Vec<Result<bool, WriteError>>)> = None;
         for _ in 0..REBASES_MAX {
             let (head, fresh) = self.sync(belief).await?;
+            if let Some((id, outcomes)) = pushed.take_if(|(id, _)| head == Some(*id)) {
+                return Ok(outcomes.into_iter().map(|outcome| written(outcome, Some(id))).collect());
+            }
             let batch = self.build(head, changes).await?;
             // Neither "nothing to do" nor a refusal is said about a state that may be history.
-            if !fresh && (batch.commit.is_none() || batch.outcomes.iter().any(Result::is_err)) {
-                belief = Belief::None;
+            let hollow = batch.commit.is_none() || batch.outcomes.iter().any(Result::is_err);
+            if hollow && !fresh && belief == Belief::Any {
+                belief = Belief::Interval;
                 continue;
             }
             let Some(commit) = batch.commit else {
@@ -130,6 +136,7 @@ impl Store {
                 }
                 Published::Moved => {
                     tracing::debug!("the branch has moved, building on its new head");
+                    pushed = Some((id, batch.outcomes));
                     belief = Belief::None;
                 }
             }
@@ -265,7 +272,7 @@ impl Store {
 }
 
 /// How old the known state of a remote may be.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Belief {
     Any,
     Interval,

@@ -98,10 +98,6 @@ impl Path {
         self.0.is_empty()
     }
 
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
     pub(crate) fn segments(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
         self.0.split('/').filter(|segment| !segment.is_empty())
     }
@@ -187,6 +183,6 @@ mod tests {
             assert_eq!(Path::parse_file(given), Err(reason), "{given:?}");
         }
         assert!(Path::parse_file(&"x".repeat(255)).is_ok());
-        assert_eq!(Path::parse_file(&"ab/".repeat(2000).trim_end_matches('/')), Err(Reason::TooLong));
+        assert_eq!(Path::parse_file("ab/".repeat(2000).trim_end_matches('/')), Err(Reason::TooLong));
     }
 }

@@ -1,1 +1,3 @@
 //! Fixtures and real servers for tests.
+
+pub mod git_http;

@@ -1,5 +1,7 @@
 //! One batch, built on one head: every change in turn, then one commit. Blocking, and without any effect but its result.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use gix::ObjectId;
 use gix::objs::Kind as ObjectKind;
@@ -130,7 +132,7 @@ pub(super) fn build(
     }
 
     let mut objects = Vec::new();
-    let mut met = std::collections::HashSet::new();
+    let mut met = HashSet::new();
     let tree = overlay.write(&mut |kind, id, data| {
         if met.insert(id) {
             objects.push((kind, id, data));
@@ -216,10 +218,12 @@ impl Edits<'_, '_> {
     }
 
     fn edit(&mut self, prefix: &Path, write: &Files, remove: &[Path]) -> Result<(), Refusal> {
+        let written: HashSet<&Path> = write.iter().map(|(path, _)| path).collect();
         for path in remove {
-            // What is written anyway is not removed first: an unchanged file would look changed.
-            if !write.iter().any(|(written, _)| written == path) {
-                self.remove(&prefix.join(path))?;
+            let full = prefix.join(path);
+            // A file that is written anyway is not removed first: it would look changed.
+            if !(written.contains(path) && matches!(self.overlay.at(&full)?, At::Blob { .. })) {
+                self.remove(&full)?;
             }
         }
         for (path, content) in write {
@@ -231,9 +235,10 @@ impl Edits<'_, '_> {
     fn share(&mut self, place: &ledger::Place<'_>, files: Option<&Files>, ledgers: &mut Index) -> Result<(), Refusal> {
         let old = self.ledger(place)?;
         let wanted: Vec<Path> = files.into_iter().flatten().map(|(path, _)| place.prefix.join(path)).collect();
-        let old_paths = old.as_ref().map(|old| old.paths.as_slice()).unwrap_or_default();
+        let old_paths: HashSet<&Path> = old.iter().flat_map(|old| &old.paths).collect();
+        let wanted_paths: HashSet<&Path> = wanted.iter().collect();
         let new: Vec<&Path> = wanted.iter().filter(|path| !old_paths.contains(path)).collect();
-        let gone: Vec<&Path> = old_paths.iter().filter(|path| !wanted.contains(path)).collect();
+        let gone: Vec<&Path> = old_paths.iter().copied().filter(|path| !wanted_paths.contains(path)).collect();
 
         if !new.is_empty() || !gone.is_empty() {
             let owners = ledgers.owners(self.overlay, place)?;

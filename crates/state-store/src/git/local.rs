@@ -84,11 +84,11 @@ impl Repository {
     pub(super) fn has_hooks(&self) -> Result<bool, Trouble> {
         let git_dir = self.git_dir()?;
         let hooks = git_dir.join("hooks");
-        let executable = |name: &&str| {
+        let executable = |name: &str| {
             let metadata = fs::metadata(hooks.join(name));
             metadata.is_ok_and(|metadata| std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o111 != 0)
         };
-        if HOOKS.iter().any(|name| executable(&name)) {
+        if HOOKS.iter().any(|name| executable(name)) {
             return Ok(true);
         }
         // Hooks may lie elsewhere.

@@ -1,0 +1,120 @@
+//! Stores against real repositories, read back by the real `git`.
+
+mod local;
+mod model;
+mod remote;
+mod share;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kratix_state_store::{Change, File, GitConfig, Handle, init_bare, open};
+use tempfile::TempDir;
+
+/// A bare repository in a directory of its own, and a place for caches.
+struct Bed {
+    directory: TempDir,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let bed = Self { directory };
+        init_bare(bed.repository(), "main").expect("a repository");
+        bed
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.directory.path().join("state.git")
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.directory.path().join("cache")
+    }
+
+    fn config(&self) -> GitConfig {
+        GitConfig::new("default", self.repository().to_str().expect("UTF-8"))
+    }
+
+    fn store(&self) -> Handle {
+        open(self.config(), self.cache()).expect("a usable configuration")
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        git(&self.repository(), arguments)
+    }
+
+    /// Returns `path: content` of each file of the branch.
+    fn files(&self) -> Vec<(String, String)> {
+        let names = self.git(&["ls-tree", "-r", "-z", "--name-only", "main"]);
+        let names = names.split('\0').filter(|name| !name.is_empty());
+        names.map(|name| (name.to_owned(), self.git(&["show", &format!("main:{name}")]))).collect()
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.files().into_iter().map(|(path, _)| path).collect()
+    }
+
+    fn commits(&self) -> usize {
+        let count = self.git(&["rev-list", "--count", "--all"]);
+        count.trim().parse().expect("a number")
+    }
+
+    fn head(&self) -> String {
+        self.git(&["rev-parse", "main"]).trim().to_owned()
+    }
+
+    /// The repository is sound by git's own judgement.
+    fn is_sound(&self) {
+        self.git(&["fsck", "--full", "--strict"]);
+    }
+
+    /// Commits and pushes one file as somebody else.
+    fn foreign_push(&self, path: &str, content: &str) {
+        let clone = tempfile::tempdir().expect("a directory");
+        let at = clone.path().join("clone");
+        git(
+            self.directory.path(),
+            &["clone", "-q", self.repository().to_str().expect("UTF-8"), at.to_str().expect("UTF-8")],
+        );
+        let file = at.join(path);
+        std::fs::create_dir_all(file.parent().expect("a parent")).expect("a directory");
+        std::fs::write(&file, content).expect("a file");
+        git(&at, &["checkout", "-q", "-B", "main"]);
+        git(&at, &["add", "."]);
+        git(&at, &["commit", "-q", "-m", "somebody else"]);
+        git(&at, &["push", "-q", "origin", "HEAD:main"]);
+    }
+}
+
+/// Runs git without regard to who runs the tests.
+fn git(directory: &Path, arguments: &[&str]) -> String {
+    let (success, stdout, stderr) = try_git(directory, arguments);
+    assert!(success, "git {arguments:?}: {stderr}");
+    stdout
+}
+
+fn try_git(directory: &Path, arguments: &[&str]) -> (bool, String, String) {
+    let output = Command::new("git")
+        .args(arguments)
+        .current_dir(directory)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", directory)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .envs([("GIT_AUTHOR_NAME", "else"), ("GIT_AUTHOR_EMAIL", "e@example.org")])
+        .envs([("GIT_COMMITTER_NAME", "else"), ("GIT_COMMITTER_EMAIL", "e@example.org")])
+        .output()
+        .expect("git is installed");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+fn file(path: &str, content: &str) -> File {
+    File::new(path, content.to_owned())
+}
+
+/// A change that fills `worker-1/<name>` with one file.
+fn placement(name: &str, content: &str) -> Change {
+    Change::replace(name, format!("worker-1/{name}"), vec![file("a.yaml", content)])
+}

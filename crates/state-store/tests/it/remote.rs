@@ -1,0 +1,269 @@
+//! A repository behind `git http-backend`.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use kratix_state_store::{Auth, Change, GitConfig, Handle, Retry, Trouble, WriteError, open};
+use kratix_testing::git_http::{Fault, Server};
+
+use crate::{Bed, placement};
+
+fn config(server: &Server) -> GitConfig {
+    let mut config = GitConfig::new("default", server.url("state.git"));
+    config.tls.ca_pem = server.ca_pem().map(|pem| pem.as_bytes().to_vec());
+    config
+}
+
+fn basic(username: &str, password: &str) -> Auth {
+    Auth::Basic { username: username.to_owned(), password: password.into() }
+}
+
+fn store(bed: &Bed, config: GitConfig) -> Handle {
+    open(config, bed.cache()).expect("usable")
+}
+
+fn trouble(result: Result<kratix_state_store::Written, WriteError>) -> kratix_state_store::Error {
+    match result {
+        Err(WriteError::Store(error)) => error,
+        other => panic!("expected trouble with the store, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_repository_behind_https_is_written_in_batches() {
+    let bed = Bed::new();
+    let server = Server::tls(bed.directory.path()).await;
+    server.require("kratix", "s3cret");
+    let mut config = config(&server);
+    config.auth = basic("kratix", "s3cret");
+    let store = store(&bed, config);
+    store.check().await.expect("usable");
+    assert_eq!(bed.commits(), 0, "a check leaves nothing behind");
+    assert_eq!(server.pushes(), 0, "a dry run sends nothing");
+
+    let first = store.write(placement("first", "1")).await.expect("written");
+    assert_eq!(first.version.expect("a version").as_str(), bed.head());
+    let mut pending = Vec::new();
+    for at in 0..50 {
+        pending.push(store.reserve().await.expect("a place").send(placement(&format!("p{at}"), "1")));
+    }
+    for answer in pending {
+        answer.await.expect("written");
+    }
+    assert_eq!(bed.paths().len(), 51);
+    assert!(bed.commits() <= 3, "{} commits", bed.commits());
+    let fetches = server.fetches();
+    assert!(!store.write(placement("p7", "1")).await.expect("silent").changed);
+    assert_eq!(server.fetches(), fetches, "what was seen a moment ago is believed");
+    store.write(Change::remove("p7", "worker-1/p7")).await.expect("written");
+    assert_eq!(store.list("worker-1/p7").await, Ok(vec![]));
+    assert_eq!(bed.paths().len(), 50);
+    bed.is_sound();
+}
+
+#[tokio::test]
+async fn certificates_are_verified() {
+    let bed = Bed::new();
+    let server = Server::tls(bed.directory.path()).await;
+    let mut config = config(&server);
+    config.tls.ca_pem = None;
+    let error = trouble(store(&bed, config.clone()).write(placement("a", "1")).await);
+    assert_eq!((error.category(), error.retry()), ("StoreUntrusted", Retry::OnChange));
+    assert!(error.hint().expect("a hint").contains("caFile"));
+    config.tls.ca_pem = Server::tls(bed.directory.path()).await.ca_pem().map(|pem| pem.as_bytes().to_vec());
+    let error = trouble(store(&bed, config.clone()).write(placement("a", "1")).await);
+    assert_eq!(error.category(), "StoreUntrusted", "another authority");
+    config.tls.insecure = true;
+    store(&bed, config).write(placement("a", "1")).await.expect("written");
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_without_telling_it() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    server.require("kratix", "right");
+    let mut config = config(&server);
+    for auth in [Auth::None, basic("kratix", "wr0ng-pass")] {
+        config.auth = auth;
+        let store = store(&bed, config.clone());
+        let error = store.check().await.expect_err("refused");
+        assert_eq!(error.trouble, Trouble::Unauthorized);
+        assert_eq!(trouble(store.write(placement("a", "1")).await), error);
+        let shown = format!("{error} {error:?} {config:?}");
+        assert!(!shown.contains("wr0ng-pass"), "{shown}");
+    }
+    // Rotated on the server while the store lives: what failed before works, without a new store.
+    server.require("kratix", "wr0ng-pass");
+    let store = store(&bed, config.clone());
+    store.write(placement("a", "1")).await.expect("written");
+    server.require("kratix", "rotated");
+    assert_eq!(trouble(store.write(placement("b", "1")).await).trouble, Trouble::Unauthorized);
+    config.url = server.url("state.git").replace("http://", "http://kratix:rotated@");
+    config.auth = Auth::None;
+    let store = self::store(&bed, config);
+    store.write(placement("b", "1")).await.expect("written");
+    assert!(!store.place().to_string().contains("rotated"));
+    assert_eq!(bed.paths().len(), 2);
+}
+
+#[tokio::test]
+async fn foreign_commits_are_built_upon_and_foreign_deletions_repaired() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    let mut config = config(&server);
+    config.fetch_interval = Duration::ZERO;
+    let store = store(&bed, config);
+    store.write(placement("a", "1")).await.expect("written");
+    bed.foreign_push("theirs", "t");
+    store.write(placement("b", "1")).await.expect("written on the new head");
+    assert_eq!(bed.paths(), ["theirs", "worker-1/a/a.yaml", "worker-1/b/a.yaml"]);
+    bed.foreign_push("worker-1/a/a.yaml", "tampered");
+    assert!(store.write(placement("a", "1")).await.expect("written").changed);
+    assert_eq!(bed.git(&["show", "main:worker-1/a/a.yaml"]), "1");
+    // Rewritten and then emptied history.
+    let first = bed.git(&["rev-list", "--max-parents=0", "main"]);
+    bed.git(&["update-ref", "refs/heads/main", first.trim()]);
+    store.write(placement("c", "1")).await.expect("written");
+    assert_eq!(bed.paths(), ["worker-1/a/a.yaml", "worker-1/c/a.yaml"]);
+    bed.git(&["update-ref", "-d", "refs/heads/main"]);
+    store.write(placement("d", "1")).await.expect("written");
+    assert_eq!(bed.paths(), ["worker-1/d/a.yaml"]);
+    bed.is_sound();
+}
+
+#[tokio::test]
+async fn two_stores_of_one_repository_lose_nothing() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    let (one, two) = (store(&bed, config(&server)), store(&bed, config(&server)));
+    let local = bed.store();
+    for at in 0..4 {
+        let (a, b, c) =
+            (placement(&format!("a{at}"), "1"), placement(&format!("b{at}"), "1"), placement(&format!("c{at}"), "1"));
+        let (a, b, c) = tokio::join!(one.write(a), two.write(b), local.write(c));
+        a.expect("written");
+        b.expect("written");
+        c.expect("written");
+    }
+    assert_eq!(bed.paths().len(), 12);
+    assert_eq!(bed.commits(), 12);
+    bed.is_sound();
+}
+
+#[tokio::test]
+async fn a_refusing_hook_is_quoted_and_a_fixed_one_forgotten() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    let store = store(&bed, config(&server));
+    store.write(placement("a", "1")).await.expect("written");
+    let hook = bed.repository().join("hooks/pre-receive");
+    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
+    std::fs::write(&hook, "#!/bin/sh\necho 'branch main is protected' >&2\nexit 1\n").expect("a file");
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    let error = trouble(store.write(placement("b", "1")).await);
+    let message = "branch main is protected (pre-receive hook declined)".to_owned();
+    assert_eq!(error.trouble, Trouble::Refused { branch: "main".to_owned(), message });
+    assert_eq!(bed.commits(), 1);
+    std::fs::remove_file(&hook).expect("removed");
+    store.write(placement("b", "1")).await.expect("written");
+    assert_eq!(bed.paths().len(), 2);
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_told_and_all_who_wait_are_served_after_it_is_back() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    let store = store(&bed, config(&server));
+    store.write(placement("first", "1")).await.expect("written");
+    server.fail(Fault::Status(503));
+    let error = trouble(store.write(placement("a", "1")).await);
+    assert_eq!((error.category(), error.retry()), ("StoreServerFailed", Retry::Backoff));
+    let writers: Vec<_> = (0..20)
+        .map(|at| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut failures = 0;
+                while let Err(error) = store.write(placement(&format!("p{at}"), "1")).await {
+                    assert_eq!(error.retry(), Retry::Backoff, "{error}");
+                    failures += 1;
+                    assert!(failures < 1_000);
+                }
+            })
+        })
+        .collect();
+    server.fail(Fault::None);
+    for writer in writers {
+        writer.await.expect("written in the end");
+    }
+    assert_eq!(bed.paths().len(), 21);
+    assert!(bed.commits() < 21, "they share commits");
+}
+
+#[tokio::test]
+async fn hosts_that_do_not_answer_are_told_apart() {
+    let bed = Bed::new();
+    let unknown = store(&bed, GitConfig::new("default", "https://state.invalid/x.git"));
+    let error = unknown.check().await.expect_err("unknown");
+    assert!(matches!(error.trouble, Trouble::UnknownHost(ref host) if host == "state.invalid"), "{error}");
+
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("an address").port()
+    };
+    let closed = store(&bed, GitConfig::new("default", format!("http://127.0.0.1:{port}/x.git")));
+    assert_eq!(closed.check().await.expect_err("closed").category(), "StoreUnreachable");
+
+    let server = Server::plain(bed.directory.path()).await;
+    let missing = store(&bed, GitConfig::new("default", server.url("missing.git")));
+    assert_eq!(missing.check().await.expect_err("missing").category(), "StoreNotFound");
+
+    server.fail(Fault::Status(403));
+    assert_eq!(missing.check().await.expect_err("forbidden").category(), "StoreForbidden");
+    server.fail(Fault::Hang);
+    let mut config = config(&server);
+    config.deadline = Duration::from_millis(400);
+    let hanging = store(&bed, config);
+    assert_eq!(hanging.check().await.expect_err("hanging").category(), "StoreTimeout");
+
+    let mut config = GitConfig::new("default", server.url("state.git").replace("localhost", "example.org"));
+    assert_eq!(open(config.clone(), bed.cache()).err().map(|error| error.trouble), Some(Trouble::PlainHttp));
+    config.url = "https://ok/x".to_owned();
+    config.branch = "a..b".to_owned();
+    assert_eq!(open(config, bed.cache()).err().map(|error| error.category()), Some("StoreConfigInvalid"));
+}
+
+#[tokio::test]
+async fn a_push_whose_reply_is_lost_is_recognised() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    let store = store(&bed, config(&server));
+    store.write(placement("a", "1")).await.expect("written");
+    server.fail(Fault::LosePushReply);
+    // Git's client may ask again by itself, and then the store finds its own commit.
+    match store.write(placement("b", "1")).await {
+        Ok(written) => assert!(written.changed),
+        Err(error) => assert_eq!(error.retry(), Retry::Backoff, "{error}"),
+    }
+    assert_eq!(bed.commits(), 2, "it did arrive");
+    let again = store.write(placement("b", "1")).await.expect("recognised");
+    assert_eq!((again.changed, again.version.expect("a version").as_str()), (false, bed.head().as_str()));
+    assert_eq!(bed.commits(), 2);
+}
+
+#[tokio::test]
+async fn a_cache_that_was_killed_in_the_middle_or_damaged_serves_again() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    store(&bed, config(&server)).write(placement("a", "1")).await.expect("written");
+    let cache = std::fs::read_dir(bed.cache()).expect("a cache").next().expect("one").expect("readable").path();
+    let repository = cache.join("repository.git");
+    std::fs::write(repository.join("shallow.lock"), "").expect("a file");
+    std::fs::write(repository.join("objects/pack/tmp_pack_half"), "PACK").expect("a file");
+    store(&bed, config(&server)).write(placement("b", "1")).await.expect("written");
+    // The objects are gone, the ref that names them is not.
+    std::fs::remove_dir_all(repository.join("objects/pack")).expect("removed");
+    std::fs::create_dir(repository.join("objects/pack")).expect("a directory");
+    store(&bed, config(&server)).write(placement("c", "1")).await.expect("written");
+    assert_eq!(bed.paths().len(), 3);
+    bed.is_sound();
+}

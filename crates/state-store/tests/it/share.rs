@@ -1,0 +1,89 @@
+//! Directories that several owners share, each with a ledger of its files.
+
+use kratix_state_store::{Change, File, WriteError};
+
+use crate::{Bed, file};
+
+fn share(owner: &str, files: Option<Vec<File>>) -> Change {
+    Change::share(owner, "worker-1", format!(".kratix/default-{owner}.yaml"), files)
+}
+
+#[tokio::test]
+async fn a_ledger_lists_what_its_owner_wrote_and_the_rest_is_left_alone() {
+    let bed = Bed::new();
+    bed.foreign_push("worker-1/theirs.yaml", "t");
+    let store = bed.store();
+    let files = vec![file("namespace.yaml", "n"), file("app/deployment.yaml", "d")];
+    store.write(share("a", Some(files))).await.expect("written");
+    let ledger = bed.git(&["show", "main:worker-1/.kratix/default-a.yaml"]);
+    assert_eq!(ledger, "files:\n- worker-1/namespace.yaml\n- worker-1/app/deployment.yaml\n");
+
+    store.write(share("a", Some(vec![file("namespace.yaml", "n2")]))).await.expect("written");
+    let paths = ["worker-1/.kratix/default-a.yaml", "worker-1/namespace.yaml", "worker-1/theirs.yaml"];
+    assert_eq!(bed.paths(), paths);
+    assert!(!store.write(share("a", Some(vec![file("namespace.yaml", "n2")]))).await.expect("silent").changed);
+
+    store.write(share("a", Some(vec![]))).await.expect("written");
+    assert_eq!(bed.git(&["show", "main:worker-1/.kratix/default-a.yaml"]), "files: []\n");
+    store.write(share("a", None)).await.expect("written");
+    assert_eq!(bed.paths(), ["worker-1/theirs.yaml"]);
+    // A placement that was never written is deleted without further ado.
+    assert!(!store.write(share("never", None)).await.expect("silent").changed);
+}
+
+#[tokio::test]
+async fn one_path_has_one_owner_also_within_a_batch() {
+    let bed = Bed::new();
+    let store = bed.store();
+    let mut pending = Vec::new();
+    for owner in ["a", "b", "c"] {
+        let own = file(&format!("{owner}.yaml"), owner);
+        let files = if owner == "c" { vec![own] } else { vec![own, file("same.yaml", owner)] };
+        pending.push(store.reserve().await.expect("a place").send(share(owner, Some(files))));
+    }
+    let mut answers = Vec::new();
+    for answer in pending {
+        answers.push(answer.await);
+    }
+    let owned = WriteError::Owned { path: "worker-1/same.yaml".to_owned(), owner: "default-a".to_owned() };
+    assert!(answers[0].is_ok() && answers[2].is_ok());
+    assert_eq!(answers[1], Err(owned.clone()));
+    assert_eq!(bed.git(&["show", "main:worker-1/same.yaml"]), "a");
+    assert!(!bed.paths().contains(&"worker-1/b.yaml".to_owned()), "a refused change leaves no trace");
+    // A process without memory finds the same.
+    assert_eq!(bed.store().write(share("b", Some(vec![file("same.yaml", "b")]))).await, Err(owned));
+    // The path is free once its owner gives it up, in this or in an earlier batch.
+    store.write(share("a", None)).await.expect("written");
+    store.write(share("b", Some(vec![file("same.yaml", "b")]))).await.expect("written");
+    assert_eq!(bed.git(&["show", "main:worker-1/same.yaml"]), "b");
+}
+
+#[tokio::test]
+async fn overlaps_of_older_versions_lose_nobodys_file() {
+    let bed = Bed::new();
+    bed.foreign_push("worker-1/same.yaml", "s");
+    bed.foreign_push("worker-1/.kratix/default-a.yaml", "files:\n- same.yaml\n- worker-1/gone.yaml\n");
+    bed.foreign_push("worker-1/.kratix/default-b.yaml", "files: [worker-1/same.yaml]\n");
+    bed.foreign_push("worker-1/.kratix/default-broken.yaml", "files: {");
+    let store = bed.store();
+    store.write(share("a", None)).await.expect("written");
+    assert!(bed.paths().contains(&"worker-1/same.yaml".to_owned()));
+    // Its list says the same in other words: nothing to do.
+    assert!(!store.write(share("b", Some(vec![file("same.yaml", "s")]))).await.expect("silent").changed);
+    let broken = store.write(share("broken", Some(vec![]))).await;
+    assert!(matches!(broken, Err(WriteError::Ledger { .. })), "{broken:?}");
+    store.write(share("b", None)).await.expect("written");
+    assert_eq!(bed.paths(), ["worker-1/.kratix/default-broken.yaml"]);
+}
+
+#[tokio::test]
+async fn nobody_writes_or_removes_a_ledger_as_a_file() {
+    let bed = Bed::new();
+    let store = bed.store();
+    store.write(share("a", Some(vec![file("a.yaml", "a")]))).await.expect("written");
+    let forged = store.write(share("b", Some(vec![file(".kratix/default-a.yaml", "files: []")]))).await;
+    assert!(matches!(forged, Err(WriteError::Owned { .. })), "{forged:?}");
+    bed.foreign_push("worker-1/.kratix/default-c.yaml", "files:\n- worker-1/.kratix/default-a.yaml\n");
+    store.write(share("c", None)).await.expect("written");
+    assert_eq!(bed.paths(), ["worker-1/.kratix/default-a.yaml", "worker-1/a.yaml"]);
+}
