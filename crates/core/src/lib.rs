@@ -15,6 +15,7 @@ pub mod promise;
 pub mod promise_revision;
 pub mod destination;
 pub mod request;
+pub mod resource_binding;
 pub mod state_store;
 pub mod work;
 pub mod work_placement;

@@ -121,6 +121,48 @@ pub enum Finding {
     },
 }
 
+/// Returns whether a change of the Promise concerns all of its requests: it was paused, released, has become available or
+/// unavailable, or goes.
+pub fn concerns_requests(old: Option<&Promise>, new: Option<&Promise>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    let paused = |promise: &Promise| promise.labels().get(keys::PAUSED).is_some_and(|value| value == keys::TRUE);
+    let deleting = |promise: &Promise| promise.meta().deletion_timestamp.is_some();
+    paused(old) != paused(new) || is_serving(old) != is_serving(new) || deleting(old) != deleting(new)
+}
+
+/// Returns whether a change of a revision concerns the requests that may use it.
+pub fn revision_concerns_requests(old: Option<&PromiseRevision>, new: Option<&PromiseRevision>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    old.spec != new.spec || old.is_latest() != new.is_latest() || old.metadata.annotations != new.metadata.annotations
+}
+
+/// Returns whether a change of a Job concerns the request it is for.
+pub fn job_concerns_request(old: Option<&Job>, new: Option<&Job>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    let view = |job: &Job| {
+        let deleting = job.metadata.deletion_timestamp.is_some();
+        (workflow::history::state(job), workflow::history::is_live(job), deleting, job.metadata.labels.clone())
+    };
+    view(old) != view(new)
+}
+
+/// Returns whether a change of a Work concerns the request it is of.
+pub fn work_concerns_request(old: Option<&Work>, new: Option<&Work>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    let view = |work: &Work| {
+        let deleting = work.metadata.deletion_timestamp.is_some();
+        (crate::work::readiness(work), deleting, work.metadata.generation, work.metadata.labels.clone())
+    };
+    view(old) != view(new)
+}
+
+/// Returns whether a change of a binding concerns its request.
+pub fn binding_concerns_request(old: Option<&ResourceBinding>, new: Option<&ResourceBinding>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    let deleting = |binding: &ResourceBinding| binding.metadata.deletion_timestamp.is_some();
+    old.spec != new.spec || old.metadata.labels != new.metadata.labels || deleting(old) != deleting(new)
+}
+
 /// Returns whether a Work belongs to the request `key` of a Promise: the same name in another namespace is another request.
 pub fn owns_work(work: &Work, promise: &str, key: &ObjectKey) -> bool {
     let label = |key: &str| work.labels().get(key).map(String::as_str);
@@ -139,7 +181,8 @@ pub fn owns_work(work: &Work, promise: &str, key: &ObjectKey) -> bool {
 /// # Guarantees
 /// A request at rest gives a silent plan. Two requests of one name in two namespaces never touch each other's objects.
 pub fn decide(snapshot: &Snapshot<'_>) -> Plan<Finding> {
-    let parent = Parent::of_request(snapshot.kind.clone(), &snapshot.request);
+    let mut parent = Parent::of_request(snapshot.kind.clone(), &snapshot.request);
+    parent.promise_generation = snapshot.promise.as_ref().and_then(|promise| promise.metadata.generation);
     let mut snapshot = snapshot.clone();
     let key = ObjectKey::of(snapshot.request.as_ref());
     snapshot.jobs.retain(|job| workflow::history::is_of(job, &parent));
@@ -212,12 +255,7 @@ impl Pass<'_> {
         if self.parent.labels.contains_key(keys::DRY_RUN_OWNER) {
             return None;
         }
-        let parse = |text: &String| text.parse::<kratix_api::Duration>().ok();
-        let annotation = revision.annotations().get(keys::RECONCILIATION_INTERVAL).and_then(parse);
-        let annotation = annotation.filter(|interval| *interval >= kratix_api::Duration::MINUTE);
-        let own = revision.spec.promise_spec.workflows.config.reconciliation_interval.as_ref().and_then(parse);
-        let chosen = annotation.or(own).map(kratix_api::Duration::as_wait);
-        Some(chosen.unwrap_or(self.snapshot.settings.config.reconciliation_interval))
+        Some(crate::promise::revision_interval(revision, &self.snapshot.settings.config).0)
     }
 
     fn configure(&self, chosen: &revision::Chosen<'_>, bound: binding::Bound, workflow: &Workflow) -> Plan<Finding> {

@@ -61,6 +61,9 @@ pub const RESUME: &str = "internal.workflows.kratix.io/resume";
 /// Annotation on Jobs: version of the Promise that the parent had when the Job was made.
 pub const PREVIOUS_VERSION: &str = "internal.workflows.kratix.io/previous-version";
 
+/// Annotation on Jobs of requests: generation of the Promise when the Job was made.
+pub const PROMISE_GENERATION: &str = "internal.workflows.kratix.io/promise-generation";
+
 /// What one Promise spec says about workflows, decoded once: decoding and hashing cost more than a whole pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
@@ -184,6 +187,8 @@ pub struct Parent {
     pub status: Value,
     /// Who reports about it.
     pub reporter: Reporter,
+    /// Generation of the Promise, for a request.
+    pub promise_generation: Option<i64>,
 }
 
 impl Parent {
@@ -207,6 +212,7 @@ impl Parent {
             generation: object.meta().generation.unwrap_or_default(),
             status,
             reporter,
+            promise_generation: None,
         }
     }
 

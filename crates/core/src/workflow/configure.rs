@@ -9,7 +9,7 @@ use kratix_api::promise::Phase;
 
 use super::history::{self, History, State};
 use super::status::{Document, PENDING};
-use super::{Outcome, Progress, Snapshot, describe, retention, stop, suspension, works};
+use super::{Outcome, PROMISE_GENERATION, Progress, Snapshot, describe, retention, stop, suspension, works};
 use crate::plan::{Event, Next, Write};
 
 const IN_PROGRESS: &str = "PipelinesInProgress";
@@ -62,6 +62,9 @@ pub fn configure(snapshot: &Snapshot<'_>) -> Outcome {
     if parent.has_label(keys::WORKFLOW_SUSPENDED) {
         return suspension::hold(snapshot, &history);
     }
+    if restart && !manual && latest.is_some_and(|job| !starts_over && is_spared(snapshot, job)) {
+        return snapshot.relabel(&[(keys::RUN_FROM_START, None)], &[]);
+    }
     match running {
         Some(job) if manual => stop_for_manual_run(snapshot, job),
         Some(job) => wait_for(snapshot, job, starts_over),
@@ -69,6 +72,18 @@ pub fn configure(snapshot: &Snapshot<'_>) -> Outcome {
         None if starts_over => start(snapshot, 0, &history, Start::Fresh),
         None => advance(snapshot, &history),
     }
+}
+
+/// Returns whether the Promise asks for a run only because its spec has changed, and the latest Job was already made for
+/// that spec: the request has noticed the new revision before its label came.
+fn is_spared(snapshot: &Snapshot<'_>, latest: &Job) -> bool {
+    let round = snapshot.parent.annotations.get(crate::promise::RERUN);
+    let wanted = round.and_then(|round| round.strip_prefix("generation-")?.parse::<i64>().ok());
+    let made = latest.metadata.annotations.as_ref().and_then(|annotations| annotations.get(PROMISE_GENERATION));
+    let made = made.and_then(|generation| generation.parse::<i64>().ok());
+    let names = snapshot.workflow.pipeline_names();
+    let is_current = names.iter().any(|name| history::belongs_to(latest, snapshot.workflow, name));
+    is_current && wanted.zip(made).is_some_and(|(wanted, made)| made >= wanted)
 }
 
 /// Decides what follows the latest Job, which has ended and belongs to the present run.

@@ -137,6 +137,9 @@ fn job_annotations(parent: &Parent, attempt: Attempt<'_>) -> BTreeMap<String, St
     set(keys::JOB_RESOURCE_API_VERSION, target.kind.api_version());
     set(super::SEQUENCE, attempt.sequence.to_string());
     set(super::RUN, attempt.run.to_string());
+    if let Some(generation) = parent.promise_generation {
+        set(super::PROMISE_GENERATION, generation.to_string());
+    }
     if !attempt.previous_version.is_empty() {
         set(super::PREVIOUS_VERSION, attempt.previous_version.to_owned());
     }

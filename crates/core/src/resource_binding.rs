@@ -1,0 +1,177 @@
+//! ResourceBindings: a manual run asked for on the binding, and a version chosen for a request that is suspended.
+//!
+//! A changed version needs no help: the request watches its binding and the revisions, and another spec is another hash.
+//! The binding's own upkeep and the outcome of a roll-out are the request's ([`crate::request`]).
+//!
+//! Order of writes: the label on the request; then the binding's status; then the binding's label goes. A crash between two
+//! of them repeats the label, at worst one more run of an idempotent workflow; it never loses the wish.
+//!
+//! # Source
+//! `03-promises.md` §20.6; decision 15
+
+use std::sync::Arc;
+
+use kratix_api::condition::{self, Condition, Status};
+use kratix_api::{PromiseRevision, ResourceBinding, Timestamp, keys};
+use kube_core::{DynamicObject, Resource, ResourceExt};
+use serde_json::json;
+
+use crate::object::{Kind, Target};
+use crate::plan::{Plan, Write};
+
+/// Everything the decision about one binding may look at.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The only clock.
+    pub now: Timestamp,
+    /// The binding.
+    pub binding: Arc<ResourceBinding>,
+    /// Its request with its resource; `None` when there is none, or its API is not served.
+    pub request: Option<(Kind, Arc<DynamicObject>)>,
+    /// The revisions of the Promise, sorted by name.
+    pub revisions: Vec<Arc<PromiseRevision>>,
+}
+
+/// What was found out about a binding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// There is nothing it could steer.
+    NoRequest,
+    /// The request has never completed, or its Promise has no versions.
+    Unversioned,
+    /// It follows the latest revision and there is none.
+    NoLatest,
+    /// The request is to run.
+    Requested {
+        /// With this version.
+        version: String,
+    },
+}
+
+/// Decides about one binding.
+pub fn decide(snapshot: &Snapshot) -> Plan<Finding> {
+    let binding = snapshot.binding.as_ref();
+    let silent = |finding| Plan { findings: vec![finding], ..Plan::silent() };
+    let Some((kind, request)) = &snapshot.request else { return silent(Finding::NoRequest) };
+    let applied = request.data.pointer("/status/promiseVersion").and_then(|version| version.as_str()).unwrap_or_default();
+    if applied.is_empty() || applied == keys::VERSION_NOT_SET {
+        return silent(Finding::Unversioned);
+    }
+    let Some(desired) = desired(snapshot) else { return silent(Finding::NoLatest) };
+    let manual = has(binding, keys::MANUAL_RECONCILIATION);
+    if !manual && !(has(request.as_ref(), keys::WORKFLOW_SUSPENDED) && is_behind(binding, applied, &desired)) {
+        return Plan::silent();
+    }
+
+    let mut plan = silent(Finding::Requested { version: desired.clone() });
+    let in_flight = binding.version_in_flight() == Some(desired.as_str());
+    if !in_flight && !has(request.as_ref(), keys::MANUAL_RECONCILIATION) {
+        let target = Target::with_kind(kind.clone(), request.as_ref()).unpinned();
+        let patch = json!({ "metadata": { "labels": { keys::MANUAL_RECONCILIATION: keys::TRUE } } });
+        plan.writes.push(Write::Patch { target, patch });
+    }
+    let status = status(snapshot, &desired, manual);
+    if manual {
+        plan.writes.extend(status);
+        let labels = json!({ "labels": { keys::MANUAL_RECONCILIATION: null } });
+        plan.writes.extend(Write::metadata(Target::of(binding), &labels));
+    } else {
+        plan.status = status;
+    }
+    plan
+}
+
+fn has<K: Resource>(object: &K, label: &str) -> bool {
+    object.labels().get(label).is_some_and(|value| value == keys::TRUE)
+}
+
+/// Returns the version the request should have.
+fn desired(snapshot: &Snapshot) -> Option<String> {
+    let version = &snapshot.binding.spec.version;
+    if !version.is_empty() && version != keys::VERSION_LATEST {
+        return Some(version.clone());
+    }
+    let latest = snapshot.revisions.iter().find(|revision| revision.is_latest());
+    latest.map(|revision| revision.spec.version.clone())
+}
+
+/// Returns whether the request should move to another version that has not just failed.
+fn is_behind(binding: &ResourceBinding, applied: &str, desired: &str) -> bool {
+    let status = binding.status.clone().unwrap_or_default();
+    let upgrade = condition::find(&status.conditions, condition::UPGRADE_SUCCEEDED);
+    let failed = upgrade.is_some_and(|upgrade| upgrade.status == Status::False) && status.failed_version == desired;
+    applied != desired && !failed && binding.version_in_flight() != Some(desired)
+}
+
+fn status(snapshot: &Snapshot, desired: &str, manual: bool) -> Option<Write> {
+    let old = snapshot.binding.status.clone().unwrap_or_default();
+    let mut new = old.clone();
+    let message = match manual {
+        true => format!("Reconciliation requested for version {desired}"),
+        false => format!("Upgrade to version {desired} is in progress"),
+    };
+    let reason = condition::UPGRADE_IN_PROGRESS;
+    let upgrade = Condition::new(condition::UPGRADE_SUCCEEDED, Status::Unknown, reason, message);
+    condition::set(&mut new.conditions, upgrade, snapshot.now);
+    new.failed_version.clear();
+    let values = (crate::patch::to_value(&old), crate::patch::to_value(&new));
+    Write::status(Target::of(snapshot.binding.as_ref()), &values.0, &values.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(version: &str, applied: &str, request_labels: &[&str], binding_labels: &[&str]) -> Snapshot {
+        let mut binding = ResourceBinding::new("b", Default::default());
+        binding.metadata.namespace = Some("a".into());
+        binding.spec.version = version.into();
+        let labels = |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), "true".to_owned())).collect();
+        binding.metadata.labels = Some(labels(binding_labels));
+        let mut request: DynamicObject = serde_json::from_value(json!({
+            "apiVersion": "x.io/v1", "kind": "X", "metadata": {"name": "r", "namespace": "a"},
+            "status": {"promiseVersion": applied},
+        }))
+        .unwrap();
+        request.metadata.labels = Some(labels(request_labels));
+        let mut revision = PromiseRevision::new("p-1", Default::default());
+        revision.spec.version = "v2".into();
+        revision.status = Some(serde_json::from_value(json!({"latest": true})).unwrap());
+        Snapshot {
+            now: Timestamp::UNIX_EPOCH,
+            binding: Arc::new(binding),
+            request: Some((Kind::new("x.io", "v1", "X", "xs"), Arc::new(request))),
+            revisions: vec![Arc::new(revision)],
+        }
+    }
+
+    #[test]
+    fn a_changed_version_starts_no_second_run_of_its_own() {
+        assert!(decide(&snapshot("latest", "v1", &[], &[])).is_silent());
+        assert!(decide(&snapshot("v9", "v1", &[], &[])).is_silent());
+    }
+
+    #[test]
+    fn a_manual_run_asked_for_on_the_binding_moves_to_the_request_before_the_label_goes() {
+        let plan = decide(&snapshot("latest", "v2", &[], &[keys::MANUAL_RECONCILIATION]));
+        let kinds: Vec<_> = plan.writes.iter().map(|write| write.address().0.kind.clone()).collect();
+        assert_eq!(kinds, ["X", "ResourceBinding", "ResourceBinding"]);
+        assert!(matches!(plan.writes[1], Write::PatchStatus { .. }));
+        let text = format!("{:?}", plan.writes[1]);
+        assert!(text.contains("Reconciliation requested for version v2"), "{text}");
+    }
+
+    #[test]
+    fn a_request_that_never_completed_or_has_no_version_is_left_alone() {
+        assert!(decide(&snapshot("latest", "", &[], &[keys::MANUAL_RECONCILIATION])).is_silent());
+        assert!(decide(&snapshot("latest", "not-set", &[], &[keys::MANUAL_RECONCILIATION])).is_silent());
+    }
+
+    #[test]
+    fn a_suspended_request_is_restarted_for_another_version() {
+        let plan = decide(&snapshot("latest", "v1", &[keys::WORKFLOW_SUSPENDED], &[]));
+        assert_eq!(plan.writes.len(), 1);
+        assert!(plan.status.is_some());
+        assert!(decide(&snapshot("latest", "v2", &[keys::WORKFLOW_SUSPENDED], &[])).is_silent());
+    }
+}
