@@ -1,1 +1,7 @@
-
+mod deletion;
+mod golden;
+mod life;
+mod parts;
+mod properties;
+mod requirements;
+mod reruns;

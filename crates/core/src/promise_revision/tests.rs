@@ -1,1 +1,142 @@
+use serde_json::json;
 
+use super::*;
+use crate::promise::testing::{merge, redis};
+
+/// Returns a revision `name` of Promise `redis` at `version`, with `patch` merged in.
+fn revision(name: &str, version: &str, patch: Value) -> Arc<PromiseRevision> {
+    let mut object = json!({
+        "apiVersion": keys::API_VERSION, "kind": "PromiseRevision",
+        "metadata": {
+            "name": name, "uid": "u", "resourceVersion": "7",
+            "finalizers": [keys::FINALIZER_RESOURCE_REQUEST_CLEANUP],
+            "labels": { keys::PROMISE_NAME: "redis", keys::LATEST_REVISION: "true" },
+        },
+        "spec": { "promiseRef": { "name": "redis" }, "promiseSpec": {}, "version": version },
+        "status": { "latest": true },
+    });
+    merge(&mut object, &patch);
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+fn snapshot(revision: Arc<PromiseRevision>, at: Option<&str>) -> Snapshot {
+    let promise = at.map(|version| {
+        let labels = json!({ keys::PROMISE_VERSION: version });
+        Arc::new(serde_json::from_value(json!({ "metadata": { "name": "redis", "labels": labels } })).unwrap())
+    });
+    let now = "2025-01-02T03:04:05Z".parse().unwrap();
+    Snapshot { now, revision, promise, requests: Some(redis()), bound: Vec::new() }
+}
+
+fn deleting(patch: Value) -> Arc<PromiseRevision> {
+    let mut all = json!({ "metadata": { "deletionTimestamp": "2025-01-02T03:04:05Z" } });
+    merge(&mut all, &patch);
+    revision("a", "v1", all)
+}
+
+fn bound(name: &str, version: &str, exists: bool) -> Bound {
+    let binding = json!({
+        "metadata": { "name": format!("{name}-binding"), "namespace": "default" },
+        "spec": {
+            "version": version, "promiseRef": { "name": "redis" }, "resourceRef": { "name": name, "namespace": "default" },
+        },
+    });
+    let request = Request { namespace: "default".into(), name: name.into(), ..Request::default() };
+    Bound { binding: Arc::new(serde_json::from_value(binding).unwrap()), request: exists.then_some(request) }
+}
+
+/// Returns the patch of the only write.
+fn only_patch(plan: &Plan<Finding>) -> Value {
+    match (plan.writes.as_slice(), &plan.status) {
+        ([Write::Patch { patch, .. }], None) | ([], Some(Write::PatchStatus { patch, .. })) => patch.clone(),
+        other => panic!("one write expected: {other:?}"),
+    }
+}
+
+#[test]
+fn label_and_status_follow_the_version_of_the_promise() {
+    let no_label = json!({ "metadata": { "labels": { keys::LATEST_REVISION: null } } });
+    let not_latest = json!({ "status": null });
+    let neither = json!({ "metadata": { "labels": { keys::LATEST_REVISION: null } }, "status": null });
+    let silent = Value::Null;
+    let remove_label = json!({ "metadata": { "labels": { keys::LATEST_REVISION: null } } });
+    let unset = json!({ "status": { "latest": null } });
+    let set = json!({ "status": { "latest": true } });
+    let table = [
+        (json!({}), Some("v1"), &silent),
+        (not_latest, Some("v1"), &set),
+        (json!({}), Some("v2"), &remove_label),
+        (no_label.clone(), Some("v2"), &unset),
+        (neither, Some("v2"), &silent),
+        // The Promise sets the label; the status waits for it.
+        (no_label.clone(), Some("v1"), &unset),
+        // Without the Promise the label decides.
+        (json!({}), None, &silent),
+        (no_label, None, &unset),
+    ];
+    for (patch, version, expected) in table {
+        let plan = decide(&snapshot(revision("a", "v1", patch.clone()), version));
+        let found = if plan.is_silent() { Value::Null } else { only_patch(&plan) };
+        assert_eq!(&found, expected, "{patch} at {version:?}");
+    }
+}
+
+#[test]
+fn finalizer_and_label_are_put_right_in_one_write() {
+    let bare = json!({ "metadata": { "finalizers": ["a/b"], "labels": null } });
+    let plan = decide(&snapshot(revision("a", "v1", bare), Some("v1")));
+    let expected = json!({ "metadata": {
+        "finalizers": ["a/b", keys::FINALIZER_RESOURCE_REQUEST_CLEANUP], "labels": { keys::PROMISE_NAME: "redis" },
+    } });
+    assert_eq!(only_patch(&plan), expected);
+}
+
+#[test]
+fn one_that_is_skipped_gets_no_finalizer_and_loses_the_one_it_has() {
+    let skip = json!({ "metadata": {
+        "finalizers": null, "annotations": { keys::SKIP_RESOURCE_REQUEST_CLEANUP_ON_DELETE: "true" },
+    } });
+    assert!(decide(&snapshot(revision("a", "v1", skip), Some("v1"))).is_silent());
+    let skip = json!({ "metadata": { "annotations": { keys::SKIP_RESOURCE_REQUEST_CLEANUP_ON_DELETE: "true" } } });
+    let mut snapshot = snapshot(deleting(skip), Some("v1"));
+    snapshot.bound = vec![bound("x", "v1", true)];
+    assert_eq!(only_patch(&decide(&snapshot)), json!({ "metadata": { "finalizers": [] } }));
+}
+
+#[test]
+fn deleting_takes_pinned_requests_along_and_waits_for_them() {
+    let mut snapshot = snapshot(deleting(json!({})), Some("v2"));
+    snapshot.bound = vec![bound("gone", "v1", false), bound("pinned", "v1", true), bound("floating", "latest", true)];
+    let plan = decide(&snapshot);
+    let deleted: Vec<_> =
+        plan.writes.iter().map(|write| (write.address().0.kind.as_str(), write.address().1.name.as_str())).collect();
+    assert_eq!(deleted, [("ResourceBinding", "gone-binding"), ("Redis", "pinned")]);
+    let waits_for = "resource requests pinned to this version: default/gone, default/pinned";
+    assert_eq!(plan.findings, [Finding::Deleting { waits_for: waits_for.into() }]);
+    assert!(plan.status.is_some());
+    snapshot.bound.truncate(0);
+    assert_eq!(only_patch(&decide(&snapshot)), json!({ "metadata": { "finalizers": [] } }));
+}
+
+#[test]
+fn without_an_api_nothing_is_left_to_clean_up() {
+    let mut snapshot = snapshot(deleting(json!({})), None);
+    snapshot.requests = None;
+    snapshot.bound = vec![bound("x", "v1", true)];
+    assert_eq!(decide(&snapshot).writes[0].address().0.kind, "ResourceBinding");
+    snapshot.bound.clear();
+    assert_eq!(only_patch(&decide(&snapshot)), json!({ "metadata": { "finalizers": [] } }));
+}
+
+#[test]
+fn of_several_latest_revisions_the_labelled_one_is_taken_and_none_being_deleted() {
+    let no_label = json!({ "metadata": { "labels": { keys::LATEST_REVISION: null } } });
+    let old = revision("z", "v1", no_label);
+    let new = revision("a", "v2", json!({}));
+    let gone = deleting(json!({ "metadata": { "name": "b" } }));
+    let name = |revisions: &[Arc<PromiseRevision>]| latest(revisions).map(|revision| revision.name_any());
+    assert_eq!(name(&[old.clone(), new.clone(), gone.clone()]).as_deref(), Some("a"));
+    assert_eq!(name(&[gone.clone()]), None);
+    assert_eq!(name(&[old.clone()]).as_deref(), Some("z"));
+    assert_eq!(at_version(&[old, new, gone], "v1").len(), 1);
+}

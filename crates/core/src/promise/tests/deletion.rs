@@ -1,0 +1,244 @@
+//! Taking a Promise apart.
+
+use serde_json::json;
+
+use crate::object::ObjectKey;
+use crate::plan::Write;
+use crate::promise::Requests;
+use crate::promise::testing::{World, api, dependency, pipeline};
+
+fn full() -> World {
+    let mut world = World::with(json!({
+        "api": api(), "dependencies": [dependency("a")],
+        "workflows": { "promise": { "configure": [pipeline("one")], "delete": [pipeline("bye")] } },
+    }));
+    world.request("a");
+    world.settle();
+    world
+}
+
+/// Returns kinds and finalizers in the order in which they went.
+fn order(world: &World) -> Vec<String> {
+    let mut order: Vec<String> = Vec::new();
+    for write in &world.writes {
+        let step = match write {
+            Write::Delete { target } => target.kind.kind.clone(),
+            Write::Create { kind, .. } if kind.kind == "Job" => "run".to_owned(),
+            _ => continue,
+        };
+        if order.last() != Some(&step) {
+            order.push(step);
+        }
+    }
+    order
+}
+
+#[test]
+fn everything_goes_in_order_and_nothing_is_left() {
+    let mut world = full();
+    world.writes.clear();
+    world.delete_promise();
+    world.settle();
+    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+    let expected = [
+        "run",
+        "Job",
+        "Redis",
+        "PromiseRevision",
+        "ClusterRoleBinding",
+        "ClusterRole",
+        "ServiceAccount",
+        "ConfigMap",
+        "Work",
+        "CustomResourceDefinition",
+    ];
+    let found: Vec<_> = order(&world).into_iter().filter(|step| expected.contains(&step.as_str())).collect();
+    assert_eq!(found, expected);
+    assert_eq!(world.requests, Requests::Stopped);
+}
+
+#[test]
+fn a_promise_without_api_is_cleaned_up_as_completely() {
+    let mut world = World::with(
+        json!({ "dependencies": [dependency("a")], "workflows": { "promise": { "configure": [pipeline("one")] } } }),
+    );
+    world.settle();
+    assert!(!world.kinds("ServiceAccount").is_empty() && !world.kinds("ClusterRole").is_empty());
+    world.delete_promise();
+    world.settle();
+    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+}
+
+#[test]
+fn each_step_names_what_it_waits_for() {
+    let mut world = full();
+    world.delete_promise();
+    let mut messages = Vec::new();
+    for _ in 0..60 {
+        if world.kinds("Promise").is_empty() {
+            break;
+        }
+        world.pass();
+        if world.kinds("Promise").is_empty() {
+            break;
+        }
+        let (_, reason, message) = world.condition("Reconciled").unwrap();
+        if reason == "Deleting" && messages.last() != Some(&message) {
+            messages.push(message);
+        }
+        // Everybody else needs a while.
+        if messages.len() % 2 == 1 {
+            world.finish_jobs();
+        }
+        world.others();
+    }
+    let has = |text: &str| messages.iter().any(|message| message.contains(text));
+    for text in [
+        "delete pipeline bye",
+        "jobs of the promise workflow",
+        "resource requests: default/a",
+        "works, whose files are being removed",
+    ] {
+        assert!(has(text), "{text}: {messages:#?}");
+    }
+    assert!(messages.iter().all(|message| message.starts_with("Deleting: waiting for ")));
+}
+
+#[test]
+fn a_running_job_of_a_request_is_waited_for_before_the_delete_workflow() {
+    let mut world = full();
+    world.create(json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {
+            "name": "busy", "namespace": "default",
+            "labels": {
+                "kratix.io/promise-name": "redis", "kratix.io/workflow-type": "resource", "kratix.io/workflow-action": "configure",
+            },
+        },
+        "status": { "active": 1 },
+    }));
+    world.delete_promise();
+    world.settle();
+    assert_eq!(
+        world.says("Reconciled"),
+        "Unknown/Deleting/Deleting: waiting for running jobs of requests: default/busy"
+    );
+    assert!(!order(&world).contains(&"Redis".to_owned()));
+    let done = json!({ "status": { "active": 0, "conditions": [{ "type": "Complete", "status": "True" }] } });
+    world.patch("Job", &ObjectKey::namespaced("default", "busy"), &done);
+    world.settle();
+    assert!(world.kinds("Promise").is_empty());
+}
+
+#[test]
+fn a_failed_delete_pipeline_is_shown_once_and_holds_everything() {
+    let mut world = full();
+    world.delete_promise();
+    world.pass();
+    world.events.clear();
+    world.fail_jobs();
+    for _ in 0..5 {
+        world.pass();
+    }
+    assert_eq!(world.says("DeleteWorkflowCompleted"), "False/DeleteWorkflowFailed/The Delete Pipeline has failed");
+    assert_eq!(world.events, ["Warning Failed Pipeline: The Delete Pipeline has failed"]);
+    assert!(world.is_silent());
+    assert_eq!(world.kinds("Redis").len(), 1);
+    world.label("kratix.io/manual-reconciliation", json!("true"));
+    world.settle();
+    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+}
+
+#[test]
+fn it_can_be_deleted_while_its_pipeline_runs() {
+    let mut world =
+        World::with(json!({ "api": api(), "workflows": { "promise": { "configure": [pipeline("one")] } } }));
+    for _ in 0..3 {
+        world.pass();
+        world.others();
+    }
+    assert_eq!(world.kinds("Job").len(), 1);
+    world.delete_promise();
+    world.settle();
+    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+}
+
+#[test]
+fn a_suspended_workflow_does_not_hold_the_deletion() {
+    let mut world = full();
+    world.label("kratix.io/workflow-suspended", json!("true"));
+    world.pass();
+    world.delete_promise();
+    world.settle();
+    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+}
+
+#[test]
+fn a_crd_that_was_removed_by_hand_does_not_hold_the_deletion() {
+    let mut world = full();
+    world.delete("CustomResourceDefinition", &ObjectKey::cluster("redises.example.com"));
+    world.delete("Redis", &ObjectKey::namespaced("default", "a"));
+    world.others();
+    world.delete_promise();
+    world.settle();
+    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+}
+
+#[test]
+fn bindings_nobody_follows_any_more_go_too() {
+    let mut world = full();
+    world.create(json!({
+        "apiVersion": "platform.kratix.io/v1alpha1", "kind": "ResourceBinding",
+        "metadata": { "name": "early", "namespace": "default", "labels": { "kratix.io/promise-name": "redis" } },
+        "spec": { "version": "v1", "promiseRef": { "name": "redis" }, "resourceRef": { "name": "x", "namespace": "default" } },
+    }));
+    world.delete_promise();
+    world.settle();
+    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+}
+
+#[test]
+fn objects_that_users_labelled_themselves_survive() {
+    let mut world = full();
+    let labels = json!({ "kratix.io/promise-name": "redis" });
+    world.create(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "notes", "namespace": "default", "labels": labels } }));
+    let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": "redistribution", "labels": labels } });
+    world.create(role);
+    world.delete_promise();
+    world.settle();
+    assert_eq!(world.objects.len(), 2, "{:?}", world.objects.keys());
+}
+
+#[test]
+fn requests_that_are_not_known_yet_are_waited_for() {
+    let mut world = full();
+    world.patch_promise(json!({ "metadata": { "finalizers": ["kratix.io/resource-request-cleanup"] } }));
+    for key in world.kinds("Job").into_iter().cloned().collect::<Vec<_>>() {
+        world.delete("Job", &key);
+    }
+    world.delete_promise();
+    let mut snapshot = world.snapshot();
+    snapshot.requests = None;
+    let decision = super::super::decide(&snapshot);
+    assert!(decision.plan.writes.is_empty());
+    assert!(matches!(decision.requests, Requests::Running { .. }));
+}
+
+#[test]
+fn without_finalizers_of_ours_nothing_is_done() {
+    let mut world = World::with(json!({}));
+    world.patch_promise(json!({ "metadata": { "finalizers": ["example.com/mine"] } }));
+    world.delete_promise();
+    assert!(world.is_silent());
+}
+
+#[test]
+fn it_can_be_deleted_after_its_requirement_is_gone() {
+    let mut world = World::with(
+        json!({ "api": api(), "requiredPromises": [{ "name": "missing" }], "dependencies": [dependency("a")] }),
+    );
+    world.settle();
+    world.delete_promise();
+    world.settle();
+    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+}

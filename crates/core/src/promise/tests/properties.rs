@@ -1,0 +1,102 @@
+//! What holds for every Promise: rest is silent, the same world gives the same plan, and any crash recovers.
+
+use serde_json::{Value, json};
+
+use crate::promise::decide;
+use crate::promise::testing::{World, api, dependency, pipeline};
+
+fn specs() -> Vec<Value> {
+    let workflows =
+        json!({ "promise": { "configure": [pipeline("one"), pipeline("two")], "delete": [pipeline("bye")] } });
+    vec![
+        json!({}),
+        json!({ "dependencies": [dependency("a"), dependency("b")] }),
+        json!({ "api": api() }),
+        json!({ "workflows": workflows }),
+        json!({ "api": api(), "dependencies": [dependency("a")], "workflows": workflows }),
+        json!({ "api": api(), "requiredPromises": [{ "name": "missing" }], "workflows": workflows }),
+        json!({ "api": { "kind": "Nonsense" }, "dependencies": [dependency("a")] }),
+    ]
+}
+
+/// The whole life of a Promise: it settles, changes, is paused, runs again, and goes.
+const STEPS: [fn(&mut World); 7] = [
+    |_| {},
+    |world| world.request("a"),
+    |world| world.patch_promise(json!({ "spec": { "dependencies": [dependency("c")] } })),
+    |world| world.label("kratix.io/promise-version", json!("v2")),
+    |world| world.label("kratix.io/paused", json!("true")),
+    |world| {
+        world.label("kratix.io/paused", json!(null));
+        world.label("kratix.io/manual-reconciliation", json!("true"));
+    },
+    World::delete_promise,
+];
+
+#[test]
+fn rest_is_silent_and_stays_so_as_time_goes_by() {
+    for spec in specs() {
+        let mut world = World::with(spec.clone());
+        for (number, step) in STEPS[..6].iter().enumerate() {
+            step(&mut world);
+            world.settle();
+            let version = world.promise()["metadata"]["resourceVersion"].clone();
+            world.now += std::time::Duration::from_secs(3000);
+            for _ in 0..3 {
+                let plan = world.pass().plan;
+                assert!(plan.is_silent(), "{spec} after step {number}: {plan:#?}");
+            }
+            assert_eq!(world.promise()["metadata"]["resourceVersion"], version);
+        }
+    }
+}
+
+#[test]
+fn the_same_world_gives_the_same_plan_whatever_the_order_of_lists() {
+    for spec in specs() {
+        let mut world = World::with(spec);
+        for _ in 0..12 {
+            let snapshot = world.snapshot();
+            let mut turned = snapshot.clone();
+            turned.works.reverse();
+            turned.jobs.reverse();
+            turned.revisions.reverse();
+            assert_eq!(decide(&snapshot), decide(&snapshot.clone()));
+            assert_eq!(decide(&snapshot).plan.writes, decide(&turned).plan.writes);
+            world.pass();
+            world.others();
+            world.finish_jobs();
+        }
+    }
+}
+
+#[test]
+fn any_prefix_of_any_plan_recovers() {
+    for spec in specs() {
+        let mut calm = World::with(spec.clone());
+        for (number, step) in STEPS.iter().enumerate() {
+            let before = calm.clone();
+            step(&mut calm);
+            let mut plans = Vec::new();
+            calm.settle_with(|_, plan| {
+                plans.push(plan.writes.len() + usize::from(plan.status.is_some()));
+                usize::MAX
+            });
+            for (pass, writes) in plans.iter().enumerate() {
+                for prefix in 0..*writes {
+                    let mut crashed = before.clone();
+                    step(&mut crashed);
+                    crashed.settle_with(|at, _| if at == pass { prefix } else { usize::MAX });
+                    assert_eq!(
+                        crashed.end(),
+                        calm.end(),
+                        "{spec} step {number}: crash in pass {pass} after {prefix} writes"
+                    );
+                }
+            }
+        }
+        // Without an API the "request" of the second step is just an object of somebody else.
+        let left: Vec<_> = calm.objects.keys().filter(|(kind, _)| kind != "Redis").collect();
+        assert!(left.is_empty(), "{spec}: {left:?}");
+    }
+}
