@@ -11,11 +11,19 @@ mod cache;
 mod caches;
 mod context;
 mod controller;
+mod destination;
 mod error;
 mod events;
 mod options;
 mod queue;
+#[expect(dead_code, reason = "wired by the Promise controller")]
+mod request;
+#[expect(dead_code, reason = "wired by the Promise controller")]
+mod resource_binding;
+mod state_store;
 mod wiring;
+mod work;
+mod work_placement;
 
 pub use options::Options;
 pub use wiring::Controllers;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use kratix_api::destination::StateStoreKind;
 use kratix_api::keys;
 use kratix_core::config::Config;
 use kratix_core::object::ObjectKey;
@@ -14,9 +15,22 @@ use tokio_util::sync::CancellationToken;
 use crate::caches::Caches;
 use crate::context::Context;
 use crate::controller::{self, Reconcile};
+use crate::destination::{self, Destinations};
 use crate::events;
 use crate::options::Options;
 use crate::queue::Queue;
+use crate::state_store::{self, Registry, StateStores};
+use crate::work::{self, Works};
+use crate::work_placement::{self, Namesakes, WorkPlacements};
+
+/// Passes at once that may wait for an answer of a state store's server.
+const STORE_PASSES_MAX: usize = 16;
+/// Passes at once that may wait for a place in a store's commit.
+const DESTINATION_PASSES_MAX: usize = 64;
+/// Passes at once that may wait for a place in a store's commit: what waits shares one, so many must be able to wait.
+const PLACEMENT_PASSES_MAX: usize = 512;
+/// Passes over Works at once: each waits for the API server alone.
+const WORK_PASSES_MAX: usize = 64;
 
 /// The running controllers of one platform.
 ///
@@ -56,15 +70,47 @@ impl Controllers {
         while self.tasks.join_next().await.is_some() {}
     }
 
-    fn wire(&mut self, _context: &Arc<Context>) {}
+    fn wire(&mut self, context: &Arc<Context>) {
+        self.wire_delivery(context);
+    }
+
+    /// The way of documents from Works to state stores.
+    fn wire_delivery(&mut self, context: &Arc<Context>) {
+        let stores = Arc::new(Registry::new(context.options.cache_dir.clone()));
+        let git = StateStores::new(context, &stores, StateStoreKind::GitStateStore);
+        let git = self.spawn(context, git, STORE_PASSES_MAX);
+        let bucket = StateStores::new(context, &stores, StateStoreKind::BucketStateStore);
+        let bucket = self.spawn(context, bucket, STORE_PASSES_MAX);
+        let destinations = self.spawn(context, Destinations::new(context, &stores), DESTINATION_PASSES_MAX);
+        let placements = Queue::new();
+        let namesakes = Namesakes::follow(&context.caches.placements);
+        let writer = WorkPlacements::new(context, &stores, &namesakes, &placements);
+        self.run(context, writer, &placements, PLACEMENT_PASSES_MAX);
+        let works = self.spawn(context, Works::new(context), WORK_PASSES_MAX);
+
+        state_store::watch(context, &stores, &git, &bucket);
+        destination::watch(context, &stores, &destinations);
+        work_placement::watch(context, &stores, &namesakes, &placements);
+        work::watch(context, &works);
+    }
 
     fn spawn<R: Reconcile>(&mut self, context: &Arc<Context>, controller: R, concurrency: usize) -> Queue<ObjectKey> {
         let queue = Queue::new();
+        self.run(context, controller, &queue, concurrency);
+        queue
+    }
+
+    fn run<R: Reconcile>(
+        &mut self,
+        context: &Arc<Context>,
+        controller: R,
+        queue: &Queue<ObjectKey>,
+        concurrency: usize,
+    ) {
         self.queues.push(queue.clone());
         let events = context.events.clone();
         let passes = controller::run(Arc::new(controller), queue.clone(), concurrency, events, self.shutdown.clone());
         self.tasks.spawn(passes);
-        queue
     }
 }
 

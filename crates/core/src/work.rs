@@ -154,6 +154,35 @@ pub fn concerns_scheduling(old: Option<&Destination>, new: Option<&Destination>)
         || old.spec.strict_match_labels != new.spec.strict_match_labels
 }
 
+/// Tells whether a change of a Work concerns itself: its own status writes do not.
+pub fn concerns_itself(old: Option<&Work>, new: Option<&Work>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    let (before, after) = (&old.metadata, &new.metadata);
+    before.uid != after.uid
+        || before.generation != after.generation
+        || before.labels != after.labels
+        || before.annotations != after.annotations
+        || before.finalizers != after.finalizers
+        || before.deletion_timestamp.is_some() != after.deletion_timestamp.is_some()
+}
+
+/// Tells whether a change of a placement concerns its Work: what the Work's status sums up, and what its passes keep in line.
+pub fn concerns_work(old: Option<&WorkPlacement>, new: Option<&WorkPlacement>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    let (before, after) = (&old.metadata, &new.metadata);
+    let write = |placement: &WorkPlacement| {
+        let status = placement.status.as_ref()?;
+        let write = condition::find(&status.conditions, condition::WRITE_SUCCEEDED)?;
+        Some((write.status.clone(), write.observed_generation))
+    };
+    before.uid != after.uid
+        || before.generation != after.generation
+        || before.labels != after.labels
+        || before.owner_references != after.owner_references
+        || before.deletion_timestamp.is_some() != after.deletion_timestamp.is_some()
+        || write(old) != write(new)
+}
+
 /// Decides where the groups of a Work go, and what its status says.
 ///
 /// # Guarantees

@@ -1,0 +1,155 @@
+//! GitStateStore and BucketStateStore: opens their writers, keeps them in the registry, says on the store how it went.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use kratix_api::Destination;
+use kratix_api::destination::{StateStoreKind, StateStoreRef};
+use kratix_core::object::{ObjectKey, Target};
+use kratix_core::plan::{Next, Reporter};
+use kratix_core::state_store::{self, Connection, Effect, OpenFailure, Opened, Snapshot, Store};
+use kube::{Api, ResourceExt};
+
+use crate::caches::{secret_entry, store_entry};
+use crate::context::Context;
+use crate::controller::Reconcile;
+use crate::error::Error;
+use crate::queue::Queue;
+
+mod attempts;
+mod registry;
+mod translation;
+
+pub(crate) use self::attempts::Attempts;
+pub(crate) use self::registry::Registry;
+
+/// The controller of one kind of state store.
+pub(crate) struct StateStores {
+    cx: Arc<Context>,
+    registry: Arc<Registry>,
+    kind: StateStoreKind,
+}
+
+impl StateStores {
+    /// Returns the controller of `kind`.
+    pub(crate) fn new(cx: &Arc<Context>, registry: &Arc<Registry>, kind: StateStoreKind) -> Self {
+        Self { cx: Arc::clone(cx), registry: Arc::clone(registry), kind }
+    }
+
+    fn store(&self, key: &ObjectKey) -> Option<Store> {
+        match self.kind {
+            StateStoreKind::GitStateStore => self.cx.caches.git_stores.get(key).map(Store::Git),
+            StateStoreKind::BucketStateStore => self.cx.caches.bucket_stores.get(key).map(Store::Bucket),
+            StateStoreKind::Other(_) => None,
+        }
+    }
+
+    /// Reads the Secret live: its content is nowhere kept.
+    async fn secret(&self, store: &Store) -> state_store::Secret {
+        let Some(key) = state_store::secret_of(store) else { return state_store::Secret::NotReferenced };
+        let api: Api<Secret> = Api::namespaced(self.cx.platform.clone(), key.namespace.as_deref().unwrap_or_default());
+        match api.get_opt(&key.name).await {
+            Ok(Some(secret)) => state_store::Secret::Found {
+                resource_version: secret.resource_version().unwrap_or_default(),
+                data: secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect(),
+            },
+            Ok(None) => state_store::Secret::NotFound,
+            Err(error) => state_store::Secret::Unreadable { message: format!("reading Secret {key} failed: {error}") },
+        }
+    }
+
+    /// Opens the writer, or one beside the present one, and checks it. The present one is replaced only by one that works.
+    async fn open(&self, store: &StateStoreRef, connection: &Connection, place: String) -> Result<(), OpenFailure> {
+        self.registry.begin(store, &place);
+        let config = translation::git_config(&store.name, connection, &self.cx.config());
+        let handle = kratix_state_store::open(config, self.registry.cache_dir());
+        let handle = handle.map_err(|error| translation::open_failure(&error))?;
+        handle.check().await.map_err(|error| translation::open_failure(&error))?;
+        self.registry.set_open(store, handle, place);
+        Ok(())
+    }
+}
+
+impl Reconcile for StateStores {
+    const NAME: &'static str = "StateStore";
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
+        let reference = StateStoreRef { kind: self.kind.clone(), name: key.name.clone() };
+        let Some(store) = self.store(key) else {
+            self.registry.forget(&reference);
+            return Ok(Next::OnChange);
+        };
+        let secret = self.secret(&store).await;
+        let (opened, is_suspect) = self.registry.opened(&reference);
+        let mut snapshot = Snapshot { now: self.cx.now(), store, secret, opened, is_suspect };
+        let decision = state_store::decide(&snapshot);
+        let plan = match decision.effect {
+            None => decision.plan,
+            Some(Effect::Close) => {
+                self.registry.close(&reference, None);
+                decision.plan
+            }
+            Some(Effect::Open { connection, fingerprint, place }) => {
+                let outcome = self.open(&reference, &connection, place).await;
+                snapshot.now = self.cx.now();
+                let opened = Opened { fingerprint, at: snapshot.now, outcome };
+                match &opened.outcome {
+                    Ok(()) => self.registry.note(&reference, opened.clone()),
+                    Err(_) => self.registry.close(&reference, Some(opened.clone())),
+                }
+                state_store::record(&snapshot, opened)
+            }
+        };
+        self.cx.act(&plan).await?;
+        Ok(plan.next)
+    }
+
+    fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
+        match self.store(key)? {
+            Store::Git(store) => Some((Reporter::GitStateStore, Target::of(&*store))),
+            Store::Bucket(store) => Some((Reporter::BucketStateStore, Target::of(&*store))),
+        }
+    }
+}
+
+/// Brings stores to the queues when they, their Secrets or their writers change.
+pub(crate) fn watch(cx: &Context, registry: &Registry, git: &Queue<ObjectKey>, bucket: &Queue<ObjectKey>) {
+    let queue = git.clone();
+    cx.caches.git_stores.on_change(move |old, new| {
+        let (old_store, new_store) = (old.cloned().map(Store::Git), new.cloned().map(Store::Git));
+        if state_store::concerns_itself(old_store.as_ref(), new_store.as_ref())
+            && let Some(store) = new.or(old)
+        {
+            queue.add(ObjectKey::of(&**store));
+        }
+    });
+    let queue = bucket.clone();
+    cx.caches.bucket_stores.on_change(move |old, new| {
+        let (old_store, new_store) = (old.cloned().map(Store::Bucket), new.cloned().map(Store::Bucket));
+        if state_store::concerns_itself(old_store.as_ref(), new_store.as_ref())
+            && let Some(store) = new.or(old)
+        {
+            queue.add(ObjectKey::of(&**store));
+        }
+    });
+    let (caches, git_queue, bucket_queue) = (cx.caches.clone(), git.clone(), bucket.clone());
+    cx.caches.secrets.on_change(move |old, new| {
+        let Some(secret) = new.or(old) else { return };
+        let entry = secret_entry(&secret.namespace().unwrap_or_default(), &secret.name_any());
+        caches.git_stores.indexed(&entry).iter().for_each(|store| git_queue.add(ObjectKey::of(&**store)));
+        caches.bucket_stores.indexed(&entry).iter().for_each(|store| bucket_queue.add(ObjectKey::of(&**store)));
+    });
+    let (git, bucket) = (git.clone(), bucket.clone());
+    registry.on_suspicion(move |store| {
+        let queue = match store.kind {
+            StateStoreKind::BucketStateStore => &bucket,
+            _ => &git,
+        };
+        queue.add(ObjectKey::cluster(store.name.clone()));
+    });
+}
+
+/// Returns the Destinations of a store.
+pub(crate) fn destinations(cx: &Context, store: &StateStoreRef) -> Vec<Arc<Destination>> {
+    cx.caches.destinations.indexed(&store_entry(store.kind.as_str(), &store.name))
+}

@@ -1,0 +1,250 @@
+//! The open writers of the process, one for each state store.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use kratix_api::destination::{StateStoreKind, StateStoreRef};
+use kratix_core::object::ObjectKey;
+use kratix_core::state_store::{Attempt, Availability, Change, Failure, Opened};
+use kratix_state_store::Handle;
+use parking_lot::RwLock;
+
+use super::translation;
+use crate::caches::Caches;
+
+type Observer = Box<dyn Fn(&StateStoreRef) + Send + Sync>;
+
+/// Writers by store. Destinations and placements reach a store through this only.
+///
+/// # Guarantees
+/// Observers are told after every change of what [`Registry::availability`] returns. A writer that is replaced finishes what
+/// it has been given; nothing waits for it.
+///
+/// # Limits
+/// One entry for each state store object.
+pub(crate) struct Registry {
+    cache_dir: PathBuf,
+    entries: RwLock<BTreeMap<StateStoreRef, Entry>>,
+    on_change: RwLock<Vec<Observer>>,
+    on_suspicion: RwLock<Vec<Observer>>,
+}
+
+#[derive(Default)]
+struct Entry {
+    writer: Writer,
+    opened: Option<Opened>,
+    is_suspect: bool,
+}
+
+#[derive(Default)]
+enum Writer {
+    /// Nothing is known yet.
+    #[default]
+    Opening,
+    /// It cannot be written.
+    Closed,
+    Open {
+        handle: Handle,
+        place: String,
+    },
+}
+
+impl Registry {
+    /// Returns an empty registry; `cache_dir` keeps the objects of remote repositories.
+    pub(crate) fn new(cache_dir: PathBuf) -> Self {
+        Self { cache_dir, entries: RwLock::default(), on_change: RwLock::default(), on_suspicion: RwLock::default() }
+    }
+
+    pub(super) fn cache_dir(&self) -> &Path {
+        &self.cache_dir
+    }
+
+    /// Returns how a decision sees the store, and its writer if it has one.
+    pub(crate) fn availability(
+        &self,
+        caches: &Caches,
+        store: Option<&StateStoreRef>,
+    ) -> (Availability, Option<Handle>) {
+        let Some(store) = store else { return (Availability::Unset, None) };
+        let key = ObjectKey::cluster(store.name.clone());
+        let exists = match store.kind {
+            StateStoreKind::GitStateStore => caches.git_stores.get(&key).is_some(),
+            StateStoreKind::BucketStateStore => caches.bucket_stores.get(&key).is_some(),
+            StateStoreKind::Other(_) => return (Availability::UnknownKind, None),
+        };
+        if !exists {
+            return (Availability::NotFound, None);
+        }
+        match self.entries.read().get(store).map(|entry| &entry.writer) {
+            None | Some(Writer::Opening) => (Availability::Opening, None),
+            Some(Writer::Closed) => (Availability::NotReady, None),
+            Some(Writer::Open { handle, place }) => {
+                (Availability::Ready { place: place.clone() }, Some(handle.clone()))
+            }
+        }
+    }
+
+    /// Calls `observer` whenever the availability of a store has changed.
+    pub(crate) fn on_change(&self, observer: impl Fn(&StateStoreRef) + Send + Sync + 'static) {
+        self.on_change.write().push(Box::new(observer));
+    }
+
+    /// Calls `observer` whenever a writer has had trouble with its store as a whole.
+    pub(crate) fn on_suspicion(&self, observer: impl Fn(&StateStoreRef) + Send + Sync + 'static) {
+        self.on_suspicion.write().push(Box::new(observer));
+    }
+
+    pub(super) fn opened(&self, store: &StateStoreRef) -> (Option<Opened>, bool) {
+        let entries = self.entries.read();
+        entries.get(store).map_or((None, false), |entry| (entry.opened.clone(), entry.is_suspect))
+    }
+
+    /// Says that a writer for `place` is being opened. A present one for the same place goes on meanwhile, since other
+    /// credentials are no other place; a present failure stays known until the outcome is.
+    pub(super) fn begin(&self, store: &StateStoreRef, place: &str) {
+        self.update(store, |entry| {
+            let is_elsewhere = matches!(&entry.writer, Writer::Open { place: present, .. } if present != place);
+            if is_elsewhere {
+                entry.writer = Writer::Opening;
+            }
+            is_elsewhere
+        });
+    }
+
+    pub(super) fn set_open(&self, store: &StateStoreRef, handle: Handle, place: String) {
+        self.update(store, |entry| {
+            let is_same = matches!(&entry.writer, Writer::Open { place: present, .. } if *present == place);
+            entry.writer = Writer::Open { handle, place };
+            !is_same
+        });
+    }
+
+    /// Remembers that opening went well.
+    pub(super) fn note(&self, store: &StateStoreRef, opened: Opened) {
+        self.update(store, |entry| {
+            entry.opened = Some(opened);
+            entry.is_suspect = false;
+            false
+        });
+    }
+
+    /// Drops the writer.
+    pub(super) fn close(&self, store: &StateStoreRef, opened: Option<Opened>) {
+        self.update(store, |entry| {
+            let was_closed = matches!(entry.writer, Writer::Closed);
+            *entry = Entry { writer: Writer::Closed, opened, is_suspect: false };
+            !was_closed
+        });
+    }
+
+    /// Drops everything about a store that does not exist any more.
+    pub(super) fn forget(&self, store: &StateStoreRef) {
+        self.entries.write().remove(store);
+        self.tell(store);
+    }
+
+    /// Makes `change` durable and returns the attempt.
+    pub(crate) async fn write(
+        &self,
+        store: &StateStoreRef,
+        handle: &Handle,
+        change: Change,
+        stamp: String,
+        now: impl Fn() -> jiff::Timestamp,
+    ) -> Attempt {
+        let outcome = match handle.write(translation::change(change)).await {
+            Ok(written) => Ok(translation::written(written)),
+            Err(error) => {
+                let failure = translation::failure(&error);
+                self.suspect(store, &failure);
+                Err(failure)
+            }
+        };
+        Attempt { stamp, at: now(), outcome }
+    }
+
+    /// Has the store checked if the failure concerns more than the change.
+    fn suspect(&self, store: &StateStoreRef, failure: &Failure) {
+        if failure.about != kratix_core::state_store::About::Store {
+            return;
+        }
+        let is_new = {
+            let mut entries = self.entries.write();
+            entries.get_mut(store).is_some_and(|entry| !std::mem::replace(&mut entry.is_suspect, true))
+        };
+        if is_new {
+            self.on_suspicion.read().iter().for_each(|observer| observer(store));
+        }
+    }
+
+    fn update(&self, store: &StateStoreRef, change: impl FnOnce(&mut Entry) -> bool) {
+        let is_news = change(self.entries.write().entry(store.clone()).or_default());
+        if is_news {
+            self.tell(store);
+        }
+    }
+
+    fn tell(&self, store: &StateStoreRef) {
+        self.on_change.read().iter().for_each(|observer| observer(store));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn store() -> StateStoreRef {
+        StateStoreRef { kind: StateStoreKind::GitStateStore, name: "default".into() }
+    }
+
+    fn place_of(registry: &Registry) -> Option<String> {
+        match &registry.entries.read().get(&store())?.writer {
+            Writer::Open { place, .. } => Some(place.clone()),
+            Writer::Opening | Writer::Closed => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn observers_hear_of_changes_and_a_rotated_credential_is_none() {
+        let cache = tempfile::tempdir().unwrap();
+        let registry = Registry::new(cache.path().to_owned());
+        let heard = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&heard);
+        registry.on_change(move |_| drop(count.fetch_add(1, Ordering::Relaxed)));
+        let handle = |name: &str| {
+            let config = kratix_state_store::GitConfig::new(name, cache.path().join("x.git").display().to_string());
+            kratix_state_store::open(config, cache.path()).unwrap()
+        };
+        registry.begin(&store(), "here");
+        registry.set_open(&store(), handle("a"), "here".into());
+        assert_eq!((heard.load(Ordering::Relaxed), place_of(&registry)), (1, Some("here".into())));
+        registry.begin(&store(), "here");
+        registry.set_open(&store(), handle("b"), "here".into());
+        assert_eq!((heard.load(Ordering::Relaxed), place_of(&registry)), (1, Some("here".into())));
+        registry.begin(&store(), "there");
+        assert_eq!((heard.load(Ordering::Relaxed), place_of(&registry)), (2, None), "nothing goes to the old place");
+        registry.close(&store(), None);
+        registry.close(&store(), None);
+        assert_eq!(heard.load(Ordering::Relaxed), 3);
+        registry.forget(&store());
+        assert_eq!(heard.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn only_trouble_of_the_whole_store_raises_suspicion_and_once() {
+        let registry = Registry::new(PathBuf::new());
+        let heard = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&heard);
+        registry.on_suspicion(move |_| drop(count.fetch_add(1, Ordering::Relaxed)));
+        registry.update(&store(), |_| false);
+        let failure = |about| Failure { message: String::new(), about, retry: true };
+        registry.suspect(&store(), &failure(kratix_core::state_store::About::Content));
+        assert_eq!(heard.load(Ordering::Relaxed), 0);
+        registry.suspect(&store(), &failure(kratix_core::state_store::About::Store));
+        registry.suspect(&store(), &failure(kratix_core::state_store::About::Store));
+        assert_eq!(heard.load(Ordering::Relaxed), 1);
+    }
+}

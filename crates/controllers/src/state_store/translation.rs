@@ -1,0 +1,115 @@
+//! Between the words of the decisions and those of the stores.
+
+use kratix_core::config::Config;
+use kratix_core::state_store::{
+    About, Change, ChangeKind, Connection, Failure, File, OpenFailure, Operation, Step, Written,
+};
+use kratix_state_store::{Auth, Author, GitConfig, Retry, Secret, Tls, Trouble, WriteError};
+
+/// Returns how to open a Git store.
+pub(super) fn git_config(name: &str, connection: &Connection, config: &Config) -> GitConfig {
+    let auth = match &connection.credentials {
+        None => Auth::None,
+        Some(credentials) => {
+            Auth::Basic { username: credentials.username.clone(), password: Secret::new(credentials.password.clone()) }
+        }
+    };
+    let (author, email) = connection.author.clone();
+    GitConfig {
+        branch: connection.branch.clone(),
+        path: connection.path.clone(),
+        auth,
+        author: Author { name: author, email },
+        tls: Tls { ca_pem: connection.ca_pem.clone(), insecure: connection.skip_tls_verify },
+        fetch_interval: config.git_minimum_fetch_interval,
+        ..GitConfig::new(name, connection.url.clone())
+    }
+}
+
+pub(super) fn change(change: Change) -> kratix_state_store::Change {
+    let kind = match change.kind {
+        ChangeKind::Update => kratix_state_store::Kind::Update,
+        ChangeKind::Delete => kratix_state_store::Kind::Delete,
+    };
+    let files = |files: Vec<File>| -> Vec<kratix_state_store::File> {
+        files.into_iter().map(|file| kratix_state_store::File::new(file.path, file.content)).collect()
+    };
+    let operation = match change.operation {
+        Operation::Replace(all) => kratix_state_store::Operation::Replace(files(all)),
+        Operation::Edit { write, remove } => kratix_state_store::Operation::Edit { write: files(write), remove },
+        Operation::Share { ledger, files: all } => {
+            kratix_state_store::Operation::Share { ledger, files: all.map(files) }
+        }
+    };
+    kratix_state_store::Change { id: change.id, kind, prefix: change.prefix, operation }
+}
+
+pub(super) fn written(written: kratix_state_store::Written) -> Written {
+    Written { version: written.version.map(|version| version.to_string()), changed: written.changed }
+}
+
+pub(super) fn failure(error: &WriteError) -> Failure {
+    let about = match error {
+        WriteError::Store(_) => About::Store,
+        WriteError::Ledger { .. } => About::Ledger,
+        _ => About::Content,
+    };
+    // A store whose credentials are refused may be mended on its side, where no watch reports it.
+    let retry = about == About::Store || error.retry() != Retry::OnChange;
+    Failure { message: with_hint(error.to_string(), error.hint()), about, retry }
+}
+
+pub(super) fn open_failure(error: &kratix_state_store::Error) -> OpenFailure {
+    let step = match &error.trouble {
+        Trouble::Config(_) | Trouble::PlainHttp | Trouble::NoGit(_) => Step::Configure,
+        Trouble::Unauthorized => Step::Authenticate,
+        Trouble::Forbidden(_) | Trouble::Refused { .. } | Trouble::Locked { .. } | Trouble::DiskFull(_) => Step::Write,
+        _ => Step::Read,
+    };
+    OpenFailure { step, message: with_hint(error.to_string(), error.hint()) }
+}
+
+fn with_hint(text: String, hint: Option<String>) -> String {
+    match hint {
+        Some(hint) => format!("{text}; hint: {hint}"),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_keeps_everything() {
+        let file = File { path: "a".into(), content: b"x".to_vec() };
+        let given = Change {
+            id: "p".into(),
+            kind: ChangeKind::Delete,
+            prefix: "d".into(),
+            operation: Operation::Share { ledger: "l".into(), files: Some(vec![file]) },
+        };
+        let expected = kratix_state_store::Change {
+            id: "p".into(),
+            kind: kratix_state_store::Kind::Delete,
+            prefix: "d".into(),
+            operation: kratix_state_store::Operation::Share {
+                ledger: "l".into(),
+                files: Some(vec![kratix_state_store::File::new("a", "x")]),
+            },
+        };
+        assert_eq!(change(given), expected);
+    }
+
+    #[test]
+    fn failures_say_what_they_are_about_and_what_helps() {
+        let ambiguous = failure(&WriteError::Ambiguous { path: "a".into() });
+        assert_eq!((ambiguous.about, ambiguous.retry), (About::Content, false));
+        assert!(ambiguous.message.contains("; hint: "), "{}", ambiguous.message);
+        let owned = failure(&WriteError::Owned { path: "a".into(), owner: "default-x".into() });
+        assert_eq!((owned.about, owned.retry), (About::Content, true));
+        assert!(owned.message.contains("already belongs to default-x"), "{}", owned.message);
+        let ledger = failure(&WriteError::Ledger { path: "l".into(), reason: "odd".into() });
+        assert_eq!((ledger.about, ledger.retry), (About::Ledger, true));
+    }
+}
