@@ -209,6 +209,9 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
         let requests = api::requests(snapshot);
         return Decision { plan: Plan::from(write), requests };
     }
+    if let Some(plan) = pause::leave(snapshot) {
+        return Decision { plan, requests: api::requests(snapshot) };
+    }
     walk(snapshot)
 }
 
@@ -355,7 +358,6 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
     let parent = Parent::of_promise(&snapshot.promise);
     let jobs: Vec<_> = snapshot.own_jobs().cloned().collect();
     let written: Vec<_> = snapshot.works_of(keys::WORK_TYPE_PROMISE).cloned().collect();
-    let reconcile_resources = [(keys::RECONCILE_RESOURCES, keys::TRUE)];
     let view = workflow::Snapshot {
         now: snapshot.now,
         parent: &parent,
@@ -365,7 +367,8 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
         surroundings: &*snapshot.surroundings,
         settings: &snapshot.settings,
         interval: Some(interval::of_promise(&snapshot.promise, &snapshot.revisions, &snapshot.settings.config).0),
-        labels_after_pause: if snapshot.promise.spec.has_api() { &reconcile_resources } else { &[] },
+        // The end of a pause is this module's own business: requests are told as well.
+        labels_after_pause: &[],
     };
     let outcome = workflow::configure(&view);
     walk.writes.extend(outcome.writes);

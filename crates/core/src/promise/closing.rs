@@ -8,7 +8,7 @@ use kratix_api::pipeline::{Action, WorkflowType, decode_workflow};
 use kratix_api::{Work, keys};
 use kube_core::ResourceExt;
 
-use super::{Fault, Seen, Snapshot, Walk, Workflows, api, fault, pause, requirement};
+use super::{Fault, Seen, Snapshot, Walk, Workflows, api, fault, requirement};
 use crate::work::{Readiness, readiness};
 use crate::workflow::works::Summary;
 
@@ -113,7 +113,6 @@ fn reconciled(walk: &mut Walk<'_>, seen: &Seen, works: Option<&Status>) {
             Some(Status::True) => (Status::True, "Reconciled", "Reconciled"),
             Some(Status::False) => (Status::False, "WorksFailing", "Failing"),
             Some(_) => (Status::Unknown, "WorksPending", "Pending"),
-            None if snapshot.has_ended_pause() => (Status::Unknown, "Unpaused", "Pending"),
             None => return,
         }
     };
@@ -133,13 +132,5 @@ fn completed(walk: &mut Walk<'_>, seen: &Seen) {
         && walk.status.now.workflows_succeeded == count
     {
         walk.events.push(walk.snapshot.normal("ConfigureWorkflowCompleted", "All workflows completed"));
-    }
-}
-
-impl Snapshot {
-    fn has_ended_pause(&self) -> bool {
-        let status = self.promise.status.as_ref();
-        let reconciled = status.and_then(|status| condition::find(&status.conditions, condition::RECONCILED));
-        reconciled.is_some_and(|reconciled| reconciled.reason == pause::REASON)
     }
 }

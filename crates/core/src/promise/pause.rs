@@ -1,7 +1,7 @@
-//! A paused Promise: it says so, and nothing else happens, not even deletion.
+//! A paused Promise: it says so, and nothing else happens, not even deletion. And the end of the pause.
 //!
 //! # Source
-//! `03-promises.md` §11.1
+//! `03-promises.md` §11.1, §11.2, §25 (8)
 
 use kratix_api::condition::{self, Status};
 
@@ -10,6 +10,23 @@ use crate::plan::Plan;
 
 /// Reason of both conditions.
 pub(super) const REASON: &str = "PausedReconciliation";
+
+/// Returns whether the status says that the Promise is paused.
+pub(super) fn is_recorded(snapshot: &Snapshot) -> bool {
+    let status = snapshot.promise.status.as_ref();
+    let reconciled = status.and_then(|status| condition::find(&status.conditions, condition::RECONCILED));
+    reconciled.is_some_and(|reconciled| reconciled.status == Status::Unknown && reconciled.reason == REASON)
+}
+
+/// Returns the plan that forgets a pause, once labels and annotations tell what is to run because it is over.
+pub(super) fn leave(snapshot: &Snapshot) -> Option<Plan<Finding>> {
+    if !is_recorded(snapshot) {
+        return None;
+    }
+    let mut draft = status::Draft::of(snapshot);
+    draft.set(condition::RECONCILED, Status::Unknown, "Unpaused", "Pending");
+    Some(Plan { status: draft.write(snapshot), ..Plan::silent() })
+}
 
 pub(super) fn decide(snapshot: &Snapshot) -> Decision {
     let mut draft = status::Draft::of(snapshot);

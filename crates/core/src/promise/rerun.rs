@@ -7,9 +7,9 @@
 //! # Source
 //! `03-promises.md` §13, §25 (8, 12, 13, 24, 29)
 
-use kratix_api::{condition, keys};
+use kratix_api::keys;
 use kube_core::ResourceExt;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Finding, Seen, Snapshot, Walk, Workflows, api, pause, requirement, revision};
 use crate::object::{Kind, ObjectKey, Target};
@@ -79,23 +79,33 @@ fn left<'a>(requests: &'a [Request], round: &'a str) -> impl Iterator<Item = &'a
 }
 
 /// Returns the write that begins a round asked for by label or by the end of a pause, or ends the one that is over.
+///
+/// The end of a pause is acted upon by this one write, whatever it starts; only then does the status forget the pause.
 pub(super) fn own_metadata(snapshot: &Snapshot) -> Option<Write> {
-    let status = snapshot.promise.status.as_ref();
-    let reconciled = status.and_then(|status| condition::find(&status.conditions, condition::RECONCILED));
-    let was_paused = reconciled.is_some_and(|reconciled| reconciled.reason == pause::REASON);
     let round = round_by_annotation(snapshot);
+    let was_paused = pause::is_recorded(snapshot);
     let by_label = snapshot.has_label(keys::RECONCILE_RESOURCES);
-    // With pipelines of its own the Promise sees the end of the pause in the workflow engine, which sets the label.
-    let by_pause =
-        was_paused && snapshot.configure_pipelines() == 0 && snapshot.promise.spec.has_api() && round.is_none();
-    if by_label || by_pause {
+    let mut labels = Map::new();
+    if by_label {
+        labels.insert(keys::RECONCILE_RESOURCES.into(), Value::Null);
+    }
+    if was_paused && snapshot.configure_pipelines() > 0 && !snapshot.has_label(keys::RUN_FROM_START) {
+        labels.insert(keys::RUN_FROM_START.into(), keys::TRUE.into());
+        if snapshot.promise.labels().contains_key(keys::WORKFLOW_SUSPENDED) {
+            labels.insert(keys::WORKFLOW_SUSPENDED.into(), Value::Null);
+        }
+    }
+    let mut patch = Map::new();
+    if by_label || (was_paused && snapshot.promise.spec.has_api() && round.is_none()) {
         let version = snapshot.promise.resource_version().unwrap_or_default();
         let round = format!("{}.{version}", snapshot.generation());
-        let mut patch = json!({ "annotations": { RERUN: round } });
-        if by_label {
-            patch["labels"] = json!({ keys::RECONCILE_RESOURCES: null });
-        }
-        return Write::metadata(snapshot.target(), &patch);
+        patch.insert("annotations".into(), json!({ RERUN: round }));
+    }
+    if !labels.is_empty() {
+        patch.insert("labels".into(), labels.into());
+    }
+    if !patch.is_empty() {
+        return Write::metadata(snapshot.target(), &patch.into());
     }
     let round = round?;
     let is_told = snapshot.requests.as_ref().is_some_and(|requests| left(requests, round).next().is_none());

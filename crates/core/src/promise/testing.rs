@@ -446,7 +446,14 @@ impl World {
             "type": "ConfigureWorkflowCompleted", "status": "True", "reason": "PipelinesExecutedSuccessfully",
             "message": "Pipelines completed", "lastTransitionTime": self.now.to_string(),
         }));
-        self.patch_promise(json!({ "status": { "conditions": conditions, "message": "Promise configured" } }));
+        let mut patch = json!({ "status": { "conditions": conditions, "message": "Promise configured" } });
+        // The schema requires the counters, so a status that would lack them is never stored.
+        for counter in ["workflows", "workflowsSucceeded", "workflowsFailed"] {
+            if self.promise().pointer(&format!("/status/{counter}")).is_none() {
+                patch["status"][counter] = json!(0);
+            }
+        }
+        self.patch_promise(patch);
     }
 
     pub(crate) fn fail_jobs(&mut self) {

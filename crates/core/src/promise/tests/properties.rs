@@ -87,10 +87,13 @@ fn any_prefix_of_any_plan_recovers() {
                     let mut crashed = before.clone();
                     step(&mut crashed);
                     crashed.settle_with(|at, _| if at == pass { prefix } else { usize::MAX });
-                    assert_eq!(
-                        crashed.end(),
-                        calm.end(),
-                        "{spec} step {number}: crash in pass {pass} after {prefix} writes"
+                    let (found, expected) = (crashed.end(), calm.end());
+                    let differs = |key: &&String| found.get(*key) != expected.get(*key);
+                    let differing: Vec<_> = found.keys().chain(expected.keys()).filter(differs).collect();
+                    assert!(
+                        differing.is_empty(),
+                        "step {number}, crash in pass {pass} after {prefix} writes: {differing:?}\n{:?}",
+                        differing.first().map(|key| (found.get(*key), expected.get(*key)))
                     );
                 }
             }
