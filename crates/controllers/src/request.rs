@@ -1,0 +1,389 @@
+//! The controllers of resource requests: one for each API that a Promise brings, started and stopped at run time.
+//!
+//! [`Requests`] is the handle by which the Promise controller starts, stops and lists them; [`Supervisor`] is the one task
+//! that owns them all, so that they end with the process's other controllers.
+
+mod surroundings;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::batch::v1::Job;
+use kratix_api::{Promise, PromiseRevision, ResourceBinding, Work, keys};
+use kratix_core::object::{Kind, ObjectKey, Target};
+use kratix_core::plan::{Next, Plan, Reporter, Write};
+use kratix_core::request::{self, Finding, Snapshot};
+use kratix_core::workflow::{Settings, history};
+use kube::api::{Api, DynamicObject};
+use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::act;
+use crate::cache::Cache;
+use crate::caches;
+use crate::context::Context;
+use crate::controller::{self, Reconcile};
+use crate::error::Error;
+use crate::queue::Queue;
+use surroundings::Definitions;
+
+/// Passes of one Promise's requests at the same time. A pass is a few API writes; more would only queue at the API server.
+const CONCURRENCY: usize = 16;
+/// Controllers waiting to be spawned; a full channel makes the Promise's pass wait.
+const STARTING_MAX: usize = 64;
+/// How long a pass waits at most for a Job that the previous pass made to arrive in the cache.
+const EXPECTED_MAX: Duration = Duration::from_secs(5);
+
+/// Called with the Promise's name and the request before and after a change.
+type Observer = Box<dyn Fn(&str, Option<&Arc<DynamicObject>>, Option<&Arc<DynamicObject>>) + Send + Sync>;
+
+/// Starts, stops and looks into the controllers of requests.
+#[derive(Clone)]
+pub(crate) struct Requests {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cx: Arc<Context>,
+    starting: mpsc::Sender<BoxFuture<'static, ()>>,
+    running: RwLock<BTreeMap<String, Arc<Running>>>,
+    observers: RwLock<Vec<Observer>>,
+    definitions: Definitions,
+}
+
+/// One controller.
+struct Running {
+    kind: Kind,
+    cache: Cache<DynamicObject>,
+    is_listed: AtomicBool,
+    queue: Queue<ObjectKey>,
+    stop: CancellationToken,
+    /// Jobs made by the last pass of a request that the cache may not show yet, and when they were made.
+    expected: Mutex<HashMap<ObjectKey, (ObjectKey, Instant)>>,
+}
+
+/// Owns the tasks of all controllers of requests. Dropping it aborts them.
+pub(crate) struct Supervisor {
+    starting: mpsc::Receiver<BoxFuture<'static, ()>>,
+}
+
+impl Supervisor {
+    /// Runs controllers until every handle is gone.
+    pub(crate) async fn run(mut self) {
+        let mut tasks = JoinSet::new();
+        while let Some(task) = self.starting.recv().await {
+            tasks.spawn(task);
+            while tasks.try_join_next().is_some() {}
+        }
+    }
+}
+
+impl Requests {
+    /// Returns the handle and what must be spawned. Registers for everything that concerns requests.
+    pub(crate) fn new(cx: &Arc<Context>) -> (Self, Supervisor) {
+        let (sender, receiver) = mpsc::channel(STARTING_MAX);
+        let inner = Arc::new(Inner {
+            cx: Arc::clone(cx),
+            starting: sender,
+            running: RwLock::default(),
+            observers: RwLock::default(),
+            definitions: Definitions::default(),
+        });
+        inner.follow();
+        (Self { inner }, Supervisor { starting: receiver })
+    }
+
+    /// Runs the controller for the requests of a Promise. One that runs for the same API is left alone, one for another
+    /// group, version or kind is replaced.
+    pub(crate) async fn start(&self, promise: &str, kind: &Kind) {
+        let running = {
+            let mut all = self.inner.running.write();
+            match all.get(promise) {
+                Some(running) if running.kind == *kind => return,
+                Some(running) => running.stop.cancel(),
+                None => {}
+            }
+            let running = Arc::new(Running::new(kind.clone()));
+            all.insert(promise.to_owned(), Arc::clone(&running));
+            running
+        };
+        tracing::info!(promise, kind = %kind.kind, version = %kind.api_version(), "requests are looked after");
+        self.inner.observe(promise, &running);
+        let task = Box::pin(run(Arc::clone(&self.inner), promise.to_owned(), running));
+        // The supervisor is gone only when the process is shutting down.
+        let _ = self.inner.starting.send(task).await;
+    }
+
+    /// Stops the controller for the requests of a Promise; passes that have begun are finished.
+    pub(crate) fn stop(&self, promise: &str) {
+        if let Some(running) = self.inner.running.write().remove(promise) {
+            running.stop.cancel();
+            tracing::info!(promise, kind = %running.kind.kind, "requests are no longer looked after");
+        }
+    }
+
+    /// Returns the resource of a Promise's requests while their controller runs.
+    pub(crate) fn kind(&self, promise: &str) -> Option<Kind> {
+        self.inner.running.read().get(promise).map(|running| running.kind.clone())
+    }
+
+    /// Returns all requests of a Promise, sorted by key; `None` before the first complete list.
+    pub(crate) fn list(&self, promise: &str) -> Option<Vec<Arc<DynamicObject>>> {
+        let running = self.inner.running.read().get(promise).cloned()?;
+        running.is_listed.load(Ordering::Acquire).then(|| running.cache.all())
+    }
+
+    /// Returns one request.
+    pub(crate) fn get(&self, promise: &str, key: &ObjectKey) -> Option<Arc<DynamicObject>> {
+        self.inner.running.read().get(promise)?.cache.get(key)
+    }
+
+    /// Calls `observer` with every change of any request from now on, and with neither side once a list is complete.
+    pub(crate) fn on_change(
+        &self,
+        observer: impl Fn(&str, Option<&Arc<DynamicObject>>, Option<&Arc<DynamicObject>>) + Send + Sync + 'static,
+    ) {
+        self.inner.observers.write().push(Box::new(observer));
+    }
+
+    /// Returns true when no request is waiting for a pass or having one; timers do not count.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.inner.running.read().values().all(|running| running.queue.is_at_rest())
+    }
+}
+
+impl Running {
+    fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            cache: Cache::new(|_| Vec::new()),
+            is_listed: AtomicBool::new(false),
+            queue: Queue::new(),
+            stop: CancellationToken::new(),
+            expected: Mutex::default(),
+        }
+    }
+
+    /// Returns true when a Job made by the previous pass is still on its way to the cache: a pass without it would try to
+    /// make it again.
+    fn awaits_job(&self, key: &ObjectKey, jobs: &Cache<Job>) -> bool {
+        let mut expected = self.expected.lock();
+        let Some((job, made)) = expected.get(key) else { return false };
+        let arrived = jobs.get(job).is_some() || made.elapsed() > EXPECTED_MAX;
+        if arrived {
+            expected.remove(key);
+        }
+        !arrived
+    }
+
+    fn expect_jobs(&self, key: &ObjectKey, plan: &Plan<Finding>) {
+        for write in &plan.writes {
+            if let Write::Create { kind, key: job, .. } = write
+                && kind.kind == "Job"
+            {
+                self.expected.lock().insert(key.clone(), (job.clone(), Instant::now()));
+            }
+        }
+    }
+}
+
+/// Watches and reconciles the requests of one Promise until it is stopped.
+async fn run(inner: Arc<Inner>, promise: String, running: Arc<Running>) {
+    let api = Api::<DynamicObject>::all_with(inner.cx.platform.clone(), &act::api_resource(&running.kind));
+    let (queue, stop) = (running.queue.clone(), running.stop.clone());
+    let events = inner.cx.events.clone();
+    let pass = Controller { inner: Arc::clone(&inner), promise: promise.clone(), running: Arc::clone(&running) };
+    let passes = controller::run(Arc::new(pass), queue, CONCURRENCY, events, stop);
+    let listed = async {
+        running.cache.ready().await;
+        running.is_listed.store(true, Ordering::Release);
+        inner.tell(&promise, None, None);
+        std::future::pending::<()>().await;
+    };
+    // The passes alone end by themselves, once they are told to stop; the others only follow the API.
+    tokio::select! {
+        () = passes => {}
+        () = running.cache.feed(api, watcher::Config::default()) => {}
+        () = listed => {}
+    }
+}
+
+impl Inner {
+    fn tell(&self, promise: &str, old: Option<&Arc<DynamicObject>>, new: Option<&Arc<DynamicObject>>) {
+        for observer in self.observers.read().iter() {
+            observer(promise, old, new);
+        }
+    }
+
+    /// Brings back a request with each of its own changes.
+    fn observe(self: &Arc<Self>, promise: &str, running: &Arc<Running>) {
+        let (inner, promise, queue) = (Arc::downgrade(self), promise.to_owned(), running.queue.clone());
+        running.cache.on_change(move |old, new| {
+            if let Some(request) = new.or(old) {
+                queue.add(ObjectKey::of(request.as_ref()));
+            }
+            if let Some(inner) = inner.upgrade() {
+                inner.tell(&promise, old, new);
+            }
+        });
+    }
+
+    /// Brings back requests with changes of what they depend on.
+    fn follow(self: &Arc<Self>) {
+        let caches = &self.cx.caches;
+        let weak = Arc::downgrade(self);
+        caches.jobs.on_change(with::<Job>(&weak, |inner, old, new| {
+            if request::job_concerns_request(old.map(AsRef::as_ref), new.map(AsRef::as_ref)) {
+                new.or(old).into_iter().for_each(|job| inner.add_for_job(job));
+            }
+        }));
+        caches.works.on_change(with::<Work>(&weak, |inner, old, new| {
+            if request::work_concerns_request(old.map(AsRef::as_ref), new.map(AsRef::as_ref)) {
+                new.or(old).into_iter().for_each(|work| inner.add_for_work(work));
+            }
+        }));
+        caches.bindings.on_change(with::<ResourceBinding>(&weak, |inner, old, new| {
+            if request::binding_concerns_request(old.map(AsRef::as_ref), new.map(AsRef::as_ref)) {
+                for binding in old.into_iter().chain(new) {
+                    let request = &binding.spec.resource_ref;
+                    let key = ObjectKey::namespaced(&request.namespace, &request.name);
+                    inner.add(&binding.spec.promise_ref.name, key);
+                }
+            }
+        }));
+        caches.promises.on_change(with::<Promise>(&weak, |inner, old, new| {
+            if request::concerns_requests(old.map(AsRef::as_ref), new.map(AsRef::as_ref)) {
+                new.or(old).into_iter().for_each(|promise| inner.add_all(&promise.name_any()));
+            }
+        }));
+        caches.revisions.on_change(with::<PromiseRevision>(&weak, |inner, old, new| {
+            if new.is_none() {
+                old.into_iter().for_each(|revision: &Arc<PromiseRevision>| inner.definitions.forget(&revision.name_any()));
+            }
+            if request::revision_concerns_requests(old.map(AsRef::as_ref), new.map(AsRef::as_ref)) {
+                let promise = new.or(old).and_then(|revision| revision.labels().get(keys::PROMISE_NAME));
+                promise.into_iter().for_each(|promise| inner.add_all(promise));
+            }
+        }));
+    }
+
+    fn add(&self, promise: &str, key: ObjectKey) {
+        if let Some(running) = self.running.read().get(promise)
+            && running.cache.get(&key).is_some()
+        {
+            running.queue.add(key);
+        }
+    }
+
+    fn add_all(&self, promise: &str) {
+        let running = self.running.read().get(promise).cloned();
+        if let Some(running) = running {
+            for request in running.cache.all() {
+                running.queue.add(ObjectKey::of(request.as_ref()));
+            }
+        }
+    }
+
+    fn add_for_job(&self, job: &Job) {
+        let promise = job.labels().get(keys::PROMISE_NAME);
+        if let (Some(promise), Some(key)) = (promise, history::parent_key(job)) {
+            self.add(promise, key);
+        }
+    }
+
+    fn add_for_work(&self, work: &Work) {
+        let label = |key: &str| work.labels().get(key).cloned();
+        let namespace = label(keys::RESOURCE_NAMESPACE).or_else(|| work.namespace());
+        if let (Some(promise), Some(name), Some(namespace)) =
+            (label(keys::PROMISE_NAME), label(keys::RESOURCE_NAME), namespace)
+        {
+            self.add(&promise, ObjectKey::namespaced(namespace, name));
+        }
+    }
+}
+
+/// Returns an observer that does nothing once the controllers are gone.
+fn with<K: 'static>(
+    inner: &Weak<Inner>,
+    observer: fn(&Inner, Option<&Arc<K>>, Option<&Arc<K>>),
+) -> impl Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync + 'static {
+    let inner = Weak::clone(inner);
+    move |old, new| {
+        if let Some(inner) = inner.upgrade() {
+            observer(&inner, old, new);
+        }
+    }
+}
+
+/// Reconciles the requests of one Promise.
+struct Controller {
+    inner: Arc<Inner>,
+    promise: String,
+    running: Arc<Running>,
+}
+
+impl Controller {
+    fn observe(&self, request: Arc<DynamicObject>, settings: &Settings) -> Plan<Finding> {
+        let cx = &self.inner.cx;
+        let caches = &cx.caches;
+        let (namespace, name) = (request.namespace().unwrap_or_default(), request.name_any());
+        let entry = caches::request_entry(&self.promise, &namespace, &name);
+        let derived = kratix_api::name::resource_binding(&name, &self.promise);
+        let mut bindings = caches.bindings.indexed(&entry);
+        if let Some(adoptable) = caches.bindings.get(&ObjectKey::namespaced(&namespace, derived))
+            && !bindings.iter().any(|binding| binding.meta().uid == adoptable.meta().uid)
+        {
+            bindings.push(adoptable);
+        }
+        let surroundings = surroundings::View { caches, definitions: &self.inner.definitions };
+        request::decide(&Snapshot {
+            now: cx.now(),
+            kind: &self.running.kind,
+            promise_name: &self.promise,
+            promise: caches.promises.get(&ObjectKey::cluster(&self.promise)),
+            revisions: caches.revisions.indexed(&caches::promise_entry(&self.promise)),
+            bindings,
+            jobs: caches.jobs.indexed(&caches::parent_entry(&self.running.kind.kind, &namespace, &name)),
+            works: caches.works.indexed(&entry),
+            request,
+            settings,
+            surroundings: &surroundings,
+        })
+    }
+}
+
+impl Reconcile for Controller {
+    const NAME: &'static str = "request";
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
+        let cx = &self.inner.cx;
+        let Some(request) = self.running.cache.get(key) else {
+            self.running.expected.lock().remove(key);
+            return Ok(Next::OnChange);
+        };
+        if self.running.awaits_job(key, &cx.caches.jobs) {
+            // Its watch event brings the request back; the timer is for a Job that was removed at once.
+            return Ok(Next::After(EXPECTED_MAX));
+        }
+        let settings = surroundings::settings(cx);
+        let plan = self.observe(request, &settings);
+        let done = cx.act(&plan).await;
+        // Also after a failure: the Job may have been made before it.
+        self.running.expect_jobs(key, &plan);
+        done?;
+        Ok(plan.next)
+    }
+
+    fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
+        let request = self.running.cache.get(key)?;
+        Some((Reporter::ResourceRequest, Target::with_kind(self.running.kind.clone(), request.as_ref())))
+    }
+}

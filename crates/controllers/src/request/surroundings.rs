@@ -1,0 +1,104 @@
+//! What the workflow engine looks at only when it starts a pipeline, read from the caches.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kratix_api::{PromiseRevision, keys};
+use kratix_core::object::ObjectKey;
+use kratix_core::request;
+use kratix_core::workflow::access::Existing;
+use kratix_core::workflow::{self, Definition, Parent, Settings, history};
+use kube::{Resource, ResourceExt};
+use parking_lot::Mutex;
+
+use crate::cache::Cache;
+use crate::caches::{self, Caches};
+use crate::context::Context;
+
+/// Returns the settings of Jobs as they are now.
+pub(crate) fn settings(cx: &Context) -> Settings {
+    Settings {
+        adapter_image: cx.options.adapter_image.clone(),
+        adapter_pull_secret: cx.options.adapter_pull_secret.clone(),
+        config: cx.config(),
+    }
+}
+
+impl workflow::Surroundings for Caches {
+    fn existing(&self, promise: &str, namespace: &str) -> Existing {
+        Existing {
+            service_accounts: near(&self.service_accounts, promise, namespace),
+            config_maps: near(&self.config_maps, promise, namespace),
+            roles: near(&self.roles, promise, namespace),
+            role_bindings: near(&self.role_bindings, promise, namespace),
+            cluster_roles: near(&self.cluster_roles, promise, namespace),
+            cluster_role_bindings: near(&self.cluster_role_bindings, promise, namespace),
+        }
+    }
+
+    fn is_taken(&self, key: &ObjectKey, parent: &Parent) -> bool {
+        self.jobs.get(key).is_some_and(|job| !history::is_of(&job, parent))
+    }
+}
+
+/// Returns the Promise's objects that are in `namespace`, labelled with it as pipeline namespace, or without namespace.
+fn near<K>(cache: &Cache<K>, promise: &str, namespace: &str) -> Vec<Arc<K>>
+where
+    K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+{
+    let mut objects = cache.indexed(&caches::promise_entry(promise));
+    objects.retain(|object| {
+        let own = object.meta().namespace.as_deref();
+        let labelled = object.labels().get(keys::PIPELINE_NAMESPACE).map(String::as_str);
+        own.is_none_or(|own| own == namespace) || labelled == Some(namespace)
+    });
+    objects
+}
+
+/// Decoded workflows of revisions, one for each revision that exists.
+#[derive(Default)]
+pub(super) struct Definitions {
+    by_revision: Mutex<HashMap<String, (Option<String>, Arc<Definition>)>>,
+}
+
+impl Definitions {
+    /// Returns the workflows of a revision, decoded at most once for each of its versions.
+    fn get(&self, revision: &PromiseRevision) -> Arc<Definition> {
+        let (name, version) = (revision.name_any(), revision.resource_version());
+        if let Some((known, definition)) = self.by_revision.lock().get(&name)
+            && *known == version
+        {
+            return Arc::clone(definition);
+        }
+        let definition = Arc::new(Definition::of(&revision.spec.promise_spec));
+        self.by_revision.lock().insert(name, (version, Arc::clone(&definition)));
+        definition
+    }
+
+    /// Forgets a revision that is gone.
+    pub(super) fn forget(&self, revision: &str) {
+        self.by_revision.lock().remove(revision);
+    }
+}
+
+/// The surroundings of requests.
+pub(super) struct View<'a> {
+    pub(super) caches: &'a Caches,
+    pub(super) definitions: &'a Definitions,
+}
+
+impl workflow::Surroundings for View<'_> {
+    fn existing(&self, promise: &str, namespace: &str) -> Existing {
+        self.caches.existing(promise, namespace)
+    }
+
+    fn is_taken(&self, key: &ObjectKey, parent: &Parent) -> bool {
+        self.caches.is_taken(key, parent)
+    }
+}
+
+impl request::Surroundings for View<'_> {
+    fn definition(&self, revision: &PromiseRevision) -> Arc<Definition> {
+        self.definitions.get(revision)
+    }
+}
