@@ -1,0 +1,370 @@
+//! One synchronisation: remember what will be applied, apply, remove, remember what was.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use futures::StreamExt;
+use kube::runtime::events::EventType;
+
+use crate::cluster::{self, Cluster, Memory, Remembered, Report};
+use crate::document::{Document, ObjectId};
+use crate::inventory::Entry;
+use crate::source::{File, Snapshot, Source};
+
+/// How many objects are applied at the same time.
+const PARALLEL: usize = 8;
+/// How many failures are listed for people.
+const LISTED_MAX: usize = 50;
+
+/// How far the cluster is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The commit that was synchronised last, also if something failed.
+    pub commit: Option<String>,
+    /// How many objects of the directory are in the cluster.
+    pub applied: usize,
+    /// Objects that could not be applied or removed, and files that could not be read; sorted. They are tried again.
+    pub failed: Vec<Failure>,
+    /// Documents that are not Kubernetes objects.
+    pub skipped: Vec<Skipped>,
+    /// What keeps the agent from synchronising at all.
+    pub trouble: Option<String>,
+}
+
+impl Status {
+    /// Tells whether the cluster holds all that the commit says.
+    pub fn is_synced(&self) -> bool {
+        self.commit.is_some() && self.failed.is_empty() && self.trouble.is_none()
+    }
+}
+
+/// Something that did not work.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Failure {
+    /// The file, relative to the directory.
+    pub path: String,
+    /// The object; absent if the file cannot be read.
+    pub object: Option<ObjectId>,
+    /// Why, in the cluster's own words where it has any.
+    pub message: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.object {
+            Some(object) => write!(f, "{object} ({}): {}", self.path, self.message),
+            None => write!(f, "{}: {}", self.path, self.message),
+        }
+    }
+}
+
+/// A document that was left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The file, relative to the directory.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The one who synchronises; everything that lives from one time to the next.
+pub(crate) struct Sync {
+    pub(crate) source: Source,
+    pub(crate) cluster: Cluster,
+    pub(crate) memory: Memory,
+    pub(crate) name: String,
+    pub(crate) remembered: Option<Remembered>,
+}
+
+/// Whether unchanged objects are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    Changes,
+    Drift,
+}
+
+struct Wanted {
+    id: ObjectId,
+    digest: String,
+    path: String,
+}
+
+impl Sync {
+    /// Brings the cluster to what the head of the branch says.
+    ///
+    /// # Errors
+    /// What keeps it from beginning; single objects that fail are in the status.
+    pub(crate) async fn run(&mut self, depth: Depth) -> Result<Status, String> {
+        let head = self.source.head().map_err(|error| error.to_string())?;
+        let Some(mut snapshot) = head else { return Ok(Status::default()) };
+        if self.remembered.is_none() {
+            self.remembered = Some(self.cluster.recall(&self.memory).await?);
+        }
+        let mut remembered = self.remembered.take().expect("it was just recalled");
+        let result = self.bring(&mut snapshot, depth, &mut remembered).await;
+        // After a failure to store, the cluster's memory is the one that counts.
+        self.remembered = result.is_ok().then_some(remembered);
+        result
+    }
+
+    async fn bring(
+        &mut self,
+        snapshot: &mut Snapshot,
+        depth: Depth,
+        remembered: &mut Remembered,
+    ) -> Result<Status, String> {
+        let tree = snapshot.tree.clone().unwrap_or_else(|| "none".to_owned());
+        let files = self.source.scan(snapshot).map_err(|error| error.to_string())?;
+        let (wanted, mut failed, skipped) = gather(&files);
+        let mut status = Status { commit: Some(snapshot.commit.clone()), skipped, ..Status::default() };
+        if depth == Depth::Changes && remembered.tree.as_deref() == Some(&tree) {
+            status.applied = wanted.len();
+            return Ok(status);
+        }
+
+        self.expect(&wanted, remembered).await?;
+        let applied = self.apply(snapshot, &wanted, depth, remembered).await;
+        failed.extend(applied);
+        failed.extend(self.prune(&wanted, &files, remembered).await);
+        failed.sort();
+        let in_place =
+            |wanted: &&Wanted| remembered.inventory.get(&wanted.id).is_some_and(|entry| entry.digest.is_some());
+        status.applied = wanted.iter().filter(in_place).count();
+        status.failed = failed;
+        self.conclude(snapshot, tree, &status, remembered).await?;
+        Ok(status)
+    }
+
+    /// Remembers objects before they exist, so that a crash in between loses none.
+    async fn expect(&self, wanted: &[Wanted], remembered: &mut Remembered) -> Result<(), String> {
+        let before = remembered.inventory.len();
+        for wanted in wanted {
+            if remembered.inventory.get(&wanted.id).is_none() {
+                let path = wanted.path.clone();
+                remembered.inventory.insert(Entry { id: wanted.id.clone(), uid: None, digest: None, path });
+            }
+        }
+        if remembered.inventory.len() > before {
+            remembered.tree = None;
+            self.cluster.remember(&self.memory, remembered).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply(
+        &mut self,
+        snapshot: &Snapshot,
+        wanted: &[Wanted],
+        depth: Depth,
+        remembered: &mut Remembered,
+    ) -> Vec<Failure> {
+        let mut failed = Vec::new();
+        let mut due: BTreeMap<u8, Vec<&Wanted>> = BTreeMap::new();
+        for wanted in wanted {
+            let entry = remembered.inventory.get(&wanted.id);
+            let unchanged =
+                entry.is_some_and(|entry| entry.digest.as_ref() == Some(&wanted.digest) && entry.id == wanted.id);
+            if !unchanged || depth == Depth::Drift {
+                due.entry(wanted.id.rank()).or_default().push(wanted);
+            }
+        }
+        for (_, due) in due {
+            let mut by_path: BTreeMap<&str, Vec<&Wanted>> = BTreeMap::new();
+            for wanted in due {
+                by_path.entry(&wanted.path).or_default().push(wanted);
+            }
+            let mut requests = Vec::new();
+            for (path, due) in by_path {
+                let documents = match self.source.documents(snapshot, path) {
+                    Ok(documents) => documents,
+                    Err(error) => {
+                        failed.push(Failure { path: path.to_owned(), object: None, message: error.to_string() });
+                        continue;
+                    }
+                };
+                for wanted in due {
+                    let Some(document) = documents.iter().find(|document| document.id == wanted.id) else { continue };
+                    match self.cluster.kind(&wanted.id.kind()).await {
+                        Ok((resource, scope)) => {
+                            let api = self.cluster.api(&wanted.id, &resource, &scope);
+                            requests.push((wanted, document.clone(), api));
+                        }
+                        Err(message) => failed.push(failure(wanted, message)),
+                    }
+                }
+            }
+            failed.extend(self.apply_all(requests, depth, remembered).await);
+        }
+        failed
+    }
+
+    /// Applies objects of one rank together.
+    async fn apply_all(
+        &mut self,
+        requests: Vec<(&Wanted, Document, kube::Api<kube::api::DynamicObject>)>,
+        depth: Depth,
+        remembered: &mut Remembered,
+    ) -> Vec<Failure> {
+        let mut failed = Vec::new();
+        let manager = self.cluster.manager().to_owned();
+        // Owned through and through: a stream of futures that borrow cannot be part of a task.
+        let (due, requests): (Vec<&Wanted>, Vec<_>) = requests
+            .into_iter()
+            .map(|(wanted, document, api)| {
+                let entry = remembered.inventory.get(&wanted.id);
+                let unchanged = entry.is_some_and(|entry| entry.digest.as_ref() == Some(&wanted.digest));
+                (wanted, (document, api, manager.clone(), depth == Depth::Drift && unchanged))
+            })
+            .unzip();
+        let requests = requests.into_iter().enumerate().map(|(at, (document, api, manager, look))| async move {
+            if look && cluster::is_applied(&api, &document).await == Ok(true) {
+                return (at, Ok(None));
+            }
+            (at, cluster::apply(&api, &manager, &document).await.map(Some))
+        });
+        let mut results: Vec<_> = futures::stream::iter(requests).buffer_unordered(PARALLEL).collect().await;
+        results.sort_by_key(|(at, _)| *at);
+        for (at, result) in results {
+            let wanted = due[at];
+            let result = match result {
+                Ok(None) => continue,
+                Ok(Some(uid)) if is_definition(&wanted.id) => {
+                    self.cluster.wait_until_established(&wanted.id.name).await.map(|()| uid)
+                }
+                Ok(Some(uid)) => Ok(uid),
+                Err(message) => Err(message),
+            };
+            let mut entry = remembered.inventory.get(&wanted.id).expect("all wanted objects are expected").clone();
+            match result {
+                Ok(uid) => {
+                    tracing::info!(agent = %self.name, object = %wanted.id, "applied");
+                    let (id, digest, path) = (wanted.id.clone(), Some(wanted.digest.clone()), wanted.path.clone());
+                    remembered.inventory.insert(Entry { id, uid: Some(uid), digest, path });
+                }
+                Err(message) => {
+                    // The kind may have been replaced by another one of the same name.
+                    self.cluster.forget(&wanted.id.kind());
+                    entry.digest = None;
+                    remembered.inventory.insert(entry);
+                    failed.push(failure(wanted, message));
+                }
+            }
+        }
+        failed
+    }
+
+    /// Removes what left the directory, in the reverse order.
+    async fn prune(
+        &mut self,
+        wanted: &[Wanted],
+        files: &[(String, File)],
+        remembered: &mut Remembered,
+    ) -> Vec<Failure> {
+        let kept: HashSet<_> = wanted.iter().map(|wanted| wanted.id.identity()).collect();
+        let broken: HashSet<&str> =
+            files.iter().filter(|(_, file)| !file.broken.is_empty()).map(|(path, _)| path.as_str()).collect();
+        let mut gone: Vec<Entry> = remembered
+            .inventory
+            .entries()
+            .filter(|entry| !kept.contains(&entry.id.identity()) && !broken.contains(entry.path.as_str()))
+            .cloned()
+            .collect();
+        gone.sort_by_key(|entry| std::cmp::Reverse(entry.id.rank()));
+        let mut failed = Vec::new();
+        for entry in gone {
+            match self.remove(&entry).await {
+                Ok(()) => {
+                    tracing::info!(agent = %self.name, object = %entry.id, "removed");
+                    if is_definition(&entry.id) {
+                        self.cluster.forget_all();
+                    }
+                    remembered.inventory.remove(&entry.id);
+                }
+                Err(message) => {
+                    let message = format!("cannot be removed: {message}");
+                    failed.push(Failure { path: entry.path, object: Some(entry.id), message });
+                }
+            }
+        }
+        failed
+    }
+
+    async fn remove(&mut self, entry: &Entry) -> Result<(), String> {
+        let (resource, scope) = match self.cluster.served(&entry.id.kind()).await? {
+            Some(kind) => kind,
+            // Its definition is gone, and all its objects with it.
+            None => return Ok(()),
+        };
+        let api = self.cluster.api(&entry.id, &resource, &scope);
+        cluster::remove(&api, self.cluster.manager(), entry).await
+    }
+
+    /// Stores the result, and tells people when it is another one than before.
+    async fn conclude(
+        &self,
+        snapshot: &Snapshot,
+        tree: String,
+        status: &Status,
+        remembered: &mut Remembered,
+    ) -> Result<(), String> {
+        let before = remembered.clone();
+        let failing = !status.failed.is_empty();
+        remembered.tree = (!failing).then_some(tree);
+        remembered.report = Report {
+            source: self.name.clone(),
+            commit: snapshot.commit.clone(),
+            state: if failing { "Failing" } else { "Synced" }.to_owned(),
+            failed: listed(&status.failed),
+        };
+        if before == *remembered {
+            return Ok(());
+        }
+        self.cluster.remember(&self.memory, remembered).await?;
+        if failing && before.report.failed != remembered.report.failed {
+            self.cluster.announce(&self.memory, EventType::Warning, "SyncFailed", &remembered.report.failed).await;
+        } else if !failing && before.report.state == "Failing" {
+            let note = format!("all {} objects are applied", status.applied);
+            self.cluster.announce(&self.memory, EventType::Normal, "Synced", &note).await;
+        }
+        Ok(())
+    }
+}
+
+fn is_definition(id: &ObjectId) -> bool {
+    id.rank() == 1
+}
+
+fn failure(wanted: &Wanted, message: String) -> Failure {
+    Failure { path: wanted.path.clone(), object: Some(wanted.id.clone()), message }
+}
+
+fn listed(failed: &[Failure]) -> String {
+    let mut lines: Vec<String> = failed.iter().take(LISTED_MAX).map(ToString::to_string).collect();
+    if failed.len() > LISTED_MAX {
+        lines.push(format!("and {} more", failed.len() - LISTED_MAX));
+    }
+    lines.join("\n")
+}
+
+/// Puts together what all files say; an object has one file.
+fn gather(files: &[(String, File)]) -> (Vec<Wanted>, Vec<Failure>, Vec<Skipped>) {
+    let (mut wanted, mut failed, mut skipped) = (Vec::<Wanted>::new(), Vec::new(), Vec::new());
+    let mut owners: HashMap<(&str, &str, &str, &str), &str> = HashMap::new();
+    for (path, file) in files {
+        skipped.extend(file.skipped.iter().map(|reason| Skipped { path: path.clone(), reason: reason.clone() }));
+        let broken = |message: &String| Failure { path: path.clone(), object: None, message: message.clone() };
+        failed.extend(file.broken.iter().map(broken));
+        for (id, digest) in &file.objects {
+            match owners.get(&id.identity()) {
+                Some(owner) => {
+                    let message = format!("it is already defined in {owner}");
+                    failed.push(Failure { path: path.clone(), object: Some(id.clone()), message });
+                }
+                None => {
+                    owners.insert(id.identity(), path);
+                    wanted.push(Wanted { id: id.clone(), digest: digest.clone(), path: path.clone() });
+                }
+            }
+        }
+    }
+    (wanted, failed, skipped)
+}
