@@ -68,10 +68,7 @@ struct Queued {
 impl Store {
     /// Creates an empty key space that lives as long as the process.
     pub fn memory() -> Self {
-        Self {
-            space: Arc::new(RwLock::new(Space::new(1))),
-            backend: Backend::Memory,
-        }
+        Self { space: Arc::new(RwLock::new(Space::new(1))), backend: Backend::Memory }
     }
 
     /// Opens or creates a durable key space in one file.
@@ -83,10 +80,7 @@ impl Store {
         let space = Arc::new(RwLock::new(space));
         let (queue, inbox) = mpsc::channel(QUEUE_MAX);
         let closer = file.spawn(space.clone(), inbox)?;
-        Ok(Self {
-            space,
-            backend: Backend::File(queue, Arc::new(closer)),
-        })
+        Ok(Self { space, backend: Backend::File(queue, Arc::new(closer)) })
     }
 
     /// Closes the file, so that it can be opened again; later writes fail with [`WriteError::Closed`].
@@ -96,10 +90,7 @@ impl Store {
         if let Backend::File(queue, closer) = &self.backend {
             closer.request();
             // A full queue wakes the writer as well.
-            let _ = queue.try_send(Queued {
-                write: None,
-                reply: oneshot::channel().0,
-            });
+            let _ = queue.try_send(Queued { write: None, reply: oneshot::channel().0 });
             closer.join();
         }
     }
@@ -125,13 +116,7 @@ impl Store {
             }
             Backend::File(queue, _) => {
                 let (reply, answer) = oneshot::channel();
-                queue
-                    .send(Queued {
-                        write: Some(write),
-                        reply,
-                    })
-                    .await
-                    .map_err(|_| WriteError::Closed)?;
+                queue.send(Queued { write: Some(write), reply }).await.map_err(|_| WriteError::Closed)?;
                 answer.await.map_err(|_| WriteError::Closed)?
             }
         }
@@ -145,6 +130,16 @@ impl Store {
     /// Returns the revision of the newest change.
     pub fn revision(&self) -> u64 {
         self.space.read().revision()
+    }
+
+    /// Returns the revision of the newest change in a table, or of the start if there was none since.
+    pub fn table_revision(&self, table: &str) -> u64 {
+        self.space.read().table_revision(table)
+    }
+
+    /// Returns the table and name of every object owned by `uid`.
+    pub fn dependents(&self, uid: &str) -> Vec<(Arc<str>, ObjectName)> {
+        self.space.read().dependents(uid)
     }
 
     /// Lists `scope` as it is now, or as it was at revision `at`, from after the object `after`, at most `limit`.
@@ -187,9 +182,7 @@ impl Store {
     pub fn list_and_watch(&self, scope: Scope, mut keep: impl FnMut(&Record) -> bool) -> (Page, Cursor) {
         let mut space = self.space.write();
         let changed = space.subscribe(&scope.table);
-        let page = space
-            .list(&scope, None, None, None, &mut keep)
-            .expect("the present is never compacted");
+        let page = space.list(&scope, None, None, None, &mut keep).expect("the present is never compacted");
         drop(space);
         let cursor = Cursor::new(self.space.clone(), scope, page.revision, changed);
         (page, cursor)

@@ -19,12 +19,7 @@ pub struct Cursor {
 
 impl Cursor {
     pub(super) fn new(space: Arc<RwLock<Space>>, scope: Scope, position: u64, changed: watch::Receiver<u64>) -> Self {
-        Self {
-            space,
-            scope,
-            position,
-            changed,
-        }
+        Self { space, scope, position, changed }
     }
 
     pub(super) fn check(&self) -> Result<(), Compacted> {

@@ -111,32 +111,18 @@ impl Closer {
 impl File {
     pub(super) fn open(path: &Path) -> Result<(Self, Space), OpenError> {
         let owned = || path.to_path_buf();
-        let failed = |source: redb::Error| OpenError::File {
-            path: owned(),
-            source: Box::new(source),
-        };
-        let database = redb::Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-                    OpenError::InUse { path: owned() }
-                }
-                other => failed(other.into()),
-            })?;
+        let failed = |source: redb::Error| OpenError::File { path: owned(), source: Box::new(source) };
+        let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+                OpenError::InUse { path: owned() }
+            }
+            other => failed(other.into()),
+        })?;
         let revision = prepare(&database).map_err(&failed)?;
         let revision = revision.map_err(|found| OpenError::Newer { path: owned(), found })?;
         let mut space = Space::new(revision);
-        load(&database, &mut space)
-            .map_err(&failed)?
-            .map_err(|key| OpenError::Corrupt { path: owned(), key })?;
-        Ok((
-            Self {
-                path: owned(),
-                database,
-            },
-            space,
-        ))
+        load(&database, &mut space).map_err(&failed)?.map_err(|key| OpenError::Corrupt { path: owned(), key })?;
+        Ok((Self { path: owned(), database }, space))
     }
 
     /// Starts the thread that owns the file from now on.
@@ -167,10 +153,7 @@ impl File {
             .name("apiserver-store".into())
             .spawn(run)
             .map_err(|source| OpenError::Thread { path, source })?;
-        Ok(Closer {
-            closing,
-            thread: Mutex::new(Some(thread)),
-        })
+        Ok(Closer { closing, thread: Mutex::new(Some(thread)) })
     }
 
     /// Decides a batch, makes it durable in one transaction, and only then shows it and replies.
@@ -280,11 +263,7 @@ fn encode(record: &Record, value: &mut Vec<u8>) {
     value.extend_from_slice(&record.revision.to_le_bytes());
     value.extend_from_slice(&record.schema.to_le_bytes());
     value.extend_from_slice(&record.written_at.to_le_bytes());
-    value.extend_from_slice(
-        &u32::try_from(record.revision_at)
-            .expect("objects are far below 4 GiB")
-            .to_le_bytes(),
-    );
+    value.extend_from_slice(&u32::try_from(record.revision_at).expect("objects are far below 4 GiB").to_le_bytes());
     value.extend_from_slice(&record.json);
 }
 

@@ -20,20 +20,13 @@ pub struct ObjectName {
 impl ObjectName {
     /// Returns the name of an object; pass an empty namespace for cluster scope.
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() {
-            f.write_str(&self.name)
-        } else {
-            write!(f, "{}/{}", self.namespace, self.name)
-        }
+        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
     }
 }
 
@@ -82,12 +75,7 @@ impl Draft {
             }
         }
         json.push(b'}');
-        Self {
-            json,
-            revision_at,
-            schema,
-            facts: Facts::of(metadata),
-        }
+        Self { json, revision_at, schema, facts: Facts::of(metadata) }
     }
 
     /// Returns the size of the encoding in bytes.
@@ -180,10 +168,7 @@ impl Record {
     /// Returns the value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         let labels = &self.facts.labels;
-        labels
-            .binary_search_by(|(k, _)| (**k).cmp(key))
-            .ok()
-            .map(|index| &*labels[index].1)
+        labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok().map(|index| &*labels[index].1)
     }
 
     /// Returns the uids of its owners.
@@ -216,10 +201,7 @@ impl Record {
     }
 
     fn revision_range(&self) -> Range<usize> {
-        let digits = self.json[self.revision_at..]
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let digits = self.json[self.revision_at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.revision_at..self.revision_at + digits
     }
 }
@@ -235,11 +217,7 @@ impl Facts {
             .map(|(key, value)| (key.as_str().into(), text(Some(value))))
             .collect();
         labels.sort_unstable();
-        let owners = metadata
-            .get("ownerReferences")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten();
+        let owners = metadata.get("ownerReferences").and_then(Value::as_array).into_iter().flatten();
         Self {
             uid: text(metadata.get("uid")),
             labels: labels.into(),

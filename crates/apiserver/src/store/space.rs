@@ -1,6 +1,6 @@
 //! The tables, their logs, and how a change goes in.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -85,17 +85,12 @@ pub struct Scope {
 impl Scope {
     /// Returns the scope of a whole table.
     pub fn table(table: impl Into<Arc<str>>) -> Self {
-        Self {
-            table: table.into(),
-            namespace: None,
-        }
+        Self { table: table.into(), namespace: None }
     }
 
     /// Whether an object of the table lies in this scope.
     pub fn contains(&self, name: &ObjectName) -> bool {
-        self.namespace
-            .as_ref()
-            .is_none_or(|namespace| *namespace == name.namespace)
+        self.namespace.as_ref().is_none_or(|namespace| *namespace == name.namespace)
     }
 }
 
@@ -140,6 +135,8 @@ pub(super) struct Space {
     /// Order of the changes over all tables, for compaction: the front is also the front of its table's log.
     order: VecDeque<(Arc<str>, usize)>,
     log_bytes: usize,
+    /// Who is owned by whom, by the uid of the owner.
+    dependents: HashMap<Box<str>, HashSet<(Arc<str>, ObjectName)>>,
 }
 
 /// Changes of one batch that are decided but not yet visible.
@@ -171,19 +168,49 @@ impl Woken {
 
 impl Space {
     pub(super) fn new(revision: u64) -> Self {
-        Self {
-            revision,
-            opened_at: revision,
-            tables: HashMap::new(),
-            order: VecDeque::new(),
-            log_bytes: 0,
-        }
+        Self { revision, opened_at: revision, tables: HashMap::new(), order: VecDeque::new(), log_bytes: 0 }
     }
 
     /// Puts a record read from the file in its place, without a log entry.
     pub(super) fn restore(&mut self, table: &str, record: Record) {
-        let name = record.name().clone();
-        self.table_mut(table).objects.insert(name, Arc::new(record));
+        let (name, record) = (record.name().clone(), Arc::new(record));
+        self.table_mut(table).objects.insert(name, record.clone());
+        let table = self.tables.get_key_value(table).expect("inserted above").0.clone();
+        self.index(&table, None, Some(&record));
+    }
+
+    /// Keeps the index of owners in step with one change.
+    fn index(&mut self, table: &Arc<str>, before: Option<&Record>, after: Option<&Record>) {
+        if before.is_some_and(|record| after.is_some_and(|after| after.owners().eq(record.owners()))) {
+            return;
+        }
+        if let Some(record) = before {
+            for owner in record.owners() {
+                if let Some(owned) = self.dependents.get_mut(owner) {
+                    owned.remove(&(table.clone(), record.name().clone()));
+                    if owned.is_empty() {
+                        self.dependents.remove(owner);
+                    }
+                }
+            }
+        }
+        if let Some(record) = after {
+            for owner in record.owners() {
+                let owned = self.dependents.entry(owner.into()).or_default();
+                owned.insert((table.clone(), record.name().clone()));
+            }
+        }
+    }
+
+    pub(super) fn dependents(&self, uid: &str) -> Vec<(Arc<str>, ObjectName)> {
+        let mut owned: Vec<_> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
+        owned.sort_unstable();
+        owned
+    }
+
+    pub(super) fn table_revision(&self, table: &str) -> u64 {
+        let newest = |table: &Table| table.log.back().map_or(table.compacted, |change| change.record.revision());
+        self.tables.get(table).map_or(self.opened_at, newest)
     }
 
     pub(super) fn revision(&self) -> u64 {
@@ -221,26 +248,16 @@ impl Space {
             (Expect::Absent, Some(_)) => return Err(WriteError::Exists(key.1)),
             (Expect::Revision(_), None) => return Err(WriteError::Missing(key.1)),
             (Expect::Revision(expected), Some(record)) if record.revision() != expected => {
-                return Err(WriteError::Conflict {
-                    name: key.1,
-                    expected,
-                    found: record.revision(),
-                });
+                return Err(WriteError::Conflict { name: key.1, expected, found: record.revision() });
             }
             _ => {}
         }
         let revision = overlay.revision.unwrap_or(self.revision) + 1;
         let change = match (write.draft, current) {
             (Some(draft), previous) => {
-                let now = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| since.as_secs());
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
                 let record = Arc::new(draft.into_record(key.1.clone(), revision, now));
-                let kind = if previous.is_some() {
-                    ChangeKind::Updated
-                } else {
-                    ChangeKind::Created
-                };
+                let kind = if previous.is_some() { ChangeKind::Updated } else { ChangeKind::Created };
                 Change { kind, record, previous }
             }
             (None, Some(previous)) => Change {
@@ -252,28 +269,22 @@ impl Space {
         };
         overlay.revision = Some(revision);
         let table = key.0.clone();
-        overlay
-            .objects
-            .insert(key, (change.kind != ChangeKind::Deleted).then(|| change.record.clone()));
+        overlay.objects.insert(key, (change.kind != ChangeKind::Deleted).then(|| change.record.clone()));
         Ok(Staged { table, change })
     }
 
     /// Makes decided changes visible, in order.
     pub(super) fn publish(&mut self, staged: Vec<Staged>) -> Woken {
         let mut woken = Woken::default();
-        for Staged {
-            table: table_name,
-            change,
-        } in staged
-        {
+        for Staged { table: table_name, change } in staged {
             let revision = change.record.revision();
             self.revision = revision;
+            let after = (change.kind != ChangeKind::Deleted).then_some(&*change.record);
+            self.index(&table_name, change.previous.as_deref(), after);
             let table = self.table_mut(&table_name);
             match change.kind {
                 ChangeKind::Deleted => table.objects.remove(change.record.name()),
-                _ => table
-                    .objects
-                    .insert(change.record.name().clone(), change.record.clone()),
+                _ => table.objects.insert(change.record.name().clone(), change.record.clone()),
             };
             let bytes = change.record.json().len();
             table.log.push_back(Arc::new(change));
@@ -303,11 +314,7 @@ impl Space {
 
     pub(super) fn check(&self, table: &str, wanted: u64) -> Result<(), Compacted> {
         let oldest = self.floor(table);
-        if wanted < oldest {
-            Err(Compacted { wanted, oldest })
-        } else {
-            Ok(())
-        }
+        if wanted < oldest { Err(Compacted { wanted, oldest }) } else { Ok(()) }
     }
 
     /// Returns the changes of a scope after revision `after`.
@@ -318,10 +325,7 @@ impl Space {
         };
         let start = table.log.partition_point(|change| change.record.revision() <= after);
         let newer = table.log.range(start..);
-        Ok(newer
-            .filter(|change| scope.contains(change.record.name()))
-            .cloned()
-            .collect())
+        Ok(newer.filter(|change| scope.contains(change.record.name())).cloned().collect())
     }
 
     pub(super) fn count(&self, scope: &Scope) -> usize {
@@ -345,17 +349,9 @@ impl Space {
         let revision = at.unwrap_or(self.revision);
         let Some(table) = self.tables.get(&scope.table) else {
             self.check(&scope.table, revision)?;
-            return Ok(Page {
-                records: Vec::new(),
-                revision,
-                remaining: None,
-            });
+            return Ok(Page { records: Vec::new(), revision, remaining: None });
         };
-        let mut page = Page {
-            records: Vec::new(),
-            revision,
-            remaining: None,
-        };
+        let mut page = Page { records: Vec::new(), revision, remaining: None };
         let limit = limit.unwrap_or(usize::MAX);
         let mut take = |record: &Arc<Record>| {
             if !keep(record) {
@@ -367,12 +363,7 @@ impl Space {
                 page.remaining = Some(page.remaining.unwrap_or(0) + 1);
             }
         };
-        if revision
-            >= table
-                .log
-                .back()
-                .map_or(table.compacted, |change| change.record.revision())
-        {
+        if revision >= table.log.back().map_or(table.compacted, |change| change.record.revision()) {
             range(&table.objects, scope, after).for_each(|(_, record)| take(record));
         } else {
             self.check(&scope.table, revision)?;
@@ -390,15 +381,9 @@ impl Table {
         after: Option<&ObjectName>,
         revision: u64,
     ) -> BTreeMap<ObjectName, Arc<Record>> {
-        let mut past: BTreeMap<_, _> = range(&self.objects, scope, after)
-            .map(|(name, record)| (name.clone(), record.clone()))
-            .collect();
-        for change in self
-            .log
-            .iter()
-            .rev()
-            .take_while(|change| change.record.revision() > revision)
-        {
+        let mut past: BTreeMap<_, _> =
+            range(&self.objects, scope, after).map(|(name, record)| (name.clone(), record.clone())).collect();
+        for change in self.log.iter().rev().take_while(|change| change.record.revision() > revision) {
             let name = change.record.name();
             if !scope.contains(name) || after.is_some_and(|after| name <= after) {
                 continue;
@@ -422,7 +407,5 @@ fn range<'a>(
         (None, Some(namespace)) => Bound::Included(ObjectName::new(namespace.clone(), "")),
         (None, None) => Bound::Unbounded,
     };
-    objects
-        .range((start, Bound::Unbounded))
-        .take_while(|(name, _)| scope.contains(name))
+    objects.range((start, Bound::Unbounded)).take_while(|(name, _)| scope.contains(name))
 }

@@ -17,27 +17,15 @@ fn config(name: &str, value: &str) -> Draft {
 
 fn put(name: &str, value: &str, expect: Expect) -> Write {
     let draft = Some(config(name, value));
-    Write {
-        table: "/configmaps".into(),
-        name: ObjectName::new("default", name),
-        expect,
-        draft,
-    }
+    Write { table: "/configmaps".into(), name: ObjectName::new("default", name), expect, draft }
 }
 
 fn delete(name: &str, revision: u64) -> Write {
-    Write {
-        expect: Expect::Revision(revision),
-        draft: None,
-        ..put(name, "", Expect::Absent)
-    }
+    Write { expect: Expect::Revision(revision), draft: None, ..put(name, "", Expect::Absent) }
 }
 
 fn names(page: &Page) -> Vec<String> {
-    page.records
-        .iter()
-        .map(|record| record.name().name.to_string())
-        .collect()
+    page.records.iter().map(|record| record.name().name.to_string()).collect()
 }
 
 fn scope() -> Scope {
@@ -48,20 +36,11 @@ fn scope() -> Scope {
 async fn a_write_needs_what_it_expects() {
     let store = Store::memory();
     let first = store.write(put("a", "1", Expect::Absent)).await.unwrap();
-    assert_eq!(
-        first.value()["metadata"]["resourceVersion"],
-        json!(first.revision().to_string())
-    );
+    assert_eq!(first.value()["metadata"]["resourceVersion"], json!(first.revision().to_string()));
     assert_eq!(first.label("a"), Some("1"));
     assert_eq!(first.uid(), "uid-a");
-    assert!(matches!(
-        store.write(put("a", "2", Expect::Absent)).await,
-        Err(WriteError::Exists(_))
-    ));
-    let second = store
-        .write(put("a", "2", Expect::Revision(first.revision())))
-        .await
-        .unwrap();
+    assert!(matches!(store.write(put("a", "2", Expect::Absent)).await, Err(WriteError::Exists(_))));
+    let second = store.write(put("a", "2", Expect::Revision(first.revision()))).await.unwrap();
     let stale = store.write(put("a", "3", Expect::Revision(first.revision()))).await;
     assert_eq!(
         stale.unwrap_err(),
@@ -71,15 +50,9 @@ async fn a_write_needs_what_it_expects() {
             found: second.revision()
         }
     );
-    assert!(matches!(
-        store.write(put("b", "1", Expect::Revision(1))).await,
-        Err(WriteError::Missing(_))
-    ));
+    assert!(matches!(store.write(put("b", "1", Expect::Revision(1))).await, Err(WriteError::Missing(_))));
     let gone = store.write(delete("a", second.revision())).await.unwrap();
-    assert_eq!(
-        gone.value()["metadata"]["resourceVersion"],
-        json!(gone.revision().to_string())
-    );
+    assert_eq!(gone.value()["metadata"]["resourceVersion"], json!(gone.revision().to_string()));
     assert_eq!(gone.value()["data"]["key"], json!("2"));
     assert!(store.get("/configmaps", &ObjectName::new("default", "a")).is_none());
 }
@@ -94,17 +67,12 @@ async fn pages_show_one_revision_however_much_changes_between_them() {
     assert_eq!(names(&page), ["a", "b"]);
     assert_eq!(page.remaining, Some(2));
     let c = store.get("/configmaps", &ObjectName::new("default", "c")).unwrap();
-    store
-        .write(put("c", "new", Expect::Revision(c.revision())))
-        .await
-        .unwrap();
+    store.write(put("c", "new", Expect::Revision(c.revision()))).await.unwrap();
     let d = store.get("/configmaps", &ObjectName::new("default", "d")).unwrap();
     store.write(delete("d", d.revision())).await.unwrap();
     store.write(put("bb", "new", Expect::Absent)).await.unwrap();
     let after = page.records[1].name();
-    let rest = store
-        .list(&scope(), Some(page.revision), Some(after), Some(2), |_| true)
-        .unwrap();
+    let rest = store.list(&scope(), Some(page.revision), Some(after), Some(2), |_| true).unwrap();
     assert_eq!(names(&rest), ["c", "d"]);
     assert_eq!(rest.records[0].label("a"), Some("old"));
     let now = store.list(&scope(), None, None, None, |_| true).unwrap();
@@ -117,27 +85,13 @@ async fn a_cursor_sees_every_change_once_and_only_its_own() {
     let a = store.write(put("a", "1", Expect::Absent)).await.unwrap();
     let mut cursor = store.watch(scope(), store.revision()).unwrap();
     assert!(cursor.take().unwrap().is_empty());
-    let other = Write {
-        table: "/secrets".into(),
-        ..put("x", "1", Expect::Absent)
-    };
+    let other = Write { table: "/secrets".into(), ..put("x", "1", Expect::Absent) };
     store.write(other).await.unwrap();
     let b = store.write(put("b", "1", Expect::Absent)).await.unwrap();
     store.write(delete("a", a.revision())).await.unwrap();
     assert!(cursor.changed().await);
-    let seen: Vec<_> = cursor
-        .take()
-        .unwrap()
-        .iter()
-        .map(|c| (c.kind, c.record.name().name.to_string()))
-        .collect();
-    assert_eq!(
-        seen,
-        [
-            (ChangeKind::Created, "b".to_owned()),
-            (ChangeKind::Deleted, "a".to_owned())
-        ]
-    );
+    let seen: Vec<_> = cursor.take().unwrap().iter().map(|c| (c.kind, c.record.name().name.to_string())).collect();
+    assert_eq!(seen, [(ChangeKind::Created, "b".to_owned()), (ChangeKind::Deleted, "a".to_owned())]);
     assert!(cursor.take().unwrap().is_empty());
     assert_eq!(cursor.position(), store.revision());
     let mut resumed = store.watch(scope(), b.revision()).unwrap();
@@ -147,20 +101,11 @@ async fn a_cursor_sees_every_change_once_and_only_its_own() {
 #[tokio::test]
 async fn what_left_the_log_is_gone_but_a_quiet_table_keeps_its_place() {
     let store = Store::memory();
-    let quiet = store
-        .write(Write {
-            table: "/secrets".into(),
-            ..put("x", "1", Expect::Absent)
-        })
-        .await
-        .unwrap();
+    let quiet = store.write(Write { table: "/secrets".into(), ..put("x", "1", Expect::Absent) }).await.unwrap();
     let from = store.revision();
     let mut last = store.write(put("a", "0", Expect::Absent)).await.unwrap();
     for n in 0..9_000 {
-        last = store
-            .write(put("a", &n.to_string(), Expect::Revision(last.revision())))
-            .await
-            .unwrap();
+        last = store.write(put("a", &n.to_string(), Expect::Revision(last.revision()))).await.unwrap();
     }
     assert!(store.watch(scope(), from).is_err());
     assert!(store.list(&scope(), Some(from), None, None, |_| true).is_err());
@@ -178,24 +123,15 @@ async fn a_file_keeps_what_was_acknowledged_and_the_revision() {
     let b = store.write(put("b", "1", Expect::Absent)).await.unwrap();
     let gone = store.write(delete("a", a.revision())).await.unwrap();
     store.close();
-    assert_eq!(
-        store.write(put("c", "1", Expect::Absent)).await.unwrap_err(),
-        WriteError::Closed
-    );
+    assert_eq!(store.write(put("c", "1", Expect::Absent)).await.unwrap_err(), WriteError::Closed);
 
     let again = Store::open(&path).unwrap();
     assert_eq!(again.revision(), gone.revision());
     let restored = again.get("/configmaps", &ObjectName::new("default", "b")).unwrap();
     assert_eq!(restored.json(), b.json());
-    assert_eq!(
-        (restored.schema(), restored.uid(), restored.label("b")),
-        (7, "uid-b", Some("2"))
-    );
+    assert_eq!((restored.schema(), restored.uid(), restored.label("b")), (7, "uid-b", Some("2")));
     assert!(again.get("/configmaps", &ObjectName::new("default", "a")).is_none());
-    assert!(
-        again.watch(scope(), b.revision()).is_err(),
-        "changes before the start are not in the log"
-    );
+    assert!(again.watch(scope(), b.revision()).is_err(), "changes before the start are not in the log");
     assert!(again.watch(scope(), gone.revision()).is_ok());
 }
 

@@ -1,0 +1,239 @@
+//! What the server does on its own: collect garbage, empty namespaces, clean up after CRDs, forget old events.
+//!
+//! One worker looks at objects whose names were noticed. The queue is a set, so it is never longer than the number
+//! of objects, and looking twice is harmless: each look decides from the store alone, and every write names the
+//! incarnation it means. After a crash the start notices everything that could matter.
+
+mod crds;
+mod garbage;
+mod namespaces;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::catalog::Served;
+use crate::core::{Call, Core, is_crd, is_namespace};
+use crate::events;
+use crate::failure::Failure;
+use crate::rest::{DeleteOptions, Edit};
+use crate::store::{ChangeKind, ObjectName, Record, Scope};
+
+/// Pause between sweeps of old events.
+const SWEEP_PERIOD: Duration = Duration::from_secs(60);
+/// Pause before looking again at something that could not be finished.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
+
+const EVENTS: &str = "/events";
+const NAMESPACES: &str = "/namespaces";
+const CRDS: &str = "apiextensions.k8s.io/customresourcedefinitions";
+
+/// Something to look at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Chore {
+    /// An object with owners, or being deleted.
+    Object(Arc<str>, ObjectName),
+    /// The dependents of an object that is gone.
+    Dependents(Box<str>),
+}
+
+/// The queue of the worker.
+#[derive(Debug, Default)]
+pub(crate) struct Chores {
+    queue: Mutex<(VecDeque<Chore>, HashSet<Chore>)>,
+    /// Owners that wait for blocking dependents, by uid.
+    waiting: Mutex<HashMap<Box<str>, (Arc<str>, ObjectName)>>,
+    wake: Notify,
+}
+
+impl Chores {
+    /// Takes note of a write that may leave something to do.
+    pub(crate) fn notice(&self, served: &Served, kind: ChangeKind, record: &Record) {
+        if kind == ChangeKind::Deleted {
+            self.stop_waiting(record.uid());
+            self.add(Chore::Dependents(record.uid().into()));
+            // Whoever waits for this one to go: foreground owners, its namespace, its CRD.
+            for owner in record.owners() {
+                self.add(Chore::Dependents(owner.into()));
+            }
+            if served.namespaced {
+                self.add(Chore::Object(NAMESPACES.into(), ObjectName::new("", record.name().namespace.clone())));
+            }
+            if served.is_custom() {
+                let name = format!("{}.{}", served.plural, served.group);
+                self.add(Chore::Object(CRDS.into(), ObjectName::new("", name)));
+            }
+            if is_crd(served) {
+                // A name may have become free for a CRD that was refused it.
+                self.add(Chore::Object(CRDS.into(), ObjectName::new("", "")));
+            }
+        } else if record.is_deleting() || record.owners().next().is_some() {
+            self.add(Chore::Object(served.table.clone(), record.name().clone()));
+        }
+    }
+
+    fn wait_for_dependents(&self, uid: &str, table: &Arc<str>, name: &ObjectName) {
+        self.waiting.lock().insert(uid.into(), (table.clone(), name.clone()));
+    }
+
+    fn stop_waiting(&self, uid: &str) {
+        self.waiting.lock().remove(uid);
+    }
+
+    fn waiting_owner(&self, uid: &str) -> Option<(Arc<str>, ObjectName)> {
+        self.waiting.lock().get(uid).cloned()
+    }
+
+    fn add(&self, chore: Chore) {
+        let mut queue = self.queue.lock();
+        if queue.1.insert(chore.clone()) {
+            queue.0.push_back(chore);
+            self.wake.notify_one();
+        }
+    }
+
+    fn next(&self) -> Option<Chore> {
+        let mut queue = self.queue.lock();
+        let chore = queue.0.pop_front()?;
+        queue.1.remove(&chore);
+        Some(chore)
+    }
+}
+
+/// Works off chores until the server stops.
+pub(crate) async fn run(core: Arc<Core>) {
+    core.notice_everything();
+    let mut sweep = tokio::time::interval(SWEEP_PERIOD);
+    let mut waiting: Vec<Chore> = Vec::new();
+    loop {
+        while let Some(chore) = core.chores.next() {
+            if let Err(failure) = core.look(&chore).await
+                && !failure.is_not_found()
+            {
+                if !failure.is_conflict() {
+                    tracing::warn!(?chore, error = failure.message(), "chore failed");
+                }
+                waiting.push(chore);
+            }
+        }
+        let retry = async {
+            if waiting.is_empty() { std::future::pending().await } else { tokio::time::sleep(RETRY_PERIOD).await }
+        };
+        tokio::select! {
+            () = core.shutdown.cancelled() => return,
+            () = core.chores.wake.notified() => {}
+            () = retry => waiting.drain(..).for_each(|chore| core.chores.add(chore)),
+            _ = sweep.tick() => core.forget_old_events().await,
+        }
+    }
+}
+
+impl Core {
+    /// Notices what a crash may have left undone.
+    fn notice_everything(&self) {
+        for table in self.store.tables() {
+            let scope = Scope::table(table.clone());
+            let unfinished = |record: &Record| record.is_deleting() || record.owners().next().is_some();
+            let page = self.store.list(&scope, None, None, None, unfinished);
+            for record in page.expect("the present is never compacted").records {
+                self.chores.add(Chore::Object(table.clone(), record.name().clone()));
+            }
+        }
+    }
+
+    async fn look(self: &Arc<Self>, chore: &Chore) -> Result<(), Failure> {
+        match chore {
+            Chore::Dependents(uid) => self.look_at_dependents(uid),
+            Chore::Object(table, name) if &**table == CRDS && name.name.is_empty() => self.reconsider_crds().await?,
+            Chore::Object(table, name) => {
+                let snapshot = self.catalog.snapshot();
+                let Some(served) = snapshot.find_table(table).cloned() else { return Ok(()) };
+                let Some(record) = self.store.get(table, name) else { return Ok(()) };
+                if is_namespace(&served) {
+                    self.look_at_namespace(&served, &record).await?;
+                } else if is_crd(&served) {
+                    self.look_at_crd(&served, &record).await?;
+                }
+                if let Some(record) = self.store.get(table, name) {
+                    self.collect(&served, &record).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget_old_events(&self) {
+        let Some(served) = self.catalog.snapshot().find_table(EVENTS).cloned() else { return };
+        let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
+        let old = |record: &Record| record.written_at() + events::TTL_SECONDS <= now;
+        let page = self.store.list(&Scope::table(EVENTS), None, None, None, old);
+        for record in page.expect("the present is never compacted").records {
+            // Like an expired lease in etcd: no admission, no count, nobody's request.
+            let expect = crate::store::Expect::Revision(record.revision());
+            let (table, name) = (served.table.clone(), record.name().clone());
+            let _ = self.store.write(crate::store::Write { table, name, expect, draft: None }).await;
+        }
+    }
+
+    /// Deletes an object on the server's own behalf.
+    async fn delete_as(
+        &self,
+        user: &str,
+        served: &Arc<Served>,
+        record: &Record,
+        options: DeleteOptions,
+    ) -> Result<(), Failure> {
+        let mut call = Call::internal(user, served.clone(), record.name());
+        match self.delete(&mut call, &options.only(record.uid())).await {
+            Err(failure) if failure.is_not_found() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Changes an object on the server's own behalf, through the main resource or a subresource.
+    async fn edit_as(
+        &self,
+        user: &str,
+        served: &Arc<Served>,
+        record: &Record,
+        subresource: &str,
+        change: impl Fn(&mut Value) + Sync,
+    ) -> Result<(), Failure> {
+        let mut call = Call::internal(user, served.clone(), record.name());
+        call.subresource = subresource.to_owned();
+        let edit = Change { uid: record.uid(), change: &change };
+        match self.edit(&mut call, &edit).await {
+            Err(failure) if failure.is_not_found() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+/// An edit by code of one incarnation of an object.
+struct Change<'a, F> {
+    uid: &'a str,
+    change: &'a F,
+}
+
+impl<F: Fn(&mut Value) + Sync> Edit for Change<'_, F> {
+    fn edit(&self, _: &mut Call, old: &Value) -> Result<Value, Failure> {
+        let mut new = old.clone();
+        new["metadata"]["uid"] = json!(self.uid);
+        (self.change)(&mut new);
+        Ok(new)
+    }
+
+    fn verb(&self) -> &'static str {
+        "update"
+    }
+}
+
+fn remove_finalizer(object: &mut Value, finalizer: &str) {
+    if let Some(finalizers) = object["metadata"]["finalizers"].as_array_mut() {
+        finalizers.retain(|one| one != finalizer);
+    }
+}
