@@ -29,8 +29,6 @@ mod retention;
 pub mod status;
 mod suspension;
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
 mod tests;
 pub mod works;
 

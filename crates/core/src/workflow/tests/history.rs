@@ -1,0 +1,95 @@
+use super::super::history::{State, is_of, state};
+use super::*;
+
+fn job(status: Value) -> Job {
+    serde_json::from_value(json!({ "status": status })).unwrap()
+}
+
+#[test]
+fn only_conditions_that_hold_count() {
+    let condition = |r#type: &str, status: &str| json!({ "type": r#type, "status": status });
+    for (status, expected) in [
+        (json!({}), State::Running),
+        (json!({ "active": 1, "conditions": [condition("Complete", "True")] }), State::Running),
+        (json!({ "conditions": [condition("Suspended", "False")] }), State::Running),
+        (json!({ "conditions": [condition("Suspended", "False"), condition("Complete", "True")] }), State::Completed),
+        (json!({ "conditions": [condition("Suspended", "True")] }), State::Failed),
+        (json!({ "conditions": [condition("Failed", "True")] }), State::Failed),
+        (json!({ "conditions": [condition("SuccessCriteriaMet", "True")] }), State::Running),
+    ] {
+        assert_eq!(state(&job(status.clone())), expected, "{status}");
+    }
+}
+
+#[test]
+fn jobs_of_an_earlier_object_of_the_same_name_or_of_another_kind_are_not_the_parents() {
+    let (parent, workflow) = of_request(&spec(&[pipeline("p", json!([]))], &[], ""), "a", Action::Configure);
+    let attempt = job::Attempt { index: 0, sequence: 1, run: 0, previous_version: "" };
+    let own = job::job(&parent, &workflow, &settings(), attempt);
+    assert!(is_of(&own, &parent));
+    let mut newer_version = parent.clone();
+    newer_version.target.kind.version = "v2".into();
+    assert!(is_of(&own, &newer_version));
+    let mut successor = parent.clone();
+    successor.target.uid = Some("other".into());
+    assert!(!is_of(&own, &successor));
+    let mut other = parent.clone();
+    other.target.kind.group = "other.org".into();
+    assert!(!is_of(&own, &other));
+    let (elsewhere, _) = of_request(&spec(&[], &[], ""), "b", Action::Configure);
+    assert!(!is_of(&own, &elsewhere));
+}
+
+#[test]
+fn names_of_jobs_follow_from_what_they_are_for() {
+    let spec = spec(&[pipeline("p", json!([]))], &[], "pipes");
+    let (parent, workflow) = of_request(&spec, "a", Action::Configure);
+    let name = |sequence| job::job_name(&parent, &workflow, &workflow.pipelines[0], sequence);
+    assert_eq!(name(1), name(1));
+    assert_ne!(name(1), name(2));
+    assert!(name(1).starts_with("kratix-env-x-a-p-"), "{}", name(1));
+    assert!(name(1).len() <= 63);
+}
+
+#[test]
+fn labels_that_kratix_selects_by_win_over_those_of_the_pipeline() {
+    let mut own = pipeline("p", json!([]));
+    own["metadata"]["labels"] = json!({
+        "kratix.io/hash": "x", "kratix.io/promise-name": "x", "kratix.io/workflow-type": "x", "team": "t",
+    });
+    let (parent, workflow) = of_request(&spec(&[own], &[], ""), "a", Action::Configure);
+    let labels = job::labels(&parent, &workflow, &workflow.pipelines[0]);
+    assert_eq!(labels[keys::HASH], workflow.hash);
+    assert_eq!(labels[keys::PROMISE_NAME], "env");
+    assert_eq!(labels[keys::WORKFLOW_TYPE], "resource");
+    assert_eq!(labels["team"], "t");
+}
+
+#[test]
+fn a_preview_marks_every_container_and_only_where_the_platform_honours_it() {
+    let mut own = pipeline("p", json!([]));
+    own["spec"]["containers"] = json!([
+        { "name": "a", "image": "i", "env": [{ "name": "A", "value": "1" }] },
+        { "name": "b", "image": "i", "env": [{ "name": "B", "value": "2" }] },
+    ]);
+    let (kind, mut request) = request("a");
+    request.metadata.labels = Some([(keys::DRY_RUN.to_owned(), "true".to_owned())].into());
+    let definition = Definition::of(&spec(&[own], &[], ""));
+    let parent = Parent::of_request(kind, &request);
+    let attempt = job::Attempt { index: 0, sequence: 1, run: 0, previous_version: "" };
+    let build = |honours| {
+        let workflow = definition.request_workflow("env", &request, Action::Configure, honours).unwrap();
+        job::job(&parent, &workflow, &settings(), attempt)
+    };
+    let pod = build(true).spec.unwrap().template.spec.unwrap();
+    for container in pod.init_containers.unwrap().iter().chain(&pod.containers) {
+        let env = container.env.as_ref().unwrap();
+        let marks = env.iter().filter(|variable| variable.name == "KRATIX_DRY_RUN").count();
+        assert_eq!(marks, 1, "{}", container.name);
+        for (name, other) in [("a", "B"), ("b", "A")] {
+            assert!(container.name != name || !env.iter().any(|variable| variable.name == other));
+        }
+    }
+    assert_ne!(build(true).metadata.labels, build(false).metadata.labels, "another hash");
+    assert!(!serde_json::to_string(&build(false)).unwrap().contains("KRATIX_DRY_RUN"));
+}
