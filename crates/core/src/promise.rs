@@ -24,6 +24,7 @@ mod requirement;
 mod rerun;
 mod revision;
 mod status;
+pub mod trigger;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -47,6 +48,7 @@ use crate::plan::{Event, Next, Plan, Reporter, Write};
 use crate::workflow::works::{self, Summary};
 use crate::workflow::{self, Definition, Parent, Progress, Settings, Surroundings, access};
 
+pub use api::access_name;
 pub use fault::{Fault, refused};
 pub use interval::{Source as IntervalSource, of_promise as interval, of_revision as revision_interval};
 pub use rerun::{RERUN, Request};

@@ -128,8 +128,9 @@ pub(super) fn requests(snapshot: &Snapshot) -> Requests {
     }
 }
 
-fn name_of_access(snapshot: &Snapshot) -> String {
-    format!("{}-promise-controller", snapshot.name())
+/// Returns the name of the role that gives the manager access to the requests of a Promise, and of its binding.
+pub fn access_name(promise: &str) -> String {
+    format!("{promise}-promise-controller")
 }
 
 fn rules(api: &Api) -> Vec<PolicyRule> {
@@ -150,7 +151,7 @@ fn rules(api: &Api) -> Vec<PolicyRule> {
 /// Keeps the role that lets the manager work on requests, and its binding.
 fn keep_access(walk: &mut Walk<'_>, api: &Api) {
     let snapshot = walk.snapshot;
-    let name = name_of_access(snapshot);
+    let name = access_name(snapshot.name());
     let rules = rules(api);
     let labels = json!({ keys::PROMISE_NAME: snapshot.name() });
     let metadata = json!({ "name": name, "labels": labels });

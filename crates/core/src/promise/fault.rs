@@ -70,13 +70,13 @@ const CAUSE_BYTES_MAX: usize = 1024;
 
 /// Returns what becomes visible on the Promise when the API server refused one of its writes.
 ///
-/// `what` is an object, such as `CustomResourceDefinition redis.example.com`, and `cause` the API server's words.
-pub fn refused(snapshot: &Snapshot, what: &str, cause: &str) -> Plan<Finding> {
+/// `cause` names the object and says why, in the API server's words.
+pub fn refused(snapshot: &Snapshot, cause: &str) -> Plan<Finding> {
     let mut end = cause.len().min(CAUSE_BYTES_MAX);
     while !cause.is_char_boundary(end) {
         end -= 1;
     }
-    let fault = Fault { reason: "WriteRefused", message: format!("{what}: {}", &cause[..end]) };
+    let fault = Fault { reason: "WriteRefused", message: cause[..end].to_owned() };
     let mut draft = status::Draft::of(snapshot);
     draft.kratix();
     let events = show(&mut draft, snapshot, &fault);

@@ -381,15 +381,15 @@ fn a_work_with_a_random_name_is_kept_and_two_of_them_are_shown() {
 fn a_refused_write_is_shown_once_and_the_cause_is_cut() {
     let mut world = World::with(json!({ "api": api() }));
     world.pass();
-    let cause = format!("invalid: {}", "é".repeat(2000));
-    let plan = refused(&world.snapshot(), "CustomResourceDefinition redises.example.com", &cause);
+    let cause = format!("create of CustomResourceDefinition redises.example.com failed: {}", "é".repeat(2000));
+    let plan = refused(&world.snapshot(), &cause);
     assert_eq!(plan.events.len(), 1);
     assert!(matches!(&plan.findings[..], [Finding::Faulty(Fault { reason: "WriteRefused", .. })]));
     world.act(&plan, usize::MAX);
     let (status, reason, message) = world.condition("Reconciled").unwrap();
     assert_eq!((status.as_str(), reason.as_str()), ("False", "WriteRefused"));
-    assert!(message.starts_with("CustomResourceDefinition redises.example.com: invalid: é") && message.len() < 1100);
-    assert!(refused(&world.snapshot(), "CustomResourceDefinition redises.example.com", &cause).is_silent());
+    assert!(message.starts_with("create of CustomResourceDefinition redises.example.com failed: é") && message.len() < 1100);
+    assert!(refused(&world.snapshot(), &cause).is_silent());
     world.settle();
     assert!(world.says("Reconciled").starts_with("True"), "it heals");
 }

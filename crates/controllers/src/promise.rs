@@ -1,0 +1,309 @@
+//! Promise: installs its API and keeps everything that belongs to it.
+
+mod expected;
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kratix_api::{Promise, keys, promise_api};
+use kratix_core::object::{ObjectKey, Target};
+use kratix_core::plan::{Next, Reporter};
+use kratix_core::promise::{self, Request, Requests as Wanted, Snapshot, trigger};
+use kratix_core::workflow::access::Existing;
+use kratix_core::workflow::{Definition, Settings};
+use kube::{Api, Resource, ResourceExt};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+
+use crate::cache::Cache;
+use crate::caches::{Caches, promise_entry};
+use crate::context::Context;
+use crate::controller::Reconcile;
+use crate::error::{Error, Retry};
+use crate::queue::Queue;
+use crate::request::Requests;
+use expected::Expected;
+
+/// The controller of Promises.
+pub(crate) struct Promises {
+    cx: Arc<Context>,
+    requests: Requests,
+    surroundings: Arc<Caches>,
+    expected: Expected,
+    /// Decoded workflows of each Promise at its last seen generation.
+    definitions: Mutex<HashMap<ObjectKey, (Option<i64>, Option<String>, Arc<Definition>)>>,
+}
+
+impl Promises {
+    /// Returns the controller; it starts and stops controllers through `requests`.
+    pub(crate) fn new(cx: &Arc<Context>, requests: &Requests) -> Self {
+        Self {
+            cx: Arc::clone(cx),
+            requests: requests.clone(),
+            surroundings: Arc::new(cx.caches.clone()),
+            expected: Expected::default(),
+            definitions: Mutex::default(),
+        }
+    }
+
+    async fn observe(&self, promise: Arc<Promise>) -> Result<Snapshot, Error> {
+        let caches = &self.cx.caches;
+        let name = promise.name_any();
+        let entry = promise_entry(&name);
+        let mut revisions = caches.revisions.indexed(&entry);
+        let named = promise::revision_names(&promise).map(|name| caches.revisions.get(&ObjectKey::cluster(name)));
+        revisions.extend(named.into_iter().flatten());
+        revisions.sort_by_key(|revision| revision.name_any());
+        revisions.dedup_by_key(|revision| revision.name_any());
+        let required = &promise.spec.required_promises;
+        let of_required = required.iter().flat_map(|required| caches.revisions.indexed(&promise_entry(&required.name)));
+        let mut required_revisions: Vec<_> = of_required.collect();
+        required_revisions.sort_by_key(|revision| revision.name_any());
+        required_revisions.dedup_by_key(|revision| revision.name_any());
+        let requests = self.requests.list(&name);
+        let access_name = promise::access_name(&name);
+        let has_api = promise_api::read(&promise.spec).ok();
+        let (crd, cluster_role, cluster_role_binding) = match &has_api {
+            Some(api) => (
+                self.find(&caches.crds, api.crd_name()).await?,
+                self.find(&caches.cluster_roles, &access_name).await?,
+                self.find(&caches.cluster_role_bindings, &access_name).await?,
+            ),
+            None => (caches.crds.indexed(&entry).pop(), None, None),
+        };
+        Ok(Snapshot {
+            now: self.cx.now(),
+            definition: self.definition(&promise),
+            promises: caches.promises.all(),
+            revisions,
+            required_revisions,
+            crd,
+            cluster_role,
+            cluster_role_binding,
+            works: caches.works.indexed(&entry),
+            jobs: caches.jobs.indexed(&entry),
+            requests: requests.map(|requests| requests.iter().map(|request| Request::of(&**request)).collect()),
+            bindings: caches.bindings.indexed(&entry),
+            access: Existing {
+                service_accounts: caches.service_accounts.indexed(&entry),
+                config_maps: caches.config_maps.indexed(&entry),
+                roles: caches.roles.indexed(&entry),
+                role_bindings: caches.role_bindings.indexed(&entry),
+                cluster_roles: caches.cluster_roles.indexed(&entry),
+                cluster_role_bindings: caches.cluster_role_bindings.indexed(&entry),
+            },
+            surroundings: Arc::<Caches>::clone(&self.surroundings),
+            settings: self.settings(),
+            promise,
+        })
+    }
+
+    /// Returns an object by name. Caches hold only what carries a Promise's label; what is missing there is read from the
+    /// API server, because somebody else's object of that name must not be mistaken for none.
+    async fn find<K>(&self, cache: &Cache<K>, name: &str) -> Result<Option<Arc<K>>, Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        if let Some(object) = cache.get(&ObjectKey::cluster(name)) {
+            return Ok(Some(object));
+        }
+        let read = Api::<K>::all(self.cx.platform.clone()).get_opt(name).await;
+        let read = read.map_err(|error| Error::read(format!("{} {name}", K::kind(&())), error))?;
+        Ok(read.map(Arc::new))
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            adapter_image: self.cx.options.adapter_image.clone(),
+            adapter_pull_secret: self.cx.options.adapter_pull_secret.clone(),
+            config: self.cx.config(),
+        }
+    }
+
+    fn definition(&self, promise: &Promise) -> Arc<Definition> {
+        let (generation, uid) = (promise.metadata.generation, promise.uid());
+        let mut definitions = self.definitions.lock();
+        if let Some((known_generation, known_uid, definition)) = definitions.get(&ObjectKey::of(promise))
+            && (known_generation, known_uid) == (&generation, &uid)
+        {
+            return Arc::clone(definition);
+        }
+        let definition = Arc::new(Definition::of(&promise.spec));
+        definitions.insert(ObjectKey::of(promise), (generation, uid, Arc::clone(&definition)));
+        definition
+    }
+
+    fn forget(&self, key: &ObjectKey) {
+        self.requests.stop(&key.name);
+        self.expected.forget(key);
+        self.definitions.lock().remove(key);
+    }
+}
+
+impl Reconcile for Promises {
+    const NAME: &'static str = "Promise";
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
+        let Some(promise) = self.cx.caches.promises.get(key) else {
+            self.forget(key);
+            return Ok(Next::OnChange);
+        };
+        if let Some(delay) = self.expected.awaits(key, &self.cx.caches) {
+            return Ok(Next::After(delay));
+        }
+        let snapshot = self.observe(promise).await?;
+        let decision = promise::decide(&snapshot);
+        let done = self.cx.act(&decision.plan).await;
+        // Also after a failure: objects may have been made before it.
+        self.expected.note(key, &decision.plan);
+        if let Err(error) = done {
+            if error.retry() != Retry::Soon {
+                let told = self.cx.act(&promise::refused(&snapshot, &error.to_string())).await;
+                tracing::debug!(promise = %key, told = told.is_ok(), "the Promise says what was refused");
+            }
+            return Err(error);
+        }
+        match decision.requests {
+            Wanted::Running { api } => self.requests.start(&key.name, &api).await,
+            Wanted::Stopped => self.requests.stop(&key.name),
+            Wanted::Unchanged => {}
+        }
+        Ok(decision.plan.next)
+    }
+
+    fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
+        Some((Reporter::Promise, Target::of(&*self.cx.caches.promises.get(key)?)))
+    }
+}
+
+/// Brings Promises to the queue when they, what they own, or what they depend on change.
+pub(crate) fn watch(cx: &Context, requests: &Requests, queue: &Queue<ObjectKey>) {
+    watch_promises(cx, queue);
+    watch_output(cx, queue);
+    watch_api(cx, queue);
+    watch_access(cx, queue);
+    let promises = queue.clone();
+    requests.on_change(move |promise, old, new| {
+        if trigger::request_concerns(old.map(|old| &**old), new.map(|new| &**new)) {
+            promises.add(ObjectKey::cluster(promise));
+        }
+    });
+}
+
+fn watch_promises(cx: &Context, queue: &Queue<ObjectKey>) {
+    let (cache, promises) = (cx.caches.promises.clone(), queue.clone());
+    cx.caches.promises.on_change(move |old, new| {
+        new.or(old).into_iter().for_each(|promise| promises.add(ObjectKey::of(&**promise)));
+        let neighbours = trigger::neighbours(old.map(|old| &**old), new.map(|new| &**new), &cache.all());
+        neighbours.into_iter().for_each(|name| promises.add(ObjectKey::cluster(name)));
+    });
+    let (cache, promises) = (cx.caches.promises.clone(), queue.clone());
+    cx.caches.revisions.on_change(move |old, new| {
+        for revision in old.into_iter().chain(new) {
+            promises.add(ObjectKey::cluster(&revision.spec.promise_ref.name));
+        }
+        if trigger::revision_concerns_others(old.map(|old| &**old), new.map(|new| &**new))
+            && let Some(revision) = new.or(old)
+        {
+            let requiring = trigger::requiring(&revision.spec.promise_ref.name, &cache.all());
+            requiring.into_iter().for_each(|name| promises.add(ObjectKey::cluster(name)));
+        }
+    });
+    // Intervals and defaults of Jobs may differ now.
+    let (cache, promises) = (cx.caches.promises.clone(), queue.clone());
+    cx.caches.config.on_change(move |_, _| {
+        cache.all().iter().for_each(|promise| promises.add(ObjectKey::of(&**promise)));
+    });
+}
+
+fn watch_output(cx: &Context, queue: &Queue<ObjectKey>) {
+    let (cache, promises) = (cx.caches.promises.clone(), queue.clone());
+    cx.caches.jobs.on_change(move |old, new| {
+        if let Some((promise, of_request)) = trigger::by_job(old.map(|old| &**old), new.map(|new| &**new)) {
+            add(&promises, &cache, &promise, of_request);
+        }
+    });
+    let (cache, promises) = (cx.caches.promises.clone(), queue.clone());
+    cx.caches.works.on_change(move |old, new| {
+        if let Some((promise, of_request)) = trigger::by_work(old.map(|old| &**old), new.map(|new| &**new)) {
+            add(&promises, &cache, &promise, of_request);
+        }
+    });
+    let (cache, promises) = (cx.caches.promises.clone(), queue.clone());
+    cx.caches.bindings.on_change(move |old, new| {
+        for binding in old.into_iter().chain(new) {
+            add(&promises, &cache, &binding.spec.promise_ref.name, true);
+        }
+    });
+}
+
+/// Adds a Promise; `if_deleting`: only while it is being deleted, since only then it looks at what has changed.
+fn add(promises: &Queue<ObjectKey>, cache: &Cache<Promise>, name: &str, if_deleting: bool) {
+    let key = ObjectKey::cluster(name);
+    let is_deleting = || cache.get(&key).is_some_and(|promise| promise.metadata.deletion_timestamp.is_some());
+    if !if_deleting || is_deleting() {
+        promises.add(key);
+    }
+}
+
+fn watch_api(cx: &Context, queue: &Queue<ObjectKey>) {
+    let (cache, promises) = (cx.caches.promises.clone(), queue.clone());
+    cx.caches.crds.on_change(move |old: Option<&Arc<CustomResourceDefinition>>, new| {
+        for crd in old.into_iter().chain(new) {
+            crd.labels().get(keys::PROMISE_NAME).into_iter().for_each(|name| promises.add(ObjectKey::cluster(name)));
+        }
+        // Another Promise may have waited for the name to become free.
+        if let (Some(gone), None) = (old, new) {
+            for promise in cache.all() {
+                if trigger::api_name(&promise) == gone.metadata.name.as_deref() {
+                    promises.add(ObjectKey::of(&*promise));
+                }
+            }
+        }
+    });
+    let promises = queue.clone();
+    cx.caches.cluster_roles.on_change(move |old: Option<&Arc<ClusterRole>>, new| add_for_access(&promises, old, new));
+    let promises = queue.clone();
+    cx.caches
+        .cluster_role_bindings
+        .on_change(move |old: Option<&Arc<ClusterRoleBinding>>, new| add_for_access(&promises, old, new));
+}
+
+/// Brings a Promise back whose access to its API was changed or removed.
+fn add_for_access<K: Resource>(promises: &Queue<ObjectKey>, old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
+    for object in old.into_iter().chain(new) {
+        if let Some(promise) = promise_of(&**object)
+            && (new.is_none() || object.name_any() == promise::access_name(promise))
+        {
+            promises.add(ObjectKey::cluster(promise));
+        }
+    }
+}
+
+fn promise_of<K: Resource>(object: &K) -> Option<&str> {
+    object.meta().labels.as_ref()?.get(keys::PROMISE_NAME).map(String::as_str)
+}
+
+/// Brings a Promise back that waits for these to go.
+fn watch_access(cx: &Context, queue: &Queue<ObjectKey>) {
+    fn follow<K>(cache: &Cache<K>, queue: &Queue<ObjectKey>)
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let promises = queue.clone();
+        cache.on_change(move |old, new| {
+            if let (Some(gone), None) = (old, new)
+                && let Some(promise) = promise_of(&**gone)
+            {
+                promises.add(ObjectKey::cluster(promise));
+            }
+        });
+    }
+    follow(&cx.caches.service_accounts, queue);
+    follow(&cx.caches.config_maps, queue);
+    follow(&cx.caches.roles, queue);
+    follow(&cx.caches.role_bindings, queue);
+}

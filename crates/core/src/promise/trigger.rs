@@ -1,0 +1,133 @@
+//! Which changes of other objects bring a Promise back: those that its decision looks at, and no others.
+//!
+//! # Source
+//! `03-promises.md` §4, §25 (1, 25)
+
+use std::sync::Arc;
+
+use k8s_openapi::api::batch::v1::Job;
+use kratix_api::{Promise, PromiseRevision, Work, keys};
+use kube_core::{Resource, ResourceExt};
+
+use super::Request;
+use crate::request::{job_concerns_request, work_concerns_request};
+use crate::workflow::history;
+
+/// Returns the name of the CRD that a Promise wants.
+pub fn api_name(promise: &Promise) -> Option<&str> {
+    promise.spec.api.as_ref()?.pointer("/metadata/name")?.as_str()
+}
+
+/// Returns the other Promises that a change of one Promise concerns: those it requires, or has required, list it; those
+/// that require it wait for it.
+pub fn neighbours(old: Option<&Promise>, new: Option<&Promise>, all: &[Arc<Promise>]) -> Vec<String> {
+    let view = |promise: Option<&Promise>| {
+        promise.map(|promise| {
+            let status = promise.status.as_ref();
+            let shown = status.map(|status| (status.status.clone(), status.version.clone()));
+            let deleting = promise.metadata.deletion_timestamp.is_some();
+            (shown.unwrap_or_default(), deleting, promise.spec.required_promises.clone())
+        })
+    };
+    let Some(changed) = new.or(old) else { return Vec::new() };
+    if view(old) == view(new) {
+        return Vec::new();
+    }
+    let required = old.into_iter().chain(new).flat_map(|promise| &promise.spec.required_promises);
+    let mut names: Vec<String> = required.map(|required| required.name.clone()).collect();
+    names.extend(requiring(&changed.name_any(), all));
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Returns the Promises that require `name`.
+pub fn requiring(name: &str, all: &[Arc<Promise>]) -> Vec<String> {
+    let requires = |promise: &&Arc<Promise>| promise.spec.required_promises.iter().any(|required| required.name == name);
+    all.iter().filter(requires).map(|promise| promise.name_any()).collect()
+}
+
+/// Returns the Promise that a change of a Job concerns. Jobs of requests concern it only while it is being deleted, which
+/// the caller knows: `true` goes with those.
+pub fn by_job(old: Option<&Job>, new: Option<&Job>) -> Option<(String, bool)> {
+    let job = new.or(old).filter(|_| job_concerns_request(old, new))?;
+    let promise = job.labels().get(keys::PROMISE_NAME)?.clone();
+    Some((promise, history::parent_key(job).is_some_and(|key| key.namespace.is_some())))
+}
+
+/// Returns the Promise that a change of a Work concerns, as [`by_job`] does.
+pub fn by_work(old: Option<&Work>, new: Option<&Work>) -> Option<(String, bool)> {
+    let work = new.or(old).filter(|_| work_concerns_request(old, new))?;
+    let promise = work.labels().get(keys::PROMISE_NAME)?.clone();
+    Some((promise, work.labels().contains_key(keys::RESOURCE_NAME)))
+}
+
+/// Returns whether a change of a revision concerns Promises other than its own: one appeared, goes, or is of another version.
+pub fn revision_concerns_others(old: Option<&PromiseRevision>, new: Option<&PromiseRevision>) -> bool {
+    let view = |revision: Option<&PromiseRevision>| {
+        revision.map(|revision| (revision.spec.version.clone(), revision.metadata.deletion_timestamp.is_some()))
+    };
+    view(old) != view(new)
+}
+
+/// Returns whether a change of a request concerns its Promise: it has gone, is going, or was told to run again.
+pub fn request_concerns<K: Resource>(old: Option<&K>, new: Option<&K>) -> bool {
+    match (old, new) {
+        // The list of requests is complete.
+        (None, None) => true,
+        // A new one starts with the present spec.
+        (None, Some(_)) => false,
+        (Some(_), None) => true,
+        (Some(old), Some(new)) => {
+            let view = |request: &K| {
+                let request = Request::of(request);
+                (request.round, request.is_deleting)
+            };
+            view(old) != view(new)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn promise(name: &str, required: &[&str], status: &str) -> Arc<Promise> {
+        let required: Vec<_> = required.iter().map(|name| json!({ "name": name })).collect();
+        let object = json!({
+            "metadata": { "name": name }, "spec": { "requiredPromises": required },
+            "status": { "status": status, "workflows": 0, "workflowsSucceeded": 0, "workflowsFailed": 0 },
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn a_change_reaches_those_on_both_sides_and_nobody_else() {
+        let all = [promise("top", &["mid"], ""), promise("mid", &["low"], "Unavailable"), promise("other", &[], "")];
+        let (down, up) = (promise("mid", &["low"], "Unavailable"), promise("mid", &["low"], "Available"));
+        assert_eq!(neighbours(Some(&down), Some(&up), &all), ["low", "top"]);
+        assert!(neighbours(Some(&up), Some(&up.clone()), &all).is_empty());
+        assert_eq!(neighbours(Some(&promise("x", &["a"], "")), Some(&promise("x", &["b"], "")), &all), ["a", "b"]);
+        assert_eq!(neighbours(None, Some(&down), &all), ["low", "top"]);
+        assert_eq!(neighbours(Some(&down), None, &all), ["low", "top"]);
+    }
+
+    #[test]
+    fn requests_matter_when_they_go_and_when_they_were_told() {
+        let request = |metadata| serde_json::from_value::<Work>(json!({ "metadata": metadata })).unwrap();
+        let plain = request(json!({ "name": "a" }));
+        let told = request(json!({ "name": "a", "annotations": { super::super::RERUN: "generation-2" } }));
+        let labelled = request(json!({ "name": "a", "labels": { "a": "b" } }));
+        let table = [
+            (None, None, true),
+            (None, Some(&plain), false),
+            (Some(&plain), None, true),
+            (Some(&plain), Some(&told), true),
+            (Some(&plain), Some(&labelled), false),
+        ];
+        for (old, new, expected) in table {
+            assert_eq!(request_concerns(old, new), expected);
+        }
+    }
+}
