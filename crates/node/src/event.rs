@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1::{Event as ApiEvent, EventSource, ObjectReference
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::PostParams;
 use kube::{Api, Client, Resource};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Longest message that the API accepts.
 const MESSAGE_BYTES_MAX: usize = 1024;
@@ -45,22 +47,48 @@ impl Event {
     }
 }
 
-/// Writes events. A lost event is logged and otherwise harmless: nothing depends on them.
+/// Events that wait to be written. More than this means an API server that does not answer: further ones are dropped.
+const QUEUE_MAX: usize = 1024;
+
+/// Queues events. A lost event is logged and otherwise harmless: nothing depends on them.
 #[derive(Clone)]
 pub(crate) struct Recorder {
-    client: Client,
+    queue: mpsc::Sender<ApiEvent>,
     level: Events,
     component: &'static str,
     host: String,
 }
 
+/// Writes what recorders queue, in order, until the node stops and the queue is empty.
+pub(crate) async fn write(client: Client, mut queue: mpsc::Receiver<ApiEvent>, stopping: CancellationToken) {
+    loop {
+        let event = tokio::select! {
+            biased; // what is queued when the node stops is still written
+            event = queue.recv() => event,
+            () = stopping.cancelled() => None,
+        };
+        let Some(event) = event else { return };
+        let namespace = event.metadata.namespace.clone().unwrap_or_default();
+        let api: Api<ApiEvent> = Api::namespaced(client.clone(), &namespace);
+        if let Err(error) = api.create(&PostParams::default(), &event).await {
+            // Most often the namespace is going away, and its events with it.
+            tracing::debug!(error = %error, "an event was not recorded");
+        }
+    }
+}
+
+/// Creates a queue of events.
+pub(crate) fn queue() -> (mpsc::Sender<ApiEvent>, mpsc::Receiver<ApiEvent>) {
+    mpsc::channel(QUEUE_MAX)
+}
+
 impl Recorder {
-    pub(crate) fn new(client: Client, level: Events, component: &'static str, host: &str) -> Self {
-        Self { client, level, component, host: host.to_owned() }
+    pub(crate) fn new(queue: mpsc::Sender<ApiEvent>, level: Events, component: &'static str, host: &str) -> Self {
+        Self { queue, level, component, host: host.to_owned() }
     }
 
-    /// Writes `event` about `object`, or about one container of it.
-    pub(crate) async fn record<K>(&self, object: &K, container: Option<&str>, event: Event)
+    /// Records `event` about `object`, or about one container of it (`spec.containers{name}`).
+    pub(crate) fn record<K>(&self, object: &K, container: Option<String>, event: Event)
     where
         K: Resource<DynamicType = ()>,
     {
@@ -69,7 +97,6 @@ impl Recorder {
             return;
         }
         let meta = object.meta();
-        let namespace = meta.namespace.clone().unwrap_or_default();
         let now = Timestamp::now();
         // As unique as the time in nanoseconds that other recorders use, also within one of them.
         let unique = u64::try_from(now.as_nanosecond()).unwrap_or(0) ^ (COUNT.fetch_add(1, Ordering::Relaxed) << 48);
@@ -80,7 +107,7 @@ impl Recorder {
         let body = ApiEvent {
             metadata: ObjectMeta {
                 name: Some(format!("{}.{unique:016x}", meta.name.as_deref().unwrap_or_default())),
-                namespace: Some(namespace.clone()),
+                namespace: meta.namespace.clone(),
                 ..ObjectMeta::default()
             },
             involved_object: ObjectReference {
@@ -90,7 +117,7 @@ impl Recorder {
                 namespace: meta.namespace.clone(),
                 uid: meta.uid.clone(),
                 resource_version: meta.resource_version.clone(),
-                field_path: container.map(str::to_owned),
+                field_path: container,
             },
             type_: Some(if event.warning { "Warning" } else { "Normal" }.into()),
             reason: Some(event.reason),
@@ -103,9 +130,8 @@ impl Recorder {
             reporting_instance: Some(self.host.clone()),
             ..ApiEvent::default()
         };
-        let api: Api<ApiEvent> = Api::namespaced(self.client.clone(), &namespace);
-        if let Err(error) = api.create(&PostParams::default(), &body).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "an event was not recorded");
+        if self.queue.try_send(body).is_err() {
+            tracing::warn!(limit = QUEUE_MAX, "an event was dropped because too many wait to be written");
         }
     }
 }

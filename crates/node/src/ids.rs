@@ -20,10 +20,7 @@ pub(crate) fn map() -> IdMap {
     let root = rustix::process::geteuid().is_root();
     let covered = |file: &str| std::fs::read_to_string(file).is_ok_and(|text| covers(&text, BASE, COUNT));
     if root && covered("/proc/self/uid_map") && covered("/proc/self/gid_map") {
-        return IdMap::Range {
-            base: BASE,
-            count: COUNT,
-        };
+        return IdMap::Range { base: BASE, count: COUNT };
     }
     IdMap::Own
 }

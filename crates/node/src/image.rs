@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use name::{InvalidName, Name};
 pub use store::Store;
+pub(crate) use store::remove_tree;
 
 /// What an image says about the processes that run in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -251,7 +251,8 @@ fn pod(snapshot: &Snapshot, name: String) -> Pod {
 fn decide_expiry(snapshot: &Snapshot, done: Timestamp) -> Plan {
     let ttl = snapshot.job.spec.as_ref().and_then(|spec| spec.ttl_seconds_after_finished);
     let Some(ttl) = ttl else { return Plan::default() };
-    let due = done.saturating_add(SignedDuration::from_secs(i64::from(ttl.max(0)))).expect("seconds are no calendar unit");
+    let due =
+        done.saturating_add(SignedDuration::from_secs(i64::from(ttl.max(0)))).expect("seconds are no calendar unit");
     if due <= snapshot.now {
         return Plan { expire: true, ..Plan::default() };
     }
@@ -282,8 +283,7 @@ fn managed_elsewhere(job: &Job) -> bool {
 /// Returns when the last container of an ended Pod ended.
 fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref()?;
-    let containers =
-        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
     let ends = containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
     ends.map(|time| time.0).max().or_else(|| pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
 }

@@ -103,9 +103,6 @@ pub(crate) struct StartError {
 
 impl StartError {
     fn new(what: &str, error: impl std::fmt::Display) -> Self {
-        Self {
-            message: format!("{what}: {error}"),
-            code: 128,
-        }
+        Self { message: format!("{what}: {error}"), code: 128 }
     }
 }

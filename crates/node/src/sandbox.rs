@@ -111,10 +111,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn new(what: impl std::fmt::Display, source: impl std::fmt::Display) -> Self {
-        Self {
-            message: format!("{what}: {source}"),
-            code: 128,
-        }
+        Self { message: format!("{what}: {source}"), code: 128 }
     }
 }
 
@@ -160,15 +157,9 @@ macro_rules! sandbox_hook {
 /// Writes one length-prefixed JSON message.
 pub(crate) fn frame(value: &impl Serialize) -> std::io::Result<Vec<u8>> {
     let body = serde_json::to_vec(value)?;
-    let length = u32::try_from(body.len())
-        .ok()
-        .filter(|length| *length <= SPEC_BYTES_MAX)
-        .ok_or_else(|| {
-            std::io::Error::new(
-                std::io::ErrorKind::InvalidInput,
-                format!("a message of {} bytes is too large", body.len()),
-            )
-        })?;
+    let length = u32::try_from(body.len()).ok().filter(|length| *length <= SPEC_BYTES_MAX).ok_or_else(|| {
+        std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("a message of {} bytes is too large", body.len()))
+    })?;
     let mut framed = Vec::with_capacity(body.len() + 4);
     framed.extend_from_slice(&length.to_le_bytes());
     framed.extend_from_slice(&body);
@@ -182,9 +173,7 @@ struct Control {
 
 impl Control {
     fn new(socket: OwnedFd) -> Self {
-        Self {
-            socket: std::fs::File::from(socket),
-        }
+        Self { socket: std::fs::File::from(socket) }
     }
 
     fn spec(&mut self) -> Result<Spec, Failure> {
@@ -193,10 +182,7 @@ impl Control {
         self.socket.read_exact(&mut length).map_err(read)?;
         let length = u32::from_le_bytes(length);
         if length > SPEC_BYTES_MAX {
-            return Err(Failure::new(
-                "read the container's specification",
-                format!("{length} bytes are too many"),
-            ));
+            return Err(Failure::new("read the container's specification", format!("{length} bytes are too many")));
         }
         let mut body = vec![0; length as usize];
         self.socket.read_exact(&mut body).map_err(read)?;
@@ -211,10 +197,7 @@ impl Control {
     }
 
     fn try_clone(&self) -> Result<Self, Failure> {
-        let socket = self
-            .socket
-            .try_clone()
-            .map_err(|error| Failure::new("duplicate the control socket", error))?;
+        let socket = self.socket.try_clone().map_err(|error| Failure::new("duplicate the control socket", error))?;
         Ok(Self { socket })
     }
 

@@ -120,29 +120,19 @@ impl Archive {
             let copied = io::copy(&mut GzDecoder::new(file).take(bytes_max + 1), &mut plain)
                 .map_err(Error::io("decompress", path))?;
             if copied > bytes_max {
-                return Err(Error::TooLarge {
-                    path: path.to_owned(),
-                    limit: format!("{bytes_max} bytes"),
-                });
+                return Err(Error::TooLarge { path: path.to_owned(), limit: format!("{bytes_max} bytes") });
             }
             file = plain;
         }
         let entries = index(path, &mut file)?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            entries,
-        })
+        Ok(Self { path: path.to_owned(), file, entries })
     }
 
     /// Lists the images of this archive that fit this machine.
     pub(super) fn contents(&self) -> Result<Vec<Content>, Error> {
         if self.entries.contains_key("manifest.json") {
             let manifests: Vec<DockerManifest> = self.document("manifest.json")?;
-            return manifests
-                .into_iter()
-                .map(|manifest| self.docker_image(manifest))
-                .collect();
+            return manifests.into_iter().map(|manifest| self.docker_image(manifest)).collect();
         }
         if self.entries.contains_key("index.json") {
             let index: Index = self.document("index.json")?;
@@ -166,28 +156,17 @@ impl Archive {
         let mut reader = self.reader(entry)?;
         let mut filled = 0;
         while filled < magic.len() {
-            match reader
-                .read(&mut magic[filled..])
-                .map_err(Error::io("read", &self.path))?
-            {
+            match reader.read(&mut magic[filled..]).map_err(Error::io("read", &self.path))? {
                 0 => break,
                 read => filled += read,
             }
         }
         if magic == ZSTD {
-            return Err(Error::Compression {
-                path: self.path.clone(),
-                layer: entry.to_owned(),
-                with: "zstd",
-            });
+            return Err(Error::Compression { path: self.path.clone(), layer: entry.to_owned(), with: "zstd" });
         }
         let compressed = magic[..2] == GZIP;
         let reader = io::BufReader::with_capacity(128 << 10, self.reader(entry)?);
-        Ok(if compressed {
-            Box::new(flate2::bufread::MultiGzDecoder::new(reader))
-        } else {
-            Box::new(reader)
-        })
+        Ok(if compressed { Box::new(flate2::bufread::MultiGzDecoder::new(reader)) } else { Box::new(reader) })
     }
 
     fn docker_image(&self, manifest: DockerManifest) -> Result<Content, Error> {
@@ -254,11 +233,7 @@ impl Archive {
             let detail = format!("{} layers but {} layer digests", entries.len(), diff_ids.len());
             return Err(self.damaged(detail));
         }
-        Ok(entries
-            .into_iter()
-            .zip(diff_ids)
-            .map(|(entry, diff_id)| Layer { entry, diff_id })
-            .collect())
+        Ok(entries.into_iter().zip(diff_ids).map(|(entry, diff_id)| Layer { entry, diff_id }).collect())
     }
 
     fn check_platform(&self, document: &ImageDocument) -> Result<(), Error> {
@@ -293,11 +268,7 @@ impl Archive {
         for _ in 0..8 {
             match self.entries.get(&name) {
                 Some(Entry::Data { offset, bytes }) => {
-                    return Ok(Positioned {
-                        file: &self.file,
-                        position: *offset,
-                    }
-                    .take(*bytes));
+                    return Ok(Positioned { file: &self.file, position: *offset }.take(*bytes));
                 }
                 Some(Entry::Link(target)) => name = normal(&Path::new(&name).with_file_name("").join(target)),
                 None => break,
@@ -307,26 +278,16 @@ impl Archive {
     }
 
     fn damaged(&self, detail: String) -> Error {
-        Error::Damaged {
-            path: self.path.clone(),
-            detail,
-        }
+        Error::Damaged { path: self.path.clone(), detail }
     }
 
     fn not_an_archive(&self, detail: &str) -> Error {
-        Error::NotAnArchive {
-            path: self.path.clone(),
-            detail: detail.to_owned(),
-        }
+        Error::NotAnArchive { path: self.path.clone(), detail: detail.to_owned() }
     }
 
     fn wrong_platform(&self, mut found: Vec<String>) -> Error {
         found.sort();
-        Error::Platform {
-            path: self.path.clone(),
-            wanted: architecture(),
-            found: found.join(", "),
-        }
+        Error::Platform { path: self.path.clone(), wanted: architecture(), found: found.join(", ") }
     }
 }
 
@@ -345,38 +306,23 @@ impl Read for Positioned<'_> {
 }
 
 fn index(path: &Path, file: &mut File) -> Result<HashMap<String, Entry>, Error> {
-    let not_tar = |error: io::Error| Error::NotAnArchive {
-        path: path.to_owned(),
-        detail: error.to_string(),
-    };
+    let not_tar = |error: io::Error| Error::NotAnArchive { path: path.to_owned(), detail: error.to_string() };
     let mut entries = HashMap::new();
     let mut archive = tar::Archive::new(file.try_clone().map_err(Error::io("open", path))?);
     for entry in archive.entries_with_seek().map_err(not_tar)? {
         let entry = entry.map_err(not_tar)?;
         if entries.len() >= ENTRIES_MAX {
-            return Err(Error::TooLarge {
-                path: path.to_owned(),
-                limit: format!("{ENTRIES_MAX} entries"),
-            });
+            return Err(Error::TooLarge { path: path.to_owned(), limit: format!("{ENTRIES_MAX} entries") });
         }
         let name = normal(&entry.path().map_err(not_tar)?);
         let kind = entry.header().entry_type();
         if kind.is_file() || kind.is_contiguous() {
-            entries.insert(
-                name,
-                Entry::Data {
-                    offset: entry.raw_file_position(),
-                    bytes: entry.size(),
-                },
-            );
+            entries.insert(name, Entry::Data { offset: entry.raw_file_position(), bytes: entry.size() });
         } else if (kind.is_symlink() || kind.is_hard_link())
             && let Some(target) = entry.link_name().map_err(not_tar)?
         {
-            let target = if kind.is_symlink() {
-                target.to_string_lossy().into_owned()
-            } else {
-                format!("/{}", normal(&target))
-            };
+            let target =
+                if kind.is_symlink() { target.to_string_lossy().into_owned() } else { format!("/{}", normal(&target)) };
             entries.insert(name, Entry::Link(target));
         }
     }
@@ -404,23 +350,17 @@ fn blob(digest: &str) -> String {
 fn tempfile_in(directory: &Path) -> Result<File, Error> {
     use rustix::fs::{Mode, OFlags};
     // Never linked into the directory: gone with the process, however that ends.
-    rustix::fs::open(
-        directory,
-        OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::from_raw_mode(0o600),
-    )
-    .map(File::from)
-    .map_err(|error| Error::io("create a temporary file in", directory)(error.into()))
+    rustix::fs::open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
+        .map(File::from)
+        .map_err(|error| Error::io("create a temporary file in", directory)(error.into()))
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Returns this machine's architecture in OCI's words.

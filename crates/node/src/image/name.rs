@@ -48,10 +48,7 @@ impl FromStr for Name {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let invalid = |reason| InvalidName {
-            name: text.to_owned(),
-            reason,
-        };
+        let invalid = |reason| InvalidName { name: text.to_owned(), reason };
         if text.is_empty() {
             return Err(invalid("it is empty"));
         }
@@ -60,14 +57,8 @@ impl FromStr for Name {
             None => (text, None),
         };
         if let Some(digest) = digest {
-            let hex = digest
-                .strip_prefix("sha256:")
-                .ok_or_else(|| invalid("the digest must be a sha256 digest"))?;
-            if hex.len() != 64
-                || !hex
-                    .bytes()
-                    .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-            {
+            let hex = digest.strip_prefix("sha256:").ok_or_else(|| invalid("the digest must be a sha256 digest"))?;
+            if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
                 return Err(invalid("a sha256 digest has 64 lower-case hexadecimal digits"));
             }
         }
@@ -88,25 +79,15 @@ impl FromStr for Name {
             Some(_) => ("docker.io", path.to_owned()),
             None => ("docker.io", format!("library/{path}")),
         };
-        let registry = if registry == "index.docker.io" {
-            "docker.io"
-        } else {
-            registry
-        };
-        let path = if registry == "docker.io" && !path.contains('/') {
-            format!("library/{path}")
-        } else {
-            path
-        };
+        let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
+        let path = if registry == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path };
         let part_fits = |part: &str| {
             let fits =
                 |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
             !part.is_empty() && part.bytes().all(fits) && part.as_bytes()[0].is_ascii_alphanumeric()
         };
         if !path.split('/').all(part_fits) {
-            return Err(invalid(
-                "its path has lower-case letters, digits, `.`, `_` and `-` between slashes",
-            ));
+            return Err(invalid("its path has lower-case letters, digits, `.`, `_` and `-` between slashes"));
         }
         let host_fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
         if !registry.starts_with(|first: char| first.is_ascii_alphanumeric()) || !registry.bytes().all(host_fits) {
@@ -120,11 +101,7 @@ impl FromStr for Name {
             (None, None) => Some("latest".to_owned()),
             (tag, _) => tag.map(str::to_owned),
         };
-        Ok(Self {
-            repository,
-            tag,
-            digest: digest.map(str::to_owned),
-        })
+        Ok(Self { repository, tag, digest: digest.map(str::to_owned) })
     }
 }
 
@@ -184,20 +161,7 @@ mod tests {
 
     #[test]
     fn names_that_cannot_be_are_refused() {
-        for bad in [
-            "",
-            "UPPER",
-            "a//b",
-            "a:",
-            "a:b:c",
-            "a@sha256:12",
-            "../x",
-            "a b",
-            "-a",
-            "a@md5:00",
-            ":tag",
-            "/a",
-        ] {
+        for bad in ["", "UPPER", "a//b", "a:", "a:b:c", "a@sha256:12", "../x", "a b", "-a", "a@md5:00", ":tag", "/a"] {
             assert!(bad.parse::<Name>().is_err(), "{bad:?} was accepted");
         }
     }

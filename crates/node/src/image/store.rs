@@ -70,26 +70,16 @@ impl Store {
         let archive = Archive::open(path, &self.directory.join("tmp"), IMAGE_BYTES_MAX)?;
         let contents = archive.contents()?;
         if contents.is_empty() {
-            return Err(Error::NotAnArchive {
-                path: path.to_owned(),
-                detail: "it holds no image".into(),
-            });
+            return Err(Error::NotAnArchive { path: path.to_owned(), detail: "it holds no image".into() });
         }
         if name.is_some() && contents.len() > 1 {
-            return Err(Error::Ambiguous {
-                path: path.to_owned(),
-                count: contents.len(),
-            });
+            return Err(Error::Ambiguous { path: path.to_owned(), count: contents.len() });
         }
         let mut records = Vec::new();
         for content in contents {
             let names = match &name {
                 Some(name) => vec![name.clone()],
-                None => content
-                    .names
-                    .iter()
-                    .map(|name| name.parse())
-                    .collect::<Result<Vec<Name>, _>>()?,
+                None => content.names.iter().map(|name| name.parse()).collect::<Result<Vec<Name>, _>>()?,
             };
             if names.is_empty() {
                 return Err(Error::Nameless { path: path.to_owned() });
@@ -110,9 +100,7 @@ impl Store {
         }
         let names = loaded.iter().map(|record| record.name.to_string()).collect();
         let mut index = self.index()?;
-        index
-            .images
-            .retain(|record| !loaded.iter().any(|new| new.name == record.name));
+        index.images.retain(|record| !loaded.iter().any(|new| new.name == record.name));
         index.images.extend(loaded);
         index.images.sort_by(|a, b| a.name.cmp(&b.name));
         self.write_index(&index)?;
@@ -133,9 +121,7 @@ impl Store {
             }
             None => record.name == name,
         });
-        found
-            .map(|record| self.image(record))
-            .ok_or_else(|| Error::Unknown { name: name.to_string() })
+        found.map(|record| self.image(record)).ok_or_else(|| Error::Unknown { name: name.to_string() })
     }
 
     /// Lists all images by name.
@@ -143,12 +129,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] and [`Error::Damaged`] if the index cannot be read.
     pub fn list(&self) -> Result<Vec<Image>, Error> {
-        Ok(self
-            .index()?
-            .images
-            .into_iter()
-            .map(|record| self.image(record))
-            .collect())
+        Ok(self.index()?.images.into_iter().map(|record| self.image(record)).collect())
     }
 
     /// Removes root file systems that no name refers to any more, and what an interrupted load has left.
@@ -173,20 +154,16 @@ impl Store {
 
     fn image(&self, record: Record) -> Image {
         let rootfs = self.directory.join("rootfs").join(record.rootfs);
-        Image {
-            name: record.name,
-            id: record.id,
-            rootfs,
-            config: record.config,
-        }
+        Image { name: record.name, id: record.id, rootfs, config: record.config }
     }
 
     /// Unpacks all layers, unless equal ones are there already, and returns the directory's name.
     fn unpack(&self, path: &Path, archive: &Archive, content: &Content) -> Result<String, Error> {
         let owner = ids::container_root(ids::map());
-        let chain = content.layers.iter().fold(sha2::Sha256::new(), |hash, layer| {
-            hash.chain_update(layer.diff_id.as_bytes()).chain_update([b'\n'])
-        });
+        let chain = content
+            .layers
+            .iter()
+            .fold(sha2::Sha256::new(), |hash, layer| hash.chain_update(layer.diff_id.as_bytes()).chain_update([b'\n']));
         // Files of one user are of no use to another: the owner is part of the identity.
         let chain = hex(&chain.chain_update(format!("{owner:?}")).finalize());
         let place = self.directory.join("rootfs").join(&chain);
@@ -220,30 +197,20 @@ impl Store {
             move |failure| match failure {
                 Failure::Escapes(entry) => Error::Escapes { path, layer, entry },
                 Failure::TooLarge(limit) => Error::TooLarge { path, limit },
-                Failure::Io(file, source) => Error::Io {
-                    action: "unpack",
-                    path: file,
-                    source,
-                },
+                Failure::Io(file, source) => Error::Io { action: "unpack", path: file, source },
             }
         };
         let root = RootFs::open(directory, owner).map_err(translate("root"))?;
         let mut budget = Budget::new(IMAGE_BYTES_MAX);
         for layer in &content.layers {
-            let mut hashed = Hashed {
-                inner: archive.layer(&layer.entry)?,
-                hash: sha2::Sha256::new(),
-            };
+            let mut hashed = Hashed { inner: archive.layer(&layer.entry)?, hash: sha2::Sha256::new() };
             root.apply(&mut hashed, &mut budget).map_err(translate(&layer.entry))?;
             // The end of a tar file is padding that its reader leaves alone but the digest covers.
             std::io::copy(&mut hashed, &mut std::io::sink()).map_err(Error::io("read", path))?;
             let found = format!("sha256:{}", hex(&hashed.hash.finalize()));
             if found != layer.diff_id {
                 let detail = format!("layer {} has digest {found} instead of {}", layer.entry, layer.diff_id);
-                return Err(Error::Damaged {
-                    path: path.to_owned(),
-                    detail,
-                });
+                return Err(Error::Damaged { path: path.to_owned(), detail });
             }
         }
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -263,17 +230,12 @@ impl Store {
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Index {
-                    version: INDEX_VERSION,
-                    images: Vec::new(),
-                });
+                return Ok(Index { version: INDEX_VERSION, images: Vec::new() });
             }
             Err(error) => return Err(Error::io("read", path)(error)),
         };
-        let index: Index = serde_json::from_slice(&text).map_err(|error| Error::Damaged {
-            path: path.clone(),
-            detail: error.to_string(),
-        })?;
+        let index: Index = serde_json::from_slice(&text)
+            .map_err(|error| Error::Damaged { path: path.clone(), detail: error.to_string() })?;
         if index.version > INDEX_VERSION {
             let detail = format!("it was written by a newer version (format {})", index.version);
             return Err(Error::Damaged { path, detail });
@@ -285,20 +247,14 @@ impl Store {
         let (path, temporary) = (self.index_path(), self.directory.join("index.json.new"));
         let text = serde_json::to_vec_pretty(index).expect("an index is plain data");
         let mut file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
-        file.write_all(&text)
-            .and_then(|()| file.sync_all())
-            .map_err(Error::io("write", &temporary))?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(Error::io("write", &temporary))?;
         std::fs::rename(&temporary, &path).map_err(Error::io("rename", &temporary))
     }
 
     fn lock(&self) -> Result<File, Error> {
         let path = self.directory.join("lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(Error::io("open", &path))?;
+        let file =
+            File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io("open", &path))?;
         file.lock().map_err(Error::io("lock", &path))?;
         Ok(file)
     }

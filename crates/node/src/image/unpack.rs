@@ -26,10 +26,7 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new(bytes: u64) -> Self {
-        Self {
-            bytes,
-            entries: ENTRIES_MAX,
-        }
+        Self { bytes, entries: ENTRIES_MAX }
     }
 }
 
@@ -50,12 +47,8 @@ pub(super) struct RootFs {
 
 impl RootFs {
     pub(super) fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<Self, Failure> {
-        let root = rustix::fs::open(
-            path,
-            OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|error| Failure::Io(path.to_owned(), error.into()))?;
+        let root = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| Failure::Io(path.to_owned(), error.into()))?;
         Ok(Self { root, owner })
     }
 
@@ -67,10 +60,8 @@ impl RootFs {
         let read = |error: io::Error| Failure::Io(PathBuf::from("layer"), error);
         for entry in archive.entries().map_err(read)? {
             let mut entry = entry.map_err(read)?;
-            budget.entries = budget
-                .entries
-                .checked_sub(1)
-                .ok_or_else(|| Failure::TooLarge(format!("{ENTRIES_MAX} files")))?;
+            budget.entries =
+                budget.entries.checked_sub(1).ok_or_else(|| Failure::TooLarge(format!("{ENTRIES_MAX} files")))?;
             let raw = entry.path().map_err(read)?.into_owned();
             let path = inside(&raw)?;
             let io = |error: io::Error| Failure::Io(path.clone(), error);
@@ -112,10 +103,7 @@ impl RootFs {
         let kind = header.entry_type();
         let owner = self.owner.map(|(uid, gid)| {
             let inside = |id: io::Result<u64>| id.ok().and_then(|id| u32::try_from(id).ok()).filter(|id| *id < 65_536);
-            (
-                uid + inside(header.uid()).unwrap_or(65_534),
-                gid + inside(header.gid()).unwrap_or(65_534),
-            )
+            (uid + inside(header.uid()).unwrap_or(65_534), gid + inside(header.gid()).unwrap_or(65_534))
         });
         let modified = header.mtime().unwrap_or(0);
 
@@ -140,36 +128,20 @@ impl RootFs {
             copy(entry, &mut file, path, budget)?;
             own(&directory, name, owner).map_err(errno(path))?;
             rustix::fs::fchmod(&file, mode).map_err(errno(path))?;
-            let time = Timespec {
-                tv_sec: i64::try_from(modified).unwrap_or(0),
-                tv_nsec: 0,
-            };
-            rustix::fs::futimens(
-                &file,
-                &Timestamps {
-                    last_access: time,
-                    last_modification: time,
-                },
-            )
-            .map_err(errno(path))?;
+            let time = Timespec { tv_sec: i64::try_from(modified).unwrap_or(0), tv_nsec: 0 };
+            rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })
+                .map_err(errno(path))?;
         } else if kind.is_symlink() {
-            let target = entry
-                .link_name()
-                .map_err(io)?
-                .ok_or_else(|| io(io::ErrorKind::InvalidData.into()))?;
+            let target = entry.link_name().map_err(io)?.ok_or_else(|| io(io::ErrorKind::InvalidData.into()))?;
             // The target may be anything: whoever follows it does so with this root as `/`.
             rustix::fs::symlinkat(target.as_ref(), &directory, name).map_err(errno(path))?;
             own(&directory, name, owner).map_err(errno(path))?;
         } else if kind.is_hard_link() {
-            let target = entry
-                .link_name()
-                .map_err(io)?
-                .ok_or_else(|| io(io::ErrorKind::InvalidData.into()))?;
+            let target = entry.link_name().map_err(io)?.ok_or_else(|| io(io::ErrorKind::InvalidData.into()))?;
             let target = inside(&target)?;
             let from = self.directory(target.parent().unwrap_or(Path::new(""))).map_err(io)?;
-            let from_name = target
-                .file_name()
-                .ok_or_else(|| Failure::Escapes(target.to_string_lossy().into_owned()))?;
+            let from_name =
+                target.file_name().ok_or_else(|| Failure::Escapes(target.to_string_lossy().into_owned()))?;
             rustix::fs::linkat(&from, from_name, &directory, name, AtFlags::empty()).map_err(errno(path))?;
         } else {
             // Devices and pipes have no use in a container that brings its own /dev.
@@ -181,11 +153,7 @@ impl RootFs {
     /// Opens a directory inside the root, creating what is missing.
     fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
         let open = |path: &Path| {
-            let path = if path.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                path
-            };
+            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
             let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
             let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
             rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
@@ -266,13 +234,7 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<PathBuf>> {
 fn own(directory: &OwnedFd, name: impl AsRef<Path>, owner: Option<(u32, u32)>) -> rustix::io::Result<()> {
     let Some((uid, gid)) = owner else { return Ok(()) };
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    rustix::fs::chownat(
-        directory,
-        name.as_ref(),
-        Some(uid),
-        Some(gid),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
+    rustix::fs::chownat(directory, name.as_ref(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 fn copy(from: &mut impl Read, to: &mut File, path: &Path, budget: &mut Budget) -> Result<(), Failure> {

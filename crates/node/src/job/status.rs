@@ -82,8 +82,7 @@ impl Draft {
         let limit = spec.backoff_limit.unwrap_or(BACKOFF_LIMIT);
         let on_failure = spec.template.spec.as_ref().and_then(|pod| pod.restart_policy.as_deref()) == Some("OnFailure");
         // With restarts in place the containers count the attempts, otherwise the Pods do.
-        let restarted_too_often =
-            on_failure && if limit == 0 { tally.restarts > 0 } else { tally.restarts >= limit };
+        let restarted_too_often = on_failure && if limit == 0 { tally.restarts > 0 } else { tally.restarts >= limit };
         let suspended = spec.suspend.unwrap_or(false);
         let expired = !suspended
             && spec.active_deadline_seconds.zip(self.start_time()).is_some_and(|(seconds, start)| {

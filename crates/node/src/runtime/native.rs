@@ -40,12 +40,7 @@ impl Native {
         real.extend(hidden);
         real.sort();
         real.dedup();
-        Self {
-            store,
-            map: ids::map(),
-            host_image,
-            hidden: real,
-        }
+        Self { store, map: ids::map(), host_image, hidden: real }
     }
 
     /// Returns the image that is this machine itself.
@@ -54,10 +49,7 @@ impl Native {
             id: "host".into(),
             root: Root::Host,
             config: image::Config::default(),
-            user: User {
-                uid: ids::UNPRIVILEGED,
-                gid: ids::UNPRIVILEGED,
-            },
+            user: User { uid: ids::UNPRIVILEGED, gid: ids::UNPRIVILEGED },
             home: "/tmp".into(),
         }
     }
@@ -71,50 +63,27 @@ impl Runtime for Native {
 
     async fn prepare(&self, image: &str) -> Result<Prepared, image::Error> {
         let name: image::Name = image.parse()?;
-        if self
-            .host_image
-            .as_ref()
-            .is_some_and(|host| host.repository() == name.repository())
-        {
+        if self.host_image.as_ref().is_some_and(|host| host.repository() == name.repository()) {
             return Ok(self.host());
         }
         // One small file, in the page cache.
         let image = self.store.resolve(image)?;
         let (user, home) = account(&image.rootfs, &image.config.user);
-        Ok(Prepared {
-            id: image.id,
-            root: Root::Directory(image.rootfs),
-            config: image.config,
-            user,
-            home,
-        })
+        Ok(Prepared { id: image.id, root: Root::Directory(image.rootfs), config: image.config, user, home })
     }
 
     async fn start(&self, container: Container) -> Result<Running, StartError> {
         let map = self.map;
         let hidden = self.hidden.clone();
         let spawned = tokio::task::spawn_blocking(move || spawn(container, map, hidden));
-        let spawned = spawned
-            .await
-            .map_err(|error| StartError::new("start the container", error))?;
+        let spawned = spawned.await.map_err(|error| StartError::new("start the container", error))?;
         let (mut process, stdout, stderr, spec) = spawned?;
-        process
-            .socket
-            .write_all(&spec)
-            .await
-            .map_err(|error| StartError::new("send the specification", error))?;
+        process.socket.write_all(&spec).await.map_err(|error| StartError::new("send the specification", error))?;
         match process.report().await {
-            Some(Report::Started) => Ok(Running {
-                stdout,
-                stderr,
-                process: Box::new(process),
-            }),
+            Some(Report::Started) => Ok(Running { stdout, stderr, process: Box::new(process) }),
             Some(Report::Failed(failure)) => {
                 let _ = process.child.wait().await;
-                Err(StartError {
-                    message: failure.message,
-                    code: failure.code,
-                })
+                Err(StartError { message: failure.message, code: failure.code })
             }
             Some(Report::Exited { .. }) | None => Err(StartError::new("start the container", "its init ended early")),
         }
@@ -130,17 +99,9 @@ fn spawn(container: Container, map: IdMap, hidden: Vec<PathBuf>) -> Result<Spawn
     mounts.extend(resolver_mounts(&container.image.root));
     let spec = Spec {
         hostname: container.hostname,
-        ids: Ids {
-            map,
-            uid: container.user.uid,
-            gid: container.user.gid,
-            groups: container.groups,
-        },
+        ids: Ids { map, uid: container.user.uid, gid: container.user.gid, groups: container.groups },
         root: match container.image.root {
-            Root::Directory(lower) => sandbox::Root::Image {
-                lower,
-                writable: !container.read_only_root,
-            },
+            Root::Directory(lower) => sandbox::Root::Image { lower, writable: !container.read_only_root },
             Root::Host => sandbox::Root::Host { hidden },
         },
         scratch: scratch.clone(),
@@ -170,12 +131,8 @@ fn spawn(container: Container, map: IdMap, hidden: Vec<PathBuf>) -> Result<Spawn
         .kill_on_drop(true)
         .spawn()
         .map_err(fail)?;
-    let process = Sandboxed {
-        child,
-        socket: UnixStream::from_std(ours).map_err(fail)?,
-        buffer: Vec::new(),
-        exit: None,
-    };
+    let process =
+        Sandboxed { child, socket: UnixStream::from_std(ours).map_err(fail)?, buffer: Vec::new(), exit: None };
     let receiver = |reader: io::PipeReader| pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(fail);
     Ok((process, receiver(out_read)?, receiver(err_read)?, spec))
 }
@@ -204,12 +161,7 @@ fn resolver_mounts(root: &Root) -> Vec<sandbox::Mount> {
         // The host image has /etc already, but perhaps as a link to a place that it does not show.
         let shown = matches!(root, Root::Host) && real.starts_with("/etc");
         if !shown && real.is_file() {
-            mounts.push(sandbox::Mount {
-                source: real,
-                sub_path: None,
-                target: file.into(),
-                read_only: true,
-            });
+            mounts.push(sandbox::Mount { source: real, sub_path: None, target: file.into(), read_only: true });
         }
     }
     mounts
@@ -260,10 +212,7 @@ impl Process for Sandboxed {
                 Some(Report::Exited { code, signal }) => Some(Exit { code, signal }),
                 Some(_) => None,
                 // Its init was killed from outside, and everything in the container with it.
-                None => Some(Exit {
-                    code: 137,
-                    signal: Some(9),
-                }),
+                None => Some(Exit { code: 137, signal: Some(9) }),
             };
         }
         let _ = self.child.wait().await;
@@ -291,27 +240,13 @@ fn account(rootfs: &Path, user: &str) -> (User, String) {
         None => own_gid,
         Some(group) => number(group).unwrap_or_else(|| {
             let groups = read_inside(rootfs, "etc/group");
-            let found = groups
-                .lines()
-                .map(|line| line.split(':').collect::<Vec<_>>())
-                .find(|f| f[0] == group);
-            found
-                .and_then(|fields| fields.get(2).and_then(|gid| number(gid)))
-                .unwrap_or(own_gid)
+            let found = groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|f| f[0] == group);
+            found.and_then(|fields| fields.get(2).and_then(|gid| number(gid))).unwrap_or(own_gid)
         }),
     };
-    let home = entry
-        .map(|fields| fields[5].to_owned())
-        .filter(|home| !home.is_empty())
-        .unwrap_or_else(|| "/".into());
+    let home = entry.map(|fields| fields[5].to_owned()).filter(|home| !home.is_empty()).unwrap_or_else(|| "/".into());
     // An account that the image does not have cannot be run as; nobody is the harmless reading of it.
-    (
-        User {
-            uid: uid.unwrap_or(65_534),
-            gid,
-        },
-        home,
-    )
+    (User { uid: uid.unwrap_or(65_534), gid }, home)
 }
 
 /// Reads a small text file of an image without following links out of it.
@@ -319,11 +254,7 @@ fn read_inside(rootfs: &Path, path: &str) -> String {
     use rustix::fs::{Mode, OFlags, ResolveFlags};
     use std::io::Read;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let Ok(root) = rustix::fs::open(
-        rootfs,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) else {
+    let Ok(root) = rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
         return String::new();
     };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;

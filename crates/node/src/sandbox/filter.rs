@@ -59,21 +59,11 @@ const NOT_IMPLEMENTED: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 const X32_BIT: u32 = 0x4000_0000;
 
 const fn statement(code: u32, k: u32) -> sock_filter {
-    sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf: 0,
-        k,
-    }
+    sock_filter { code: code as u16, jt: 0, jf: 0, k }
 }
 
 const fn jump(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
-    sock_filter {
-        code: code as u16,
-        jt,
-        jf,
-        k,
-    }
+    sock_filter { code: code as u16, jt, jf, k }
 }
 
 /// Builds the filter program.
@@ -113,18 +103,11 @@ fn program() -> Vec<sock_filter> {
 pub(super) fn install() -> Result<(), Failure> {
     let mut filters = program();
     let length = u16::try_from(filters.len()).expect("the program is short");
-    let program = libc::sock_fprog {
-        len: length,
-        filter: filters.as_mut_ptr(),
-    };
+    let program = libc::sock_fprog { len: length, filter: filters.as_mut_ptr() };
     #[expect(unsafe_code, reason = "installing a filter has no wrapper in the crates used")]
     // SAFETY: the program and its instructions live until the call returns; the kernel copies them.
     let outcome = unsafe {
-        libc::prctl(
-            libc::PR_SET_SECCOMP,
-            libc::c_ulong::from(libc::SECCOMP_MODE_FILTER),
-            &raw const program,
-        )
+        libc::prctl(libc::PR_SET_SECCOMP, libc::c_ulong::from(libc::SECCOMP_MODE_FILTER), &raw const program)
     };
     match outcome {
         0 => Ok(()),

@@ -42,10 +42,7 @@ fn start(spec: &Spec, control: &Control, outer: OwnedFd) -> Result<Pid, Failure>
 /// Enters the last user namespace and gives up everything in it.
 fn drop_privileges(ids: &Ids, outer: OwnedFd) -> Result<(), Failure> {
     // NEWNS together with NEWUSER: the copy of the mount table belongs to the lesser namespace, so every mount is locked.
-    unshare(
-        UnshareFlags::NEWUSER | UnshareFlags::NEWNS,
-        "enter the container's user namespace",
-    )?;
+    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS, "enter the container's user namespace")?;
     let mut outer = std::fs::File::from(outer);
     let mut answer = [0];
     outer
@@ -54,11 +51,7 @@ fn drop_privileges(ids: &Ids, outer: OwnedFd) -> Result<(), Failure> {
         .map_err(|error| Failure::new("have the container's ids mapped", error))?;
 
     if let IdMap::Range { .. } = ids.map {
-        let groups: Vec<_> = ids
-            .groups
-            .iter()
-            .map(|gid| rustix::process::Gid::from_raw(*gid))
-            .collect();
+        let groups: Vec<_> = ids.groups.iter().map(|gid| rustix::process::Gid::from_raw(*gid)).collect();
         rustix::thread::set_thread_groups(&groups).map_err(|error| Failure::new("set the groups", error))?;
     }
     let uid = rustix::process::Uid::from_raw(ids.uid);
@@ -75,22 +68,12 @@ fn drop_privileges(ids: &Ids, outer: OwnedFd) -> Result<(), Failure> {
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|error| Failure::new("set the user id", error))?;
     let _ = rustix::thread::clear_ambient_capability_set();
     let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(
-        None,
-        CapabilitySets {
-            effective: none,
-            permitted: none,
-            inheritable: none,
-        },
-    )
-    .map_err(|error| Failure::new("drop all capabilities", error))?;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .map_err(|error| Failure::new("drop all capabilities", error))?;
     rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("forbid new privileges", error))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| Failure::new("become undumpable", error))?;
-    let no_core = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
+    let no_core = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, no_core).map_err(|error| Failure::new("limit core files", error))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())
@@ -110,9 +93,7 @@ fn execute(process: &Process, control: &Control) -> Result<Pid, Failure> {
     drop(told);
     // The program's copy of the pipe closes by itself when it is executed.
     let mut text = Vec::new();
-    failed
-        .read_to_end(&mut text)
-        .map_err(|error| Failure::new("await the start of the program", error))?;
+    failed.read_to_end(&mut text).map_err(|error| Failure::new("await the start of the program", error))?;
     if text.is_empty() {
         reports.report(&Report::Started);
         return Ok(pid);
@@ -150,10 +131,7 @@ fn become_program(process: &Process) -> Failure {
             format!("exec: {:?}: executable file not found in $PATH", process.program)
         }
         127 if Path::new(&process.program).exists() => {
-            format!(
-                "exec: {:?}: its interpreter or loader does not exist in the image",
-                process.program
-            )
+            format!("exec: {:?}: its interpreter or loader does not exist in the image", process.program)
         }
         127 => format!("exec: {:?}: no such file or directory", process.program),
         126 => format!("exec: {:?}: permission denied", process.program),

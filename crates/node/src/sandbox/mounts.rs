@@ -82,11 +82,7 @@ impl Tree {
             Err(Errno::EXIST) => {
                 let target = rustix::fs::readlinkat(&directory, name, Vec::new())?;
                 let target = Path::new(std::ffi::OsStr::from_bytes(target.as_bytes()));
-                let next = if target.is_absolute() {
-                    target.to_owned()
-                } else {
-                    parent.join(target)
-                };
+                let next = if target.is_absolute() { target.to_owned() } else { parent.join(target) };
                 self.ensure_within(&next, kind, links + 1)
             }
             Err(error) => Err(error),
@@ -94,11 +90,7 @@ impl Tree {
     }
 
     fn lookup(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         rustix::fs::openat2(&self.root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
@@ -126,12 +118,7 @@ pub(super) fn open_beneath(
     sub_path: Option<&Path>,
     owner: Option<(u32, u32)>,
 ) -> Result<OwnedFd, Failure> {
-    let fail = |error| {
-        Failure::new(
-            format_args!("open volume path {:?}", sub_path.unwrap_or(Path::new(""))),
-            error,
-        )
-    };
+    let fail = |error| Failure::new(format_args!("open volume path {:?}", sub_path.unwrap_or(Path::new(""))), error);
     let volume = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
     let Some(sub_path) = sub_path else {
         return Ok(volume);
@@ -223,12 +210,7 @@ pub(super) fn restrict(mount: BorrowedFd<'_>, attributes: u64, recursive: bool) 
         propagation: u64,
         user_namespace: u64,
     }
-    let attr = MountAttr {
-        set: attributes,
-        clear: 0,
-        propagation: 0,
-        user_namespace: 0,
-    };
+    let attr = MountAttr { set: attributes, clear: 0, propagation: 0, user_namespace: 0 };
     let empty = CString::default();
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     #[expect(unsafe_code, reason = "mount_setattr has no wrapper in the crates used")]
@@ -246,10 +228,7 @@ pub(super) fn restrict(mount: BorrowedFd<'_>, attributes: u64, recursive: bool) 
     if outcome == 0 {
         return Ok(());
     }
-    Err(Failure::new(
-        "restrict a mount (needs Linux 5.12)",
-        std::io::Error::last_os_error(),
-    ))
+    Err(Failure::new("restrict a mount (needs Linux 5.12)", std::io::Error::last_os_error()))
 }
 
 #[cfg(test)]
@@ -272,11 +251,7 @@ mod tests {
         tree.ensure(Path::new("/../../d"), Kind::Directory).unwrap();
         assert!(tree.ensure(Path::new("/loop/e"), Kind::Directory).is_err());
 
-        assert_eq!(
-            std::fs::read_dir(outside.path()).unwrap().count(),
-            0,
-            "nothing was created outside"
-        );
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0, "nothing was created outside");
         let inside = outside.path().strip_prefix("/").unwrap();
         assert!(root.path().join(inside).join("a").is_dir());
         assert!(root.path().join("b").is_dir() && root.path().join("d").is_dir());

@@ -34,10 +34,7 @@ fn contain(mut control: Control) -> Result<ExitCode, Failure> {
     if map == IdMap::Own {
         enter_own_user_namespace()?;
     }
-    unshare(
-        UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS,
-        "enter new namespaces",
-    )?;
+    unshare(UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS, "enter new namespaces")?;
     let (ours, theirs) = rustix::net::socketpair(
         rustix::net::AddressFamily::UNIX,
         rustix::net::SocketType::STREAM,
@@ -46,10 +43,7 @@ fn contain(mut control: Control) -> Result<ExitCode, Failure> {
     )
     .map_err(|error| Failure::new("create a socket pair", error))?;
 
-    let inner_ids = InnerIds {
-        uid: spec.ids.uid,
-        gid: spec.ids.gid,
-    };
+    let inner_ids = InnerIds { uid: spec.ids.uid, gid: spec.ids.gid };
     match fork()? {
         None => {
             drop(ours);
@@ -116,10 +110,7 @@ fn silence() -> Result<(), Failure> {
 }
 
 pub(super) fn unshare(flags: UnshareFlags, what: &str) -> Result<(), Failure> {
-    #[expect(
-        unsafe_code,
-        reason = "unshare is marked unsafe for its effect on shared file tables"
-    )]
+    #[expect(unsafe_code, reason = "unshare is marked unsafe for its effect on shared file tables")]
     // SAFETY: CLONE_FILES is never among the flags, and this process has one thread.
     let outcome = unsafe { rustix::thread::unshare_unsafe(flags) };
     outcome.map_err(|error| Failure::new(what, error))

@@ -13,9 +13,8 @@ use super::{Failure, IdMap, Mount, Root, Spec};
 
 /// What a container of the host image sees of this machine: programs, libraries, and their configuration. A list of what
 /// is shown is safer than one of what is hidden: data can lie anywhere.
-const HOST_DIRECTORIES: [&str; 12] = [
-    "bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt", "nix", "gnu", "snap",
-];
+const HOST_DIRECTORIES: [&str; 12] =
+    ["bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt", "nix", "gnu", "snap"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Kernel settings and devices that no container has business with, although the kernel checks its rights as well.
 const PROC_READ_ONLY: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
@@ -43,11 +42,7 @@ pub(super) fn enter(spec: &Spec) -> Result<(), Failure> {
     if seal.private_tmp {
         let tmp = mounts::open_beneath(&spec.scratch.join("tmp"), None, None)?;
         for path in ["/tmp", "/var/tmp"] {
-            mounts::bind(
-                &tmp,
-                tree.ensure(Path::new(path), Kind::Directory)?,
-                NO_SUID | NO_DEVICES,
-            )?;
+            mounts::bind(&tmp, tree.ensure(Path::new(path), Kind::Directory)?, NO_SUID | NO_DEVICES)?;
         }
     }
     // Parents before children, so that a mount never hides another.
@@ -79,38 +74,22 @@ struct Seal {
 
 fn assemble_image(spec: &Spec, lower: &Path, place: &Path, writable: bool) -> Result<Seal, Failure> {
     let (upper, work) = (spec.scratch.join("upper"), spec.scratch.join("work"));
-    let mut options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        escape(lower),
-        escape(&upper),
-        escape(&work)
-    );
+    let mut options = format!("lowerdir={},upperdir={},workdir={}", escape(lower), escape(&upper), escape(&work));
     if spec.ids.map == IdMap::Own {
         options.push_str(",userxattr");
     }
     let options = std::ffi::CString::new(options).map_err(|error| Failure::new("mount the image", error))?;
-    let overlay = rustix::mount::mount(
-        "overlay",
-        place,
-        "overlay",
-        MountFlags::NODEV | MountFlags::NOSUID,
-        options.as_c_str(),
-    );
+    let overlay =
+        rustix::mount::mount("overlay", place, "overlay", MountFlags::NODEV | MountFlags::NOSUID, options.as_c_str());
     if overlay.is_ok() {
-        return Ok(Seal {
-            read_only: !writable,
-            private_tmp: !writable,
-        });
+        return Ok(Seal { read_only: !writable, private_tmp: !writable });
     }
     // Some file systems cannot carry an upper layer. The image itself still serves, read-only, with a private /tmp; its
     // mount points have to be made in the unpacked image, where they are empty directories to every other container.
     let image = mounts::open_beneath(lower, None, None)?;
     let place = mounts::open_beneath(place, None, None)?;
     mounts::bind(image, place, NO_SUID | NO_DEVICES)?;
-    Ok(Seal {
-        read_only: true,
-        private_tmp: true,
-    })
+    Ok(Seal { read_only: true, private_tmp: true })
 }
 
 /// Escapes what separates options and directories in the options of overlayfs.
@@ -127,12 +106,7 @@ fn escape(path: &Path) -> String {
 
 fn assemble_host(place: &Path, hidden: &[std::path::PathBuf]) -> Result<Seal, Failure> {
     let place_fd = mounts::open_beneath(place, None, None)?;
-    mounts::mount_new(
-        "tmpfs",
-        &[("mode", "755"), ("size", "1m")],
-        place_fd,
-        NO_SUID | NO_DEVICES,
-    )?;
+    mounts::mount_new("tmpfs", &[("mode", "755"), ("size", "1m")], place_fd, NO_SUID | NO_DEVICES)?;
     let tree = Tree::open(place, None)?;
     for name in HOST_DIRECTORIES {
         let host = Path::new("/").join(name);
@@ -150,9 +124,7 @@ fn assemble_host(place: &Path, hidden: &[std::path::PathBuf]) -> Result<Seal, Fa
             mounts::bind(source, target, READ_ONLY | NO_SUID | NO_DEVICES)?;
         }
     }
-    for path in [
-        "/root", "/home", "/run", "/var", "/srv", "/mnt", "/sys", "/proc", "/dev", "/tmp", "/var/tmp",
-    ] {
+    for path in ["/root", "/home", "/run", "/var", "/srv", "/mnt", "/sys", "/proc", "/dev", "/tmp", "/var/tmp"] {
         tree.ensure(Path::new(path), Kind::Directory)?;
     }
     rustix::fs::symlinkat("../run", &tree.root, "var/run").map_err(|error| Failure::new("link /var/run", error))?;
@@ -164,20 +136,14 @@ fn assemble_host(place: &Path, hidden: &[std::path::PathBuf]) -> Result<Seal, Fa
             mounts::mount_new("tmpfs", &options, target, READ_ONLY | NO_SUID | NO_DEVICES | NO_EXEC)?;
         }
     }
-    Ok(Seal {
-        read_only: true,
-        private_tmp: true,
-    })
+    Ok(Seal { read_only: true, private_tmp: true })
 }
 
 fn assemble_devices(tree: &Tree) -> Result<(), Failure> {
     let dev = tree.ensure(Path::new("/dev"), Kind::Directory)?;
     mounts::mount_new("tmpfs", &[("mode", "755"), ("size", "64k")], dev, NO_SUID | NO_EXEC)?;
     // What is created here belongs to the maker: nobody inside may add to /dev.
-    let owned = Tree {
-        root: dup(&tree.root)?,
-        owner: None,
-    };
+    let owned = Tree { root: dup(&tree.root)?, owner: None };
     for name in DEVICES {
         let path = Path::new("/dev").join(name);
         let Ok(source) = mounts::open_beneath(&path, None, None) else {
@@ -198,19 +164,9 @@ fn assemble_devices(tree: &Tree) -> Result<(), Failure> {
     }
     let pts = owned.ensure(Path::new("/dev/pts"), Kind::Directory)?;
     // Terminals are a convenience; a host that refuses them does not stop the container.
-    let _ = mounts::mount_new(
-        "devpts",
-        &[("ptmxmode", "0666"), ("mode", "0620")],
-        pts,
-        NO_SUID | NO_EXEC,
-    );
+    let _ = mounts::mount_new("devpts", &[("ptmxmode", "0666"), ("mode", "0620")], pts, NO_SUID | NO_EXEC);
     let shm = owned.ensure(Path::new("/dev/shm"), Kind::Directory)?;
-    mounts::mount_new(
-        "tmpfs",
-        &[("mode", "1777"), ("size", "64m")],
-        shm,
-        NO_SUID | NO_DEVICES | NO_EXEC,
-    )
+    mounts::mount_new("tmpfs", &[("mode", "1777"), ("size", "64m")], shm, NO_SUID | NO_DEVICES | NO_EXEC)
 }
 
 fn assemble_proc(tree: &Tree) -> Result<(), Failure> {
@@ -248,12 +204,7 @@ fn assemble_proc(tree: &Tree) -> Result<(), Failure> {
     }
     for name in PROC_EMPTY_DIRECTORIES {
         let Some(target) = open(name) else { continue };
-        mounts::mount_new(
-            "tmpfs",
-            &[("mode", "555"), ("size", "4k")],
-            target,
-            attributes | READ_ONLY,
-        )?;
+        mounts::mount_new("tmpfs", &[("mode", "555"), ("size", "4k")], target, attributes | READ_ONLY)?;
     }
     Ok(())
 }
@@ -267,6 +218,5 @@ fn show(tree: &Tree, mount: &Mount, owner: Option<(u32, u32)>) -> Result<(), Fai
 }
 
 fn dup(fd: &OwnedFd) -> Result<OwnedFd, Failure> {
-    fd.try_clone()
-        .map_err(|error| Failure::new("duplicate a descriptor", error))
+    fd.try_clone().map_err(|error| Failure::new("duplicate a descriptor", error))
 }

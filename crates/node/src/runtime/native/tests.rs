@@ -24,11 +24,7 @@ impl World {
         let store = image::Store::open(directory.path().join("images")).unwrap();
         let host = "kratix.local/host".parse().unwrap();
         let native = Native::new(store, Some(host), vec![directory.path().to_owned()]);
-        Self {
-            directory,
-            native,
-            runs: Default::default(),
-        }
+        Self { directory, native, runs: Default::default() }
     }
 
     fn volume(&self, name: &str) -> PathBuf {
@@ -60,17 +56,11 @@ impl World {
         let mut running = self.native.start(container).await.unwrap();
         let (mut out, mut err) = (String::new(), String::new());
         let read = async {
-            tokio::try_join!(
-                running.stdout.read_to_string(&mut out),
-                running.stderr.read_to_string(&mut err)
-            )
-            .unwrap()
+            tokio::try_join!(running.stdout.read_to_string(&mut out), running.stderr.read_to_string(&mut err)).unwrap()
         };
         let deadline = Duration::from_secs(30);
         tokio::time::timeout(deadline, read).await.expect("the output ends");
-        let exit = tokio::time::timeout(deadline, running.process.wait())
-            .await
-            .expect("the container ends");
+        let exit = tokio::time::timeout(deadline, running.process.wait()).await.expect("the container ends");
         Ran { out: out + &err, exit }
     }
 
@@ -80,12 +70,7 @@ impl World {
 }
 
 fn mount(source: &Path, target: &str) -> sandbox::Mount {
-    sandbox::Mount {
-        source: source.to_owned(),
-        sub_path: None,
-        target: target.into(),
-        read_only: false,
-    }
+    sandbox::Mount { source: source.to_owned(), sub_path: None, target: target.into(), read_only: false }
 }
 
 #[tokio::test]
@@ -96,13 +81,7 @@ async fn programs_run_with_their_output_and_exit_code() {
     assert_eq!(ran.exit, Exit { code: 7, signal: None });
 
     let ran = world.sh("kill -TERM $$").await;
-    assert_eq!(
-        ran.exit,
-        Exit {
-            code: 143,
-            signal: Some(15)
-        }
-    );
+    assert_eq!(ran.exit, Exit { code: 143, signal: Some(15) });
 }
 
 #[tokio::test]
@@ -112,10 +91,7 @@ async fn a_program_that_does_not_exist_is_told_as_a_shell_would() {
     container.program = "no-such-program".into();
     let error = world.native.start(container).await.err().unwrap();
     assert_eq!(error.code, 127);
-    assert_eq!(
-        error.message,
-        r#"exec: "no-such-program": executable file not found in $PATH"#
-    );
+    assert_eq!(error.message, r#"exec: "no-such-program": executable file not found in $PATH"#);
 
     let mut container = world.container("");
     container.program = "/etc/passwd".into();
@@ -132,18 +108,12 @@ async fn volumes_are_shared_and_read_only_ones_refuse() {
 
     let mut reader =
         world.container("cat /in/deep/file; touch /in/x || echo refused; echo more >> /in/deep/file || echo refused");
-    reader.mounts = vec![sandbox::Mount {
-        read_only: true,
-        ..mount(&volume, "/in")
-    }];
+    reader.mounts = vec![sandbox::Mount { read_only: true, ..mount(&volume, "/in") }];
     let ran = world.run(reader).await;
     assert!(ran.out.starts_with("hello\nrefused\nrefused\n"), "{ran:?}");
 
     let mut nested = world.container("cat /in/file");
-    nested.mounts = vec![sandbox::Mount {
-        sub_path: Some("deep".into()),
-        ..mount(&volume, "/in")
-    }];
+    nested.mounts = vec![sandbox::Mount { sub_path: Some("deep".into()), ..mount(&volume, "/in") }];
     assert_eq!(world.run(nested).await.out, "hello\n");
 }
 
@@ -152,9 +122,7 @@ async fn nothing_of_the_host_can_be_written() {
     let world = World::new();
     let targets = "/etc/x /usr/x /usr/bin/x /bin/x /opt/x /x /proc/sys/kernel/hostname /proc/sysrq-trigger /dev/x /root/x /home/x /var/x";
     let ran = world
-        .sh(&format!(
-            "for file in {targets}; do (echo evil > $file) 2>/dev/null && echo wrote $file; done; echo done"
-        ))
+        .sh(&format!("for file in {targets}; do (echo evil > $file) 2>/dev/null && echo wrote $file; done; echo done"))
         .await;
     assert_eq!(ran.out, "done\n");
     assert!(!Path::new("/etc/x").exists());
@@ -193,10 +161,7 @@ async fn links_made_inside_a_volume_do_not_lead_the_next_mount_out() {
     assert_eq!(world.run(planter).await.exit.code, 0);
     for sub_path in ["out", "up", "../shared", "/etc"] {
         let mut container = world.container("ls /v");
-        container.mounts = vec![sandbox::Mount {
-            sub_path: Some(sub_path.into()),
-            ..mount(&volume, "/v")
-        }];
+        container.mounts = vec![sandbox::Mount { sub_path: Some(sub_path.into()), ..mount(&volume, "/v") }];
         assert!(world.native.start(container).await.is_err(), "{sub_path} was mounted");
     }
 }
@@ -204,9 +169,7 @@ async fn links_made_inside_a_volume_do_not_lead_the_next_mount_out() {
 #[tokio::test]
 async fn no_privilege_is_left_and_none_can_be_gained() {
     let world = World::new();
-    let ran = world
-        .sh("grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp):' /proc/self/status")
-        .await;
+    let ran = world.sh("grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp):' /proc/self/status").await;
     let zero = "0000000000000000";
     assert_eq!(
         ran.out,
@@ -232,9 +195,8 @@ async fn no_privilege_is_left_and_none_can_be_gained() {
     for uid in [ids::UNPRIVILEGED, 0] {
         for attempt in attempts {
             // `kill -1` as written spares process 1 and the caller; the pid namespace spares everyone else.
-            let mut container = world.container(&format!(
-                "touch /tmp/mine; ({attempt}) >/dev/null 2>&1 && echo succeeded; echo end"
-            ));
+            let mut container =
+                world.container(&format!("touch /tmp/mine; ({attempt}) >/dev/null 2>&1 && echo succeeded; echo end"));
             container.user = User { uid, gid: uid };
             let ran = world.run(container).await;
             assert!(!ran.out.contains("succeeded"), "uid {uid}: {attempt}: {ran:?}");
@@ -288,10 +250,7 @@ async fn everything_dies_when_the_node_lets_go() {
     // A node that is killed runs no destructors; what remains is that its sockets close. Do only that.
     let mut rest = String::new();
     drop(running.process);
-    tokio::time::timeout(Duration::from_secs(10), running.stdout.read_to_string(&mut rest))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(10), running.stdout.read_to_string(&mut rest)).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -305,9 +264,7 @@ async fn a_signal_reaches_the_program() {
     let mut line = [0; 6];
     running.stdout.read_exact(&mut line).await.unwrap();
     running.process.signal(15).await;
-    let exit = tokio::time::timeout(Duration::from_secs(10), running.process.wait())
-        .await
-        .unwrap();
+    let exit = tokio::time::timeout(Duration::from_secs(10), running.process.wait()).await.unwrap();
     assert_eq!(exit.code, 3);
 }
 
