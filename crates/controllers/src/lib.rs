@@ -15,10 +15,10 @@ mod destination;
 mod error;
 mod events;
 mod options;
+mod promise;
+mod promise_revision;
 mod queue;
-#[expect(dead_code, reason = "wired by the Promise controller")]
 mod request;
-#[expect(dead_code, reason = "wired by the Promise controller")]
 mod resource_binding;
 mod state_store;
 mod wiring;

@@ -1,6 +1,7 @@
 //! All wiring of the process in one place: caches, controllers, their triggers, start and stop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kratix_api::destination::StateStoreKind;
@@ -18,7 +19,11 @@ use crate::controller::{self, Reconcile};
 use crate::destination::{self, Destinations};
 use crate::events;
 use crate::options::Options;
+use crate::promise::{self, Promises};
+use crate::promise_revision::{self, Revisions};
 use crate::queue::Queue;
+use crate::request::Requests;
+use crate::resource_binding::Bindings;
 use crate::state_store::{self, Registry, StateStores};
 use crate::work::{self, Works};
 use crate::work_placement::{self, Namesakes, WorkPlacements};
@@ -32,46 +37,62 @@ const PLACEMENT_PASSES_MAX: usize = 512;
 /// Passes over Works at once: each waits for the API server alone.
 const WORK_PASSES_MAX: usize = 64;
 
+/// Passes over Promises or revisions at once: there are few of them, and each waits for the API server alone.
+const PROMISE_PASSES_MAX: usize = 8;
+/// Passes over bindings at once.
+const BINDING_PASSES_MAX: usize = 16;
+
+/// How long running passes may take to finish when the process stops.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
 /// The running controllers of one platform.
 ///
 /// # Cancel safety
 /// Dropping the value aborts every pass where it stands, as a crash of the process would; [`Controllers::stop`] lets
 /// running passes finish.
 pub struct Controllers {
-    tasks: JoinSet<()>,
+    /// Watches and the publisher of events: what passes rely on.
+    background: JoinSet<()>,
+    /// The loops that run passes.
+    controllers: JoinSet<()>,
     queues: Vec<Queue<ObjectKey>>,
+    requests: Option<Requests>,
     shutdown: CancellationToken,
 }
 
 impl Controllers {
     /// Starts watching and, once every cache is filled, reconciling.
     pub async fn start(platform: Client, options: Options) -> Self {
-        let mut tasks = JoinSet::new();
+        let mut background = JoinSet::new();
         let (events, publisher) = events::channel(platform.clone(), &options.host);
-        tasks.spawn(publisher.run());
-        let caches = Caches::start(&platform, &mut tasks);
+        background.spawn(publisher.run());
+        let caches = Caches::start(&platform, &mut background);
         caches.ready().await;
         let config = follow_config(&caches);
         let context = Arc::new(Context { platform, caches, events, config, options });
-        let mut started = Self { tasks, queues: Vec::new(), shutdown: CancellationToken::new() };
+        let shutdown = CancellationToken::new();
+        let mut started = Self { background, controllers: JoinSet::new(), queues: Vec::new(), requests: None, shutdown };
         started.wire(&context);
         started
     }
 
     /// Returns true when no object is waiting for a pass or having one; timers do not count.
     pub fn is_at_rest(&self) -> bool {
-        self.queues.iter().all(Queue::is_at_rest)
+        self.queues.iter().all(Queue::is_at_rest) && self.requests.as_ref().is_none_or(Requests::is_at_rest)
     }
 
     /// Stops taking new passes and waits until the running ones have finished.
     pub async fn stop(mut self) {
         self.shutdown.cancel();
-        self.tasks.abort_all();
-        while self.tasks.join_next().await.is_some() {}
+        let finished = async { while self.controllers.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_MAX, finished).await.is_err() {
+            tracing::warn!("a pass did not finish in time and is given up, as a crash would");
+        }
     }
 
     fn wire(&mut self, context: &Arc<Context>) {
         self.wire_delivery(context);
+        self.wire_promises(context);
     }
 
     /// The way of documents from Works to state stores.
@@ -94,6 +115,20 @@ impl Controllers {
         work::watch(context, &works);
     }
 
+    /// The way from Promises and requests to Works.
+    fn wire_promises(&mut self, context: &Arc<Context>) {
+        let (requests, supervisor) = Requests::new(context);
+        self.background.spawn(supervisor.run());
+        let promises = self.spawn(context, Promises::new(context, &requests), PROMISE_PASSES_MAX);
+        let revisions = self.spawn(context, Revisions::new(context, &requests), PROMISE_PASSES_MAX);
+        let bindings = self.spawn(context, Bindings::new(context, &requests), BINDING_PASSES_MAX);
+
+        promise::watch(context, &requests, &promises);
+        promise_revision::watch(context, &requests, &revisions);
+        Bindings::follow(context, &bindings);
+        self.requests = Some(requests);
+    }
+
     fn spawn<R: Reconcile>(&mut self, context: &Arc<Context>, controller: R, concurrency: usize) -> Queue<ObjectKey> {
         let queue = Queue::new();
         self.run(context, controller, &queue, concurrency);
@@ -110,7 +145,7 @@ impl Controllers {
         self.queues.push(queue.clone());
         let events = context.events.clone();
         let passes = controller::run(Arc::new(controller), queue.clone(), concurrency, events, self.shutdown.clone());
-        self.tasks.spawn(passes);
+        self.controllers.spawn(passes);
     }
 }
 
