@@ -363,9 +363,14 @@ impl Snapshot<'_> {
         let pipeline = &workflow.pipelines[index];
         let existing = self.surroundings.existing(&workflow.promise, &workflow.namespace);
         let mut writes = access::writes(parent, workflow, pipeline, &existing);
-        // Five digits of a hash can coincide with those of another parent's Job of a similar name.
+        // Five digits of a hash can coincide with those of another Job of a similar name.
+        let is_taken = |sequence: i64| {
+            let key = job::key(parent, workflow, pipeline, sequence);
+            let own = self.jobs.iter().any(|job| ObjectKey::of(job.as_ref()) == key);
+            own || self.surroundings.is_taken(&key, parent)
+        };
         let mut sequence = next_sequence;
-        while self.surroundings.is_taken(&job::key(parent, workflow, pipeline, sequence), parent) {
+        while is_taken(sequence) {
             sequence = sequence.saturating_add(1);
         }
         let document = self.document();

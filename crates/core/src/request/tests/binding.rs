@@ -1,0 +1,178 @@
+use super::*;
+
+fn world() -> World {
+    let mut world = World::new(spec(&["build"], &[], ""));
+    world.revise("v1", spec(&["build"], &[], ""));
+    world.objects.remove(&("PromiseRevision".to_owned(), ObjectKey::cluster("env-not-set")));
+    world.ask("a");
+    world
+}
+
+fn binding(world: &World) -> (ObjectKey, Value) {
+    let keys = world.keys("ResourceBinding");
+    assert_eq!(keys.len(), 1);
+    (keys[0].clone(), world.get("ResourceBinding", &keys[0]).clone())
+}
+
+fn v2(world: &mut World) {
+    world.revise("v2", spec(&["build", "more"], &[], ""));
+}
+
+#[test]
+fn a_floating_request_follows_and_a_pinned_one_stays() {
+    let mut world = world();
+    world.play("a");
+    assert_eq!(world.status("a")["promiseVersion"], "v1");
+    v2(&mut world);
+    world.settle("a");
+    let (_, told) = binding(&world);
+    assert_eq!(told["status"]["conditions"][0]["message"], "Upgrade to version v2 is in progress");
+    assert_eq!(told["status"]["lastAppliedVersion"], "v1");
+    world.play("a");
+    assert_eq!(world.status("a")["promiseVersion"], "v2");
+    let (key_of_binding, told) = binding(&world);
+    assert_eq!(told["status"]["lastAppliedVersion"], "v2");
+    assert_eq!(told["status"]["conditions"][0]["message"], "Resource is at version v2");
+    assert_eq!(world.count("ReconcileSucceeded Resource request reconciled with promise env version v2"), 1);
+    world.change("ResourceBinding", &key_of_binding, json!({ "spec": { "version": "v1" } }));
+    world.play("a");
+    assert_eq!(world.status("a")["promiseVersion"], "v1");
+    assert_eq!(world.status("a")["resourceBindingVersion"], "v1");
+    assert_eq!(world.count("ResourceBindingVersionUpdated Resource binding version updated to v1"), 1);
+    world.revise("v3", spec(&["other"], &[], ""));
+    assert!(world.decide("a").is_silent());
+}
+
+#[test]
+fn a_first_deployment_records_the_version_and_no_upgrade() {
+    let mut world = world();
+    world.play("a");
+    assert_eq!(binding(&world).1["status"], json!({ "lastAppliedVersion": "v1" }));
+}
+
+#[test]
+fn a_failed_upgrade_is_told_and_the_next_success_clears_it() {
+    let mut world = world();
+    world.play("a");
+    v2(&mut world);
+    world.settle("a");
+    world.finish("a", Pod::Fails);
+    world.settle("a");
+    let (_, told) = binding(&world);
+    assert_eq!(told["status"]["failedVersion"], "v2");
+    assert_eq!(told["status"]["lastAppliedVersion"], "v1");
+    assert_eq!(told["status"]["conditions"][0]["reason"], "UpgradeFailed");
+    assert_eq!(told["status"]["conditions"][0]["message"], "A Configure Pipeline has failed: build");
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.play("a");
+    let (_, told) = binding(&world);
+    assert_eq!(told["status"].get("failedVersion"), None);
+    assert_eq!(told["status"]["conditions"][0]["reason"], "UpgradeComplete");
+}
+
+#[test]
+fn a_failed_first_deployment_is_told_too() {
+    let mut world = world();
+    world.settle("a");
+    world.finish("a", Pod::Fails);
+    world.settle("a");
+    assert_eq!(binding(&world).1["status"]["failedVersion"], "v1");
+}
+
+#[test]
+fn a_binding_made_first_is_adopted_whatever_its_name() {
+    let mut world = world();
+    v2(&mut world);
+    let own = ObjectKey::namespaced("a", "mine");
+    let labels = json!({ keys::PROMISE_NAME: PROMISE, keys::RESOURCE_NAME: "x", "team": "t" });
+    let object = json!({
+        "kind": "ResourceBinding", "metadata": { "name": "mine", "namespace": "a", "labels": labels },
+        "spec": { "version": "v1", "promiseRef": { "name": PROMISE }, "resourceRef": { "name": "x", "namespace": "a" } },
+    });
+    world.put(object, own.clone());
+    world.play("a");
+    assert_eq!(binding(&world).0, own);
+    assert_eq!(binding(&world).1["metadata"]["labels"]["team"], "t");
+    assert_eq!(world.status("a")["promiseVersion"], "v1");
+    assert_eq!(world.count("BindingCreated"), 0);
+}
+
+#[test]
+fn labels_of_the_request_are_mirrored_and_those_of_others_stay() {
+    let mut world = world();
+    world.label("a", "team", Some("one"));
+    world.play("a");
+    let (name, made) = binding(&world);
+    assert_eq!(made["metadata"]["labels"]["team"], "one");
+    world.change("ResourceBinding", &name, json!({ "metadata": { "labels": { "own": "1" } } }));
+    world.label("a", "team", None);
+    world.label("a", keys::WORKFLOW_SUSPENDED, Some("true"));
+    world.settle("a");
+    let labels = json!({ keys::PROMISE_NAME: PROMISE, keys::RESOURCE_NAME: "x", "own": "1" });
+    assert_eq!(binding(&world).1["metadata"]["labels"], labels);
+}
+
+#[test]
+fn a_removed_binding_comes_back_at_the_version_it_had() {
+    let mut world = world();
+    world.play("a");
+    let (name, _) = binding(&world);
+    world.change("ResourceBinding", &name, json!({ "spec": { "version": "v1" } }));
+    world.play("a");
+    v2(&mut world);
+    world.objects.remove(&("ResourceBinding".to_owned(), name));
+    world.settle("a");
+    assert_eq!(binding(&world).1["spec"]["version"], "v1");
+    assert_eq!(world.status("a")["resourceBindingVersion"], "v1");
+    assert_eq!(world.count("ResourceBindingVersionUpdated"), 2);
+    assert_eq!(world.ran("a").len(), 1);
+}
+
+#[test]
+fn the_pinned_strategy_pins_new_bindings_alone() {
+    let mut world = world();
+    world.config.binding_strategy = crate::config::BindingStrategy::Pinned;
+    world.play("a");
+    assert_eq!(binding(&world).1["spec"]["version"], "v1");
+}
+
+#[test]
+fn a_missing_version_blocks_until_it_exists_and_is_told_once() {
+    let mut world = world();
+    world.play("a");
+    let (name, _) = binding(&world);
+    world.change("ResourceBinding", &name, json!({ "spec": { "version": "v9" } }));
+    let plan = world.settle("a");
+    let text = "cannot find a PromiseRevision for Promise env with version v9: promise revision not found";
+    assert_eq!(plan.findings, [Finding::Blocked { cause: text.into() }]);
+    world.settle("a");
+    assert_eq!(world.count(&format!("FailedPromiseRevisionLookup {text}")), 1);
+    // What was applied decides about the end, not what is wished for.
+    let mut deleting = world.clone();
+    deleting.delete("Env", &key("a"));
+    deleting.settle("a");
+    assert!(deleting.keys("Env").is_empty());
+    world.change("ResourceBinding", &name, json!({ "spec": { "version": "latest" } }));
+    world.play("a");
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+#[test]
+fn two_bindings_block_the_request_without_an_event_and_go_with_it() {
+    let mut world = world();
+    world.play("a");
+    let (_, mut second) = binding(&world);
+    second["metadata"]["name"] = "second".into();
+    world.put(second, ObjectKey::namespaced("a", "second"));
+    let events = world.events.len();
+    let plan = world.settle("a");
+    let Finding::Blocked { cause } = &plan.findings[0] else { panic!() };
+    assert_eq!(
+        cause,
+        "found multiple ResourceBindings for Resource x in namespace a;there should be one ResourceBinding per Resource"
+    );
+    assert_eq!(world.events.len(), events);
+    world.delete("Env", &key("a"));
+    world.settle("a");
+    assert!(world.keys("Env").is_empty() && world.keys("ResourceBinding").is_empty());
+}

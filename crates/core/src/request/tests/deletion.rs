@@ -1,0 +1,252 @@
+use super::*;
+
+fn deleted(delete: &[&str]) -> World {
+    let mut world = World::new(spec(&["build"], delete, ""));
+    world.ask("a");
+    world.play("a");
+    world.delete("Env", &key("a"));
+    world
+}
+
+fn is_gone(world: &World, namespace: &str) -> bool {
+    !world.objects.contains_key(&("Env".to_owned(), key(namespace)))
+}
+
+/// Returns the names of what is left that belongs to a request.
+fn left(world: &World) -> Vec<String> {
+    let kinds = ["Env", "Work", "Job", "ResourceBinding"];
+    world.objects.keys().filter(|(kind, _)| kinds.contains(&kind.as_str())).map(|(kind, _)| kind.clone()).collect()
+}
+
+#[test]
+fn everything_goes_with_the_request() {
+    let mut world = deleted(&[]);
+    world.settle("a");
+    assert_eq!(left(&world), Vec::<String>::new());
+}
+
+#[test]
+fn the_delete_workflow_runs_first_and_works_are_kept_until_it_is_done() {
+    let mut world = deleted(&["bye"]);
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["build", "bye"]);
+    assert_eq!(world.keys("Work").len(), 1);
+    assert_eq!(world.told("a", DELETING), "True/DeleteWorkflowRunning");
+    let pipelines = &world.status("a")["kratix"]["workflows"]["pipelines"];
+    assert_eq!(pipelines.as_array().unwrap().len(), 1);
+    assert_eq!((&pipelines[0]["name"], &pipelines[0]["phase"]), (&json!("bye"), &json!("Running")));
+    assert_eq!(world.status("a")["workflows"], 1);
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert!(is_gone(&world, "a"));
+    assert_eq!(world.count("PipelineStarted Delete Pipeline started: bye"), 1);
+}
+
+#[test]
+fn a_failed_delete_workflow_settles_until_it_is_asked_to_run_again() {
+    let mut world = deleted(&["bye"]);
+    world.settle("a");
+    world.finish("a", Pod::Fails);
+    world.settle("a");
+    world.wait(100_000);
+    assert!(world.decide("a").is_silent());
+    assert_eq!(world.told("a", "DeleteWorkflowCompleted"), "False/DeleteWorkflowFailed");
+    assert_eq!(world.told("a", DELETING), "True/DeleteWorkflowFailed");
+    assert_eq!(world.count("Failed Pipeline The Delete Pipeline has failed"), 1);
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["build", "bye", "bye"]);
+    assert_eq!(world.told("a", "DeleteWorkflowCompleted"), "");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert!(is_gone(&world, "a"));
+}
+
+#[test]
+fn a_changed_spec_waits_for_the_running_delete_job() {
+    let mut world = deleted(&["bye"]);
+    world.settle("a");
+    world.change("Env", &key("a"), json!({ "spec": { "size": "large" } }));
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["build", "bye"]);
+    world.finish("a", Pod::Fails);
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["build", "bye", "bye"]);
+}
+
+#[test]
+fn a_running_configure_job_is_waited_for_before_a_delete_workflow_and_stopped_without_one() {
+    for delete in [&["bye"][..], &[]] {
+        let mut world = World::new(spec(&["build"], delete, ""));
+        world.ask("a");
+        world.settle("a");
+        world.delete("Env", &key("a"));
+        world.settle("a");
+        assert_eq!(world.ran("a"), ["build"]);
+        let stopped = workflow::history::is_told_to_suspend(&world.running("a").unwrap());
+        assert_eq!(stopped, delete.is_empty());
+        assert!(world.told("a", DELETING).starts_with("True/"), "{}", world.told("a", DELETING));
+        if delete.is_empty() {
+            world.stop_jobs("a");
+        } else {
+            world.finish("a", Pod::Succeeds);
+            world.settle("a");
+            world.finish("a", Pod::Succeeds);
+        }
+        world.settle("a");
+        assert_eq!(left(&world), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_suspended_delete_workflow_holds_the_works() {
+    let mut world = deleted(&["bye"]);
+    world.settle("a");
+    world.finish("a", Pod::Suspends);
+    world.settle("a");
+    assert_eq!(world.told("a", "DeleteWorkflowCompleted"), "False/DeleteWorkflowSuspended");
+    assert_eq!(world.told("a", "Reconciled"), "Unknown/WorkflowSuspended");
+    assert_eq!(world.keys("Work").len(), 1);
+    world.label("a", keys::WORKFLOW_SUSPENDED, None);
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["build", "bye", "bye"]);
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert!(is_gone(&world, "a"));
+}
+
+#[test]
+fn a_request_suspended_while_configuring_is_released_by_its_deletion() {
+    for delete in [&["bye"][..], &[]] {
+        let mut world = World::new(spec(&["build"], delete, ""));
+        world.ask("a");
+        world.settle("a");
+        world.finish("a", Pod::Suspends);
+        world.settle("a");
+        world.delete("Env", &key("a"));
+        world.settle("a");
+        if !delete.is_empty() {
+            assert_eq!(world.ran("a"), ["build", "bye"]);
+            world.finish("a", Pod::Succeeds);
+            world.settle("a");
+        }
+        assert!(is_gone(&world, "a"));
+    }
+}
+
+#[test]
+fn a_suspension_set_by_hand_without_any_status_does_not_hold_a_deletion() {
+    let mut world = World::new(spec(&["build"], &[], ""));
+    world.ask("a");
+    let plan = world.decide("a");
+    world.act(&plan);
+    world.label("a", keys::WORKFLOW_SUSPENDED, Some("true"));
+    world.delete("Env", &key("a"));
+    world.settle("a");
+    assert!(is_gone(&world, "a"));
+}
+
+#[test]
+fn works_that_take_their_time_are_named_and_finalizers_of_done_steps_are_gone() {
+    let mut world = deleted(&[]);
+    let work = world.keys("Work")[0].clone();
+    world.change("Work", &work, json!({ "metadata": { "finalizers": [keys::FINALIZER_WORK_CLEANUP] } }));
+    world.settle("a");
+    let document = Document::read(world.status("a"));
+    let message = document.condition(DELETING).unwrap().message;
+    assert_eq!(message, "waits for Works to be removed: a/env-x--build");
+    let finalizers = &world.request("a")["metadata"]["finalizers"];
+    let expected = [FINALIZERS[0], FINALIZERS[1], FINALIZERS[3]];
+    assert_eq!(finalizers, &json!(expected));
+    assert_eq!(world.keys("Job").len(), 1);
+    world.change("Work", &work, json!({ "metadata": { "finalizers": null } }));
+    world.settle("a");
+    assert!(is_gone(&world, "a"));
+}
+
+#[test]
+fn finalizers_of_others_are_left_alone() {
+    let mut world = deleted(&[]);
+    let mut finalizers: Vec<Value> = world.request("a")["metadata"]["finalizers"].as_array().unwrap().clone();
+    finalizers.insert(1, "example.org/mine".into());
+    world.change("Env", &key("a"), json!({ "metadata": { "finalizers": finalizers } }));
+    world.settle("a");
+    assert_eq!(world.request("a")["metadata"]["finalizers"], json!(["example.org/mine"]));
+}
+
+#[test]
+fn deleting_a_request_leaves_the_same_name_in_another_namespace_alone() {
+    for namespace in ["", "pipes", "b"] {
+        let mut world = World::new(spec(&["build"], &["bye"], namespace));
+        for namespace in ["a", "b"] {
+            world.ask(namespace);
+            world.play(namespace);
+        }
+        let (jobs, works) = (world.jobs("b"), world.keys("Work").len());
+        assert_eq!(works, 2, "{namespace}");
+        world.delete("Env", &key("a"));
+        world.settle("a");
+        world.finish("a", Pod::Succeeds);
+        world.settle("a");
+        assert!(is_gone(&world, "a"));
+        assert_eq!(world.jobs("b"), jobs);
+        assert_eq!(world.keys("Work").len(), 1, "{namespace}");
+        assert!(world.decide("b").is_silent());
+        assert!(world.jobs("a").is_empty());
+    }
+}
+
+#[test]
+fn works_in_a_shared_namespace_are_seen_by_their_request() {
+    let mut world = World::new(spec(&["build"], &[], "pipes"));
+    world.ask("a");
+    world.play("a");
+    world.place("Failing");
+    world.settle("a");
+    assert_eq!(world.told("a", "WorksSucceeded"), "False/WorksFailing");
+}
+
+#[test]
+fn what_pipelines_left_in_an_earlier_namespace_goes_with_the_next_run_or_the_request() {
+    let mut world = World::new(spec(&["build"], &[], ""));
+    world.ask("a");
+    world.play("a");
+    world.revise("not-set", spec(&["build"], &[], "pipes"));
+    world.play("a");
+    let namespaces = |kind: &str| world.keys(kind).into_iter().filter_map(|key| key.namespace).collect::<Vec<_>>();
+    assert_eq!(namespaces("Work"), ["pipes"]);
+    assert_eq!(namespaces("Job"), ["pipes"]);
+}
+
+#[test]
+fn without_its_promise_a_request_is_cleaned_up_and_its_delete_workflow_skipped() {
+    let mut world = deleted(&["bye"]);
+    world.objects.remove(&("Promise".to_owned(), ObjectKey::cluster(PROMISE)));
+    world.settle("a");
+    assert_eq!(left(&world), Vec::<String>::new());
+    assert_eq!(world.count("DeleteWorkflowSkipped"), 1);
+}
+
+#[test]
+fn a_paused_request_is_not_deleted() {
+    let mut world = deleted(&[]);
+    world.label("a", keys::PAUSED, Some("true"));
+    world.settle("a");
+    assert!(!is_gone(&world, "a"));
+    world.label("a", keys::PAUSED, None);
+    world.settle("a");
+    assert!(is_gone(&world, "a"));
+}
+
+#[test]
+fn a_manual_label_stops_the_running_delete_job_and_starts_another() {
+    let mut world = deleted(&["bye"]);
+    world.settle("a");
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.settle("a");
+    assert_eq!(world.count("PipelineSuspended Delete Pipeline suspended: bye"), 1);
+    world.stop_jobs("a");
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["build", "bye", "bye"]);
+}

@@ -1,0 +1,313 @@
+use super::*;
+
+fn world() -> World {
+    let mut world = World::new(spec(&["first", "second"], &[], ""));
+    world.ask("a");
+    world
+}
+
+fn labels(world: &World) -> Value {
+    world.request("a")["metadata"]["labels"].clone()
+}
+
+#[test]
+fn a_manual_run_stops_the_running_job_and_starts_over() {
+    let mut world = world();
+    world.play("a");
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["first", "second", "first"]);
+    assert_eq!(labels(&world).get(keys::MANUAL_RECONCILIATION), None);
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    let plan = world.settle("a");
+    let running = world.running("a").unwrap();
+    assert!(workflow::history::is_told_to_suspend(&running));
+    assert_eq!(labels(&world)[keys::MANUAL_RECONCILIATION], "true");
+    assert!(matches!(&plan.findings[0], Finding::InProgress { waits_for } if waits_for.contains("second")));
+    world.stop_jobs("a");
+    world.play("a");
+    assert_eq!(world.ran("a")[4..], ["first", "second"]);
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+    assert_eq!(world.count("ConfigureWorkflowFailed"), 0);
+}
+
+#[test]
+fn run_from_start_lets_the_running_job_finish() {
+    let mut world = world();
+    world.settle("a");
+    world.label("a", keys::RUN_FROM_START, Some("true"));
+    world.settle("a");
+    assert!(!workflow::history::is_told_to_suspend(&world.running("a").unwrap()));
+    assert_eq!(labels(&world)[keys::RUN_FROM_START], "true");
+    world.finish("a", Pod::Succeeds);
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "first", "second"]);
+    assert_eq!(labels(&world).get(keys::RUN_FROM_START), None);
+}
+
+#[test]
+fn a_changed_spec_waits_for_the_running_job_and_later_pipelines_of_the_old_one_never_start() {
+    let mut world = world();
+    world.settle("a");
+    world.change("Env", &key("a"), json!({ "spec": { "size": "large" } }));
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["first"]);
+    world.finish("a", Pod::Succeeds);
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "first", "second"]);
+    assert_eq!(world.status("a")["observedGeneration"], 2);
+}
+
+#[test]
+fn a_new_revision_and_the_label_of_its_promise_run_the_workflow_once() {
+    let mut world = world();
+    world.play("a");
+    world.change("Promise", &ObjectKey::cluster(PROMISE), json!({ "metadata": { "generation": 2 } }));
+    world.revise("not-set", spec(&["first", "third"], &[], ""));
+    world.settle("a");
+    let told = json!({ "metadata": {
+        "labels": { keys::RUN_FROM_START: "true" }, "annotations": { crate::promise::RERUN: "generation-2" },
+    }});
+    world.change("Env", &key("a"), told);
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "first", "third"]);
+    assert_eq!(labels(&world).get(keys::RUN_FROM_START), None);
+    // One that stays on an older version has not noticed anything and runs.
+    let told = json!({ "metadata": {
+        "labels": { keys::RUN_FROM_START: "true" }, "annotations": { crate::promise::RERUN: "generation-3" },
+    }});
+    world.change("Env", &key("a"), told);
+    world.play("a");
+    assert_eq!(world.ran("a").len(), 5);
+}
+
+#[test]
+fn the_interval_runs_a_settled_workflow_again_and_a_failed_one_only_if_asked_to() {
+    let mut world = world();
+    world.play("a");
+    world.wait(36_000);
+    assert!(world.decide("a").is_silent());
+    world.wait(10);
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["first", "second", "first"]);
+    world.finish("a", Pod::Fails);
+    let plan = world.settle("a");
+    assert!(matches!(plan.next, Next::After(_)));
+    world.wait(40_000);
+    world.config.workflows.reconcile_after_failure = false;
+    let plan = world.settle("a");
+    assert_eq!(plan.next, Next::OnChange);
+    assert_eq!(world.ran("a").len(), 3);
+    world.config.workflows.reconcile_after_failure = true;
+    world.settle("a");
+    assert_eq!(world.ran("a").len(), 4);
+}
+
+#[test]
+fn the_interval_comes_from_the_revision() {
+    let mut world = world();
+    let mut spec = spec(&["first"], &[], "");
+    spec["workflows"]["config"]["reconciliationInterval"] = "2m".into();
+    world.revise("not-set", spec);
+    world.play("a");
+    world.wait(122);
+    world.settle("a");
+    assert_eq!(world.ran("a").len(), 2);
+}
+
+#[test]
+fn suspension_holds_and_removing_the_label_resumes_at_that_pipeline() {
+    let mut world = world();
+    world.settle("a");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    world.finish("a", Pod::Suspends);
+    let plan = world.settle("a");
+    assert_eq!(world.told("a", "Reconciled"), "Unknown/WorkflowSuspended");
+    assert_eq!(plan.findings, [Finding::Suspended { pipeline: Some("second".into()) }]);
+    world.settle("a");
+    assert_eq!(world.count("WorkflowSuspended"), 1);
+    world.label("a", keys::WORKFLOW_SUSPENDED, None);
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["first", "second", "second"]);
+    assert_eq!(world.told("a", "Reconciled"), "Unknown/WorkflowPending");
+    world.finish("a", Pod::Suspends);
+    world.settle("a");
+    world.label("a", keys::WORKFLOW_SUSPENDED, None);
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "second", "second", "second"]);
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+#[test]
+fn a_retry_time_resumes_by_itself_and_attempts_are_kept() {
+    let mut world = world();
+    world.settle("a");
+    world.finish("a", Pod::RetriesAfter(60));
+    let plan = world.settle("a");
+    assert_eq!(plan.next, Next::After(Duration::from_secs(60)));
+    world.wait(61);
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["first", "first"]);
+    let entry = |world: &World| world.status("a")["kratix"]["workflows"]["pipelines"][0].clone();
+    assert_eq!(entry(&world)["phase"], "Running");
+    assert_eq!(entry(&world)["attempts"], 1);
+    world.finish("a", Pod::RetriesAfter(60));
+    world.settle("a");
+    assert_eq!(entry(&world)["attempts"], 2);
+    world.change("Env", &key("a"), json!({ "spec": { "size": "large" } }));
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "first", "first", "second"]);
+    assert_eq!(entry(&world).get("attempts"), None);
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+#[test]
+fn a_manual_run_starts_with_the_first_pipeline_also_together_with_removing_the_suspension() {
+    let mut world = world();
+    world.settle("a");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    world.finish("a", Pod::Suspends);
+    world.settle("a");
+    let both = json!({ keys::MANUAL_RECONCILIATION: "true", keys::WORKFLOW_SUSPENDED: null });
+    world.change("Env", &key("a"), json!({ "metadata": { "labels": both } }));
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "second", "first", "second"]);
+}
+
+#[test]
+fn a_manual_run_while_suspended_starts_over() {
+    let mut world = world();
+    world.settle("a");
+    world.finish("a", Pod::Suspends);
+    world.settle("a");
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["first", "first"]);
+    assert_eq!(labels(&world), json!({ keys::PROMISE_NAME: PROMISE }));
+}
+
+#[test]
+fn resuming_with_no_jobs_left_is_a_plain_start() {
+    let mut world = world();
+    world.settle("a");
+    world.finish("a", Pod::Suspends);
+    world.settle("a");
+    for job in world.keys("Job") {
+        world.objects.remove(&("Job".to_owned(), job));
+    }
+    world.label("a", keys::WORKFLOW_SUSPENDED, None);
+    world.play("a");
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+#[test]
+fn a_pause_holds_everything_and_its_end_runs_the_workflow_from_the_start() {
+    let mut world = world();
+    world.play("a");
+    world.label("a", keys::PAUSED, Some("true"));
+    world.change("Env", &key("a"), json!({ "spec": { "size": "large" } }));
+    let plan = world.settle("a");
+    assert_eq!(plan.findings, [Finding::Paused { by_promise: false }]);
+    assert_eq!(world.told("a", "Reconciled"), "Unknown/PausedReconciliation");
+    assert_eq!(world.ran("a").len(), 2);
+    assert_eq!(world.count("PausedReconciliation"), 1);
+    world.label("a", keys::PAUSED, None);
+    world.play("a");
+    assert_eq!(world.ran("a").len(), 4);
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+    // Also when nothing changed meanwhile.
+    world.label("a", keys::PAUSED, Some("true"));
+    world.settle("a");
+    world.label("a", keys::PAUSED, None);
+    world.play("a");
+    assert_eq!(world.ran("a").len(), 6);
+}
+
+#[test]
+fn a_paused_promise_holds_new_requests_without_a_mark_on_them() {
+    let mut world = world();
+    let promise = ObjectKey::cluster(PROMISE);
+    world.change("Promise", &promise, json!({ "metadata": { "labels": { keys::PAUSED: "true" } } }));
+    world.settle("a");
+    assert_eq!(world.request("a")["metadata"].get("finalizers"), None);
+    assert_eq!(labels(&world), Value::Null);
+    let note = "'kratix.io/paused' label set to 'true' for promise; pausing reconciliation for this resource request";
+    assert_eq!(world.events, [format!("PausedReconciliation {note}")]);
+    world.change("Promise", &promise, json!({ "metadata": { "labels": null } }));
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "second"]);
+}
+
+#[test]
+fn an_unavailable_promise_holds_new_requests_without_finalizers() {
+    let mut world = world();
+    let promise = ObjectKey::cluster(PROMISE);
+    let available = |status: &str| json!({ "status": { "conditions": [{ "type": "Available", "status": status }] } });
+    world.change("Promise", &promise, available("False"));
+    let plan = world.settle("a");
+    assert_eq!(plan.findings, [Finding::Unavailable]);
+    assert_eq!(world.told("a", "PromiseAvailable"), "False/PromiseRequirementsNotInstalled");
+    assert_eq!(world.status("a")["message"], "Pending");
+    assert_eq!(labels(&world), json!({ keys::PROMISE_NAME: PROMISE }));
+    assert_eq!(world.request("a")["metadata"].get("finalizers"), None);
+    assert!(world.keys("ResourceBinding").is_empty());
+    world.change("Promise", &promise, available("True"));
+    world.play("a");
+    assert_eq!(world.told("a", "PromiseAvailable"), "True/PromiseAvailable");
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+    let missing = json!({ "status": { "requiredPromises": [{ "name": "r", "state": "Requirement not installed" }] } });
+    world.change("Promise", &promise, missing);
+    world.settle("a");
+    assert_eq!(world.told("a", "PromiseAvailable"), "False/PromiseRequirementsNotInstalled");
+}
+
+#[test]
+fn a_broken_pipeline_is_shown_on_the_request() {
+    let mut world = world();
+    let mut broken = spec(&["first"], &[], "");
+    broken["workflows"]["resource"]["configure"][0]["kind"] = "ConfigMap".into();
+    world.revise("not-set", broken);
+    world.settle("a");
+    assert_eq!(world.told("a", "Reconciled"), "Unknown/InvalidPipeline");
+    world.revise("not-set", spec(&["first"], &[], ""));
+    world.play("a");
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+#[test]
+fn the_running_status_is_put_right_when_its_write_was_lost() {
+    let mut world = world();
+    world.play("a");
+    world.wait(10);
+    world.change("Env", &key("a"), json!({ "spec": { "size": "large" } }));
+    let plan = world.decide("a");
+    world.act(&Plan { status: None, events: Vec::new(), ..plan });
+    assert_eq!(world.told("a", "ConfigureWorkflowCompleted"), "True/PipelinesExecutedSuccessfully");
+    world.settle("a");
+    assert_eq!(world.told("a", "ConfigureWorkflowCompleted"), "False/PipelinesInProgress");
+    let phases = |world: &World| {
+        let list = world.status("a")["kratix"]["workflows"]["pipelines"].as_array().unwrap().clone();
+        list.iter().map(|entry| entry["phase"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(phases(&world), ["Running", "Pending"]);
+}
+
+#[test]
+fn a_message_of_one_pipeline_survives_the_start_of_the_next() {
+    let mut world = world();
+    world.settle("a");
+    world.change("Env", &key("a"), json!({ "status": { "message": "half way" } }));
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert_eq!(world.status("a")["message"], "half way");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert_eq!(world.status("a")["message"], "half way");
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.settle("a");
+    assert_eq!(world.status("a")["message"], "Pending");
+}
