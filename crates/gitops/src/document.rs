@@ -258,11 +258,11 @@ mod tests {
 
     #[test]
     fn namespaces_and_definitions_come_before_what_needs_them() {
-        let text = "{apiVersion: example.org/v1, kind: Redis, metadata: {name: r}}\n---\n{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {name: w}}\n---\n{apiVersion: v1, kind: ServiceAccount, metadata: {name: s}}\n---\n{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: c}}\n---\n{apiVersion: v1, kind: Namespace, metadata: {name: n}}\n";
+        let text = "{apiVersion: example.org/v1, kind: Redis, metadata: {name: r}}\n---\n{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {name: w}}\n---\n{apiVersion: v1, kind: ServiceAccount, metadata: {name: s}}\n---\n{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: c}}\n---\n{apiVersion: v1, kind: Namespace, metadata: {name: ns}}\n";
         let mut documents = parse("x.yaml", text.as_bytes()).documents;
         documents.sort_by_key(|document| document.id.rank());
         let names: Vec<_> = documents.iter().map(|document| document.id.name.as_str()).collect();
-        assert_eq!(names, ["n", "c", "s", "r", "w"]);
+        assert_eq!(names, ["ns", "c", "s", "r", "w"]);
     }
 
     #[test]

@@ -1,0 +1,328 @@
+//! The agent between a real repository, pushed to by the real `git`, and an API server in process.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use embedded_apiserver::{Server, User};
+use embedded_gitops::{Agent, Builder, Status};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::{Client, ResourceExt};
+use tempfile::TempDir;
+
+/// How long a condition may take; only a hang takes that long.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+const WIDGETS: &str = r#"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.org}
+spec:
+  group: example.org
+  scope: Namespaced
+  names: {kind: Widget, plural: widgets, singular: widget, listKind: WidgetList}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec: {type: object, properties: {size: {type: integer}}}
+"#;
+const WIDGET: &str = "apiVersion: example.org/v1\nkind: Widget\nmetadata: {name: w, namespace: team}\nspec: {size: 1}\n";
+const TEAM: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: team}\n";
+
+fn config_map(name: &str, value: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: default}}\ndata: {{value: {value:?}}}\n")
+}
+
+struct Bed {
+    directory: TempDir,
+    server: Server,
+}
+
+impl Bed {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        git(directory.path(), &["init", "-q", "--bare", "-b", "main", "state.git"]);
+        let server = Server::builder().build().await.expect("a server");
+        Self { directory, server }
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.directory.path().join("state.git")
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.server.service(User::admin("test")), "default")
+    }
+
+    fn agent(&self) -> Builder {
+        let client = Client::new(self.server.service(User::admin("agent")), "default");
+        Agent::builder(client).repository(self.repository().to_string_lossy()).directory("worker-1")
+    }
+
+    /// Pushes files (`None`: removed) and returns the commit.
+    fn push(&self, files: &[(&str, Option<&str>)]) -> String {
+        let clone = tempfile::tempdir().expect("a directory");
+        let at = clone.path().join("c");
+        git(clone.path(), &["clone", "-q", &self.repository().to_string_lossy(), "c"]);
+        for (path, content) in files {
+            let file = at.join(path);
+            match content {
+                Some(content) => {
+                    std::fs::create_dir_all(file.parent().expect("a parent")).expect("a directory");
+                    std::fs::write(&file, content).expect("a file");
+                }
+                None => std::fs::remove_file(&file).expect("removed"),
+            }
+        }
+        git(&at, &["checkout", "-q", "-B", "main"]);
+        git(&at, &["add", "-A"]);
+        git(&at, &["commit", "-q", "--allow-empty", "-m", "change"]);
+        git(&at, &["push", "-q", "origin", "main"]);
+        git(&at, &["rev-parse", "HEAD"]).trim().to_owned()
+    }
+
+    fn config_maps(&self) -> Api<ConfigMap> {
+        Api::default_namespaced(self.client())
+    }
+
+    async fn value(&self, name: &str) -> Option<String> {
+        let found = self.config_maps().get_opt(name).await.expect("readable")?;
+        found.data?.remove("value")
+    }
+
+    fn widgets(&self) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("example.org", "v1", "Widget"));
+        Api::namespaced_with(self.client(), "team", &resource)
+    }
+
+    fn writes(&self) -> u64 {
+        self.server.counters().values().sum()
+    }
+}
+
+fn git(directory: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(arguments)
+        .current_dir(directory)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", directory)
+        .envs([("GIT_AUTHOR_NAME", "t"), ("GIT_AUTHOR_EMAIL", "t@example.org")])
+        .envs([("GIT_COMMITTER_NAME", "t"), ("GIT_COMMITTER_EMAIL", "t@example.org")])
+        .output()
+        .expect("git is installed");
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Waits until the agent's status is as wanted, and shows the last one if it never is.
+async fn until(agent: &Agent, what: &str, mut is: impl FnMut(&Status) -> bool) -> Status {
+    let mut status = agent.status();
+    let found = tokio::time::timeout(DEADLINE, status.wait_for(|status| is(status))).await;
+    match found {
+        Ok(found) => found.expect("the agent runs").clone(),
+        Err(_) => panic!("never {what}: {:?}", *agent.status().borrow()),
+    }
+}
+
+async fn until_synced(agent: &Agent, commit: &str) -> Status {
+    until(agent, "synced", |status| status.is_synced() && status.commit.as_deref() == Some(commit)).await
+}
+
+#[tokio::test]
+async fn a_push_is_applied_in_order_and_what_leaves_is_removed() {
+    let bed = Bed::new().await;
+    let agent = bed.agent().start().expect("started");
+    // Files in the order of their names would come the wrong way round.
+    let commit = bed.push(&[
+        ("worker-1/a/widget.yaml", Some(WIDGET)),
+        ("worker-1/b/namespace.yaml", Some(TEAM)),
+        ("worker-1/c/crd.yaml", Some(WIDGETS)),
+        ("worker-1/README.md", Some("not for us")),
+        ("worker-1/.kratix/list.yaml", Some("files:\n- x\n")),
+        ("worker-2/other.yaml", Some(&config_map("other", "1"))),
+    ]);
+    let status = until_synced(&agent, &commit).await;
+    assert_eq!(status.applied, 3);
+    assert_eq!(status.skipped.len(), 1);
+    assert_eq!(bed.widgets().get("w").await.expect("there").data["spec"]["size"], 1);
+    assert_eq!(bed.value("other").await, None, "another directory");
+
+    let commit = bed.push(&[("worker-1/a/widget.yaml", Some(&WIDGET.replace("size: 1", "size: 7")))]);
+    until_synced(&agent, &commit).await;
+    assert_eq!(bed.widgets().get("w").await.expect("there").data["spec"]["size"], 7);
+
+    let gone = ["worker-1/a/widget.yaml", "worker-1/b/namespace.yaml", "worker-1/c/crd.yaml"];
+    let commit = bed.push(&gone.map(|path| (path, None)));
+    let status = until_synced(&agent, &commit).await;
+    assert_eq!(status.applied, 0);
+    let crds: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> =
+        Api::all(bed.client());
+    let left = crds.get_opt("widgets.example.org").await.expect("readable");
+    assert!(left.is_none_or(|crd| crd.metadata.deletion_timestamp.is_some()));
+    let team = Api::<Namespace>::all(bed.client()).get_opt("team").await.expect("readable");
+    assert!(team.is_none_or(|team| team.metadata.deletion_timestamp.is_some()));
+}
+
+#[tokio::test]
+async fn nothing_is_written_when_nothing_changed_not_even_after_a_restart() {
+    let bed = Bed::new().await;
+    let commit = bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "1"))), ("worker-1/b.yaml", Some(&config_map("b", "1")))]);
+    let agent = bed.agent().start().expect("started");
+    until_synced(&agent, &commit).await;
+    let writes = bed.writes();
+    // A commit elsewhere, a look for nothing, and a start from nothing.
+    let commit = bed.push(&[("elsewhere/x.yaml", Some("x: 1"))]);
+    until_synced(&agent, &commit).await;
+    agent.poke().look();
+    drop(agent);
+    let agent = bed.agent().start().expect("started");
+    assert_eq!(until_synced(&agent, &commit).await.applied, 2);
+    assert_eq!(bed.writes(), writes);
+    // One of two objects changes: one is applied.
+    let commit = bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "2")))]);
+    until_synced(&agent, &commit).await;
+    assert_eq!(bed.value("a").await.as_deref(), Some("2"));
+    assert_eq!(bed.writes(), writes + 2, "the object and the memory");
+}
+
+#[tokio::test]
+async fn what_others_made_is_never_removed() {
+    let bed = Bed::new().await;
+    let commit = bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "1")))]);
+    let agent = bed.agent().start().expect("started");
+    until_synced(&agent, &commit).await;
+    let theirs: ConfigMap = serde_json::from_value(serde_json::json!({"metadata": {"name": "theirs"}})).expect("valid");
+    bed.config_maps().create(&Default::default(), &theirs).await.expect("created");
+    // The object is replaced by somebody else's of the same name.
+    bed.config_maps().delete("a", &Default::default()).await.expect("deleted");
+    let other: ConfigMap = serde_json::from_value(serde_json::json!({"metadata": {"name": "a"}})).expect("valid");
+    bed.config_maps().create(&Default::default(), &other).await.expect("created");
+    let commit = bed.push(&[("worker-1/a.yaml", None)]);
+    until_synced(&agent, &commit).await;
+    assert!(bed.config_maps().get_opt("a").await.expect("readable").is_some());
+    assert!(bed.config_maps().get_opt("theirs").await.expect("readable").is_some());
+}
+
+#[tokio::test]
+async fn failures_are_reported_for_each_object_and_heal_by_themselves() {
+    let bed = Bed::new().await;
+    let invalid = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Not_Valid, namespace: default}\n";
+    let commit = bed.push(&[
+        ("worker-1/a.yaml", Some(&config_map("a", "1"))),
+        ("worker-1/broken.yaml", Some("kind: [")),
+        ("worker-1/early.yaml", Some(WIDGET)),
+        ("worker-1/invalid.yaml", Some(invalid)),
+        ("worker-1/twice.yaml", Some(&config_map("a", "2"))),
+    ]);
+    let agent = bed.agent().start().expect("started");
+    let status = until(&agent, "tried", |status| status.commit.as_ref() == Some(&commit)).await;
+    let paths: Vec<_> = status.failed.iter().map(|failure| failure.path.as_str()).collect();
+    assert_eq!(paths, ["broken.yaml", "early.yaml", "invalid.yaml", "twice.yaml"], "{:?}", status.failed);
+    assert!(status.failed[1].message.contains("does not exist in the cluster"), "{}", status.failed[1]);
+    assert!(status.failed[3].message.contains("already defined in a.yaml"), "{}", status.failed[3]);
+    assert_eq!(bed.value("a").await.as_deref(), Some("1"));
+
+    // People see it without asking the agent.
+    let memory = bed.config_maps().get("embedded-gitops-worker-1").await.expect("there").data.expect("data");
+    assert_eq!(memory["state"], "Failing");
+    assert!(memory["failed"].contains("Widget.example.org team/w (early.yaml): "), "{}", memory["failed"]);
+    let events: Api<Event> = Api::default_namespaced(bed.client());
+    let events = events.list(&ListParams::default()).await.expect("readable");
+    assert!(events.iter().any(|event| event.reason.as_deref() == Some("SyncFailed")));
+
+    // The kind appears without a push, and the agent tries again.
+    let apply = |text: &str| {
+        let object: serde_json::Value = serde_saphyr::from_str(text).expect("valid");
+        let kind = object["kind"].as_str().expect("a kind").to_owned();
+        (object, kind)
+    };
+    for text in [WIDGETS, TEAM] {
+        let (object, kind) = apply(text);
+        let (group, plural) = if kind == "Namespace" { ("", "v1") } else { ("apiextensions.k8s.io", "v1") };
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, plural, &kind));
+        let api: Api<DynamicObject> = Api::all_with(bed.client(), &resource);
+        let name = object["metadata"]["name"].as_str().expect("a name").to_owned();
+        api.patch(&name, &PatchParams::apply("somebody"), &Patch::Apply(&object)).await.expect("applied");
+    }
+    until(&agent, "healed", |status| status.failed.iter().all(|failure| failure.path != "early.yaml")).await;
+    let commit = bed.push(&[("worker-1/broken.yaml", None), ("worker-1/invalid.yaml", None), ("worker-1/twice.yaml", None)]);
+    until_synced(&agent, &commit).await;
+    let memory = bed.config_maps().get("embedded-gitops-worker-1").await.expect("there").data.expect("data");
+    assert_eq!((memory["state"].as_str(), memory["failed"].as_str()), ("Synced", ""));
+    assert_eq!(memory["commit"], commit);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_any_more_removes_nothing() {
+    let bed = Bed::new().await;
+    let both = format!("{}---\n{}", config_map("a", "1"), config_map("b", "1"));
+    let commit = bed.push(&[("worker-1/x.yaml", Some(&both))]);
+    let agent = bed.agent().start().expect("started");
+    until_synced(&agent, &commit).await;
+    let commit = bed.push(&[("worker-1/x.yaml", Some(&format!("{}---\nkind: [", config_map("a", "2"))))]);
+    until(&agent, "tried", |status| status.commit.as_ref() == Some(&commit) && !status.failed.is_empty()).await;
+    assert_eq!(bed.value("a").await.as_deref(), Some("2"));
+    assert_eq!(bed.value("b").await.as_deref(), Some("1"), "nobody said that it should go");
+    // A branch that vanishes is trouble, not an order to remove everything.
+    git(&bed.repository(), &["update-ref", "refs/heads/other", "main"]);
+    git(&bed.repository(), &["update-ref", "-d", "refs/heads/main"]);
+    agent.poke().look();
+    until(&agent, "in trouble", |status| status.trouble.is_some()).await;
+    assert_eq!(bed.value("a").await.as_deref(), Some("2"));
+    git(&bed.repository(), &["update-ref", "refs/heads/main", "other"]);
+    let commit = bed.push(&[("worker-1/x.yaml", None)]);
+    until_synced(&agent, &commit).await;
+    assert_eq!((bed.value("a").await, bed.value("b").await), (None, None));
+}
+
+#[tokio::test]
+async fn drift_is_put_right_and_the_rest_left_alone() {
+    let bed = Bed::new().await;
+    let commit = bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "1"))), ("worker-1/b.yaml", Some(&config_map("b", "1")))]);
+    let agent = bed.agent().drift_check(Duration::from_millis(100)).start().expect("started");
+    until_synced(&agent, &commit).await;
+    let b = bed.config_maps().get("b").await.expect("there").resource_version();
+    let patch = serde_json::json!({"data": {"value": "tampered"}});
+    bed.config_maps().patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await.expect("patched");
+    let restored = async {
+        while bed.value("a").await.as_deref() != Some("1") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, restored).await.expect("restored");
+    assert_eq!(bed.config_maps().get("b").await.expect("there").resource_version(), b);
+}
+
+#[tokio::test]
+async fn a_definition_of_800_kilobytes_is_applied() {
+    let bed = Bed::new().await;
+    let mut properties = String::new();
+    for at in 0..6_000 {
+        properties.push_str(&format!("          field{at}:\n            type: string\n            description: {:?}\n", "d".repeat(80)));
+    }
+    let crd = WIDGETS.replace("        properties:\n", &format!("        properties:\n{properties}"));
+    assert!(crd.len() > 800_000);
+    let commit = bed.push(&[("worker-1/crd.yaml", Some(&crd)), ("worker-1/ns.yaml", Some(TEAM)), ("worker-1/w.yaml", Some(WIDGET))]);
+    let agent = bed.agent().start().expect("started");
+    assert_eq!(until_synced(&agent, &commit).await.applied, 3);
+}
+
+#[tokio::test]
+async fn a_repository_may_appear_after_the_agent() {
+    let bed = Bed::new().await;
+    let later = bed.directory.path().join("later.git");
+    let agent = bed.agent().repository(format!("file://{}", later.display())).start().expect("started");
+    until(&agent, "in trouble", |status| status.trouble.is_some()).await;
+    let commit = bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "1")))]);
+    git(bed.directory.path(), &["clone", "-q", "--bare", "state.git", "later.git"]);
+    until_synced(&agent, &commit).await;
+    assert!(bed.agent().repository("https://user:secret@host/x").start().is_err_and(|error| !error.to_string().contains("secret")));
+}
