@@ -93,10 +93,6 @@ impl Snapshot {
     pub(crate) fn resources(&self) -> &[Arc<Resource>] {
         &self.resources
     }
-
-    pub(crate) fn has_group(&self, group: &str) -> bool {
-        self.all.iter().any(|one| one.group == group)
-    }
 }
 
 /// The list of what is served, replaced as a whole when a CRD changes.

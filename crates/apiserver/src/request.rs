@@ -17,10 +17,6 @@ impl Query {
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
-    pub(crate) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(k, _)| k == key).map(|(_, value)| value.as_str())
-    }
-
     /// Returns a switch: `true`, `1`, or the bare key turn it on.
     pub(crate) fn flag(&self, key: &str) -> bool {
         let found = self.0.iter().find(|(k, _)| k == key);

@@ -40,11 +40,7 @@ impl Identity {
         }
         let failed = |error: rcgen::Error| StartError::Identity(error.to_string());
         let key = KeyPair::generate().map_err(failed)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "embedded-apiserver");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        let ca = params.self_signed(&key).map_err(failed)?;
+        let ca = authority().self_signed(&key).map_err(failed)?;
         let mut token_key = Vec::with_capacity(32);
         token_key.extend_from_slice(Uuid::new_v4().as_bytes());
         token_key.extend_from_slice(Uuid::new_v4().as_bytes());
@@ -72,7 +68,7 @@ impl Identity {
 
     /// Returns a fresh certificate and key for a server at `address`, in DER, signed by the authority.
     pub(super) fn certificate(&self, address: IpAddr) -> Result<(Vec<u8>, Vec<u8>), rcgen::Error> {
-        let issuer = Issuer::from_ca_cert_pem(&self.ca_pem, KeyPair::from_pem(&self.ca_key_pem)?)?;
+        let issuer = Issuer::new(authority(), KeyPair::from_pem(&self.ca_key_pem)?);
         let names = [
             "localhost",
             "kubernetes",
@@ -90,4 +86,13 @@ impl Identity {
         let certificate = params.signed_by(&key, &issuer)?;
         Ok((certificate.der().to_vec(), key.serialize_der()))
     }
+}
+
+/// What the authority's certificate says: an issuer is made of this and the key, without parsing the certificate.
+fn authority() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "embedded-apiserver");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params
 }

@@ -79,7 +79,11 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let service = self.clone();
-        // A task of its own: a client that goes away must not cut a write in half between store and catalog.
-        Box::pin(async move { Ok(service.answer(request).await) })
+        if request.method() == http::Method::GET {
+            return Box::pin(async move { Ok(service.answer(request).await) });
+        }
+        // A task of its own: a client that goes away must not cut a write off between the store and the catalog.
+        let task = tokio::spawn(service.answer(request));
+        Box::pin(async move { Ok(task.await.unwrap_or_else(|error| wire::refuse(&Status::internal(error).into()))) })
     }
 }

@@ -168,7 +168,14 @@ impl Woken {
 
 impl Space {
     pub(super) fn new(revision: u64) -> Self {
-        Self { revision, opened_at: revision, tables: HashMap::new(), order: VecDeque::new(), log_bytes: 0 }
+        Self {
+            revision,
+            opened_at: revision,
+            tables: HashMap::new(),
+            order: VecDeque::new(),
+            log_bytes: 0,
+            dependents: HashMap::new(),
+        }
     }
 
     /// Puts a record read from the file in its place, without a log entry.
