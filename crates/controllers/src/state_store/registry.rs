@@ -52,6 +52,8 @@ enum Writer {
 impl Registry {
     /// Returns an empty registry; `cache_dir` keeps the objects of remote repositories.
     pub(crate) fn new(cache_dir: PathBuf) -> Self {
+        // Programs that work in the cache run in directories of their own.
+        let cache_dir = std::path::absolute(&cache_dir).unwrap_or(cache_dir);
         Self { cache_dir, entries: RwLock::default(), on_change: RwLock::default(), on_suspicion: RwLock::default() }
     }
 
