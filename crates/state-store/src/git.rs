@@ -99,7 +99,11 @@ impl Store {
     /// Makes all changes durable in one commit; the results are in the order of the changes.
     pub(crate) async fn commit(&mut self, changes: Vec<Checked>) -> Vec<Result<Written, WriteError>> {
         let changes: Arc<[Checked]> = changes.into();
-        match self.try_commit(&changes).await {
+        let mut result = self.try_commit(&changes).await;
+        if matches!(result, Err(Trouble::Damaged(_))) && self.forget_cache().await {
+            result = self.try_commit(&changes).await;
+        }
+        match result {
             Ok(outcomes) => outcomes,
             Err(trouble) => {
                 let error = self.fail(trouble);
@@ -107,6 +111,12 @@ impl Store {
                 changes.iter().map(|_| Err(WriteError::Store(error.clone()))).collect()
             }
         }
+    }
+
+    /// Throws the cache of a remote away; `false` if there is none that could be the damaged one.
+    async fn forget_cache(&mut self) -> bool {
+        self.seen = None;
+        self.remote.discard().await.unwrap_or(false)
     }
 
     async fn try_commit(&mut self, changes: &Arc<[Checked]>) -> Result<Vec<Result<Written, WriteError>>, Trouble> {
@@ -240,6 +250,9 @@ impl Store {
             .await
         };
         let result = result.await;
+        if matches!(result, Err(Trouble::Damaged(_))) {
+            self.forget_cache().await;
+        }
         result.map_err(|trouble| self.fail(trouble))
     }
 

@@ -57,7 +57,7 @@ impl Remote {
         match self.try_fetch().await {
             Err(Trouble::Damaged(reason)) => {
                 tracing::warn!(store = %self.config.name, reason, "the cache is damaged and made again");
-                self.discard()?;
+                self.discard().await?;
                 self.try_fetch().await
             }
             result => result,
@@ -183,11 +183,11 @@ impl Remote {
         Ok(self.cache.as_ref().expect("it was just opened"))
     }
 
-    fn discard(&mut self) -> Result<(), Trouble> {
-        if let Some(cache) = self.cache.take() {
-            fs::remove_dir_all(&cache.git_dir).map_err(io(&cache.git_dir))?;
-        }
-        Ok(())
+    /// Throws the cache away; `false` if there is none.
+    pub(super) async fn discard(&mut self) -> Result<bool, Trouble> {
+        let Some(cache) = self.cache.take() else { return Ok(false) };
+        blocking(move || fs::remove_dir_all(&cache.git_dir).map_err(io(&cache.git_dir))).await?;
+        Ok(true)
     }
 
     async fn git(&mut self) -> Result<Git, Trouble> {

@@ -1,5 +1,6 @@
 //! Stores against real repositories, read back by the real `git`.
 
+mod crash;
 mod local;
 mod model;
 mod remote;

@@ -267,3 +267,19 @@ async fn a_cache_that_was_killed_in_the_middle_or_damaged_serves_again() {
     assert_eq!(bed.paths().len(), 3);
     bed.is_sound();
 }
+
+#[tokio::test]
+async fn a_cache_that_is_damaged_under_a_running_store_is_made_again() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    let mut config = config(&server);
+    config.fetch_interval = Duration::from_secs(3600);
+    let store = store(&bed, config);
+    store.write(placement("a", "1")).await.expect("written");
+    let cache = std::fs::read_dir(bed.cache()).expect("a cache").next().expect("one").expect("readable").path();
+    for pack in std::fs::read_dir(cache.join("repository.git/objects/pack")).expect("packs") {
+        std::fs::remove_file(pack.expect("readable").path()).expect("removed");
+    }
+    store.write(placement("b", "1")).await.expect("written");
+    assert_eq!(bed.paths().len(), 2);
+}
