@@ -24,11 +24,11 @@ mod requirement;
 mod rerun;
 mod revision;
 mod status;
-pub mod trigger;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod trigger;
 
 use std::sync::Arc;
 use std::time::Duration;

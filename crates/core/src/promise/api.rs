@@ -81,7 +81,7 @@ fn keep_crd(walk: &mut Walk<'_>, existing: &CustomResourceDefinition, prepared: 
     let state = match condition(existing, "Established") {
         Some(established) if established.0 == "True" => State::Established,
         _ => match condition(existing, "NamesAccepted") {
-            Some((status, message)) if status == "False" => {
+            Some(("False", message)) => {
                 walk.fault(Fault::names_taken(&name, message));
                 State::Refused
             }

@@ -290,7 +290,7 @@ fn access(snapshot: &Snapshot) -> Step {
     if waits_for.is_empty() { Step::Done } else { Step::Waits { writes, waits_for: waits_for.join("; ") } }
 }
 
-fn targets<'a, K: Resource<DynamicType = ()>>(objects: &'a [Arc<K>]) -> impl Iterator<Item = (Target, &'a ObjectMeta)> {
+fn targets<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> impl Iterator<Item = (Target, &ObjectMeta)> {
     objects.iter().map(|object| (Target::of(&**object), object.meta()))
 }
 

@@ -466,17 +466,17 @@ impl World {
 
     /// Runs passes and everybody else until nothing changes; Jobs finish at once.
     pub(crate) fn settle(&mut self) {
-        self.settle_with(|_, _| usize::MAX);
+        self.settle_with(|_, _, _| usize::MAX);
     }
 
     /// As [`World::settle`], executing only as many writes of each plan as `limit` allows for pass and plan.
-    pub(crate) fn settle_with(&mut self, mut limit: impl FnMut(usize, &Plan<Finding>) -> usize) {
+    pub(crate) fn settle_with(&mut self, mut limit: impl FnMut(usize, &World, &Plan<Finding>) -> usize) {
         for number in 0..200 {
             let mut changed = false;
             if self.kinds("Promise").contains(&&ObjectKey::cluster(NAME)) {
                 let decision = decide(&self.snapshot());
                 changed |= !decision.plan.is_silent();
-                let limit = limit(number, &decision.plan);
+                let limit = limit(number, self, &decision.plan);
                 self.act(&decision.plan, limit);
                 self.requests = decision.requests;
             }
@@ -489,6 +489,25 @@ impl World {
             }
         }
         panic!("the Promise does not come to rest: {:#?}", decide(&self.snapshot()).plan);
+    }
+
+    /// Runs passes over every Promise and everybody else until nothing changes.
+    pub(crate) fn settle_all(&mut self) {
+        for _ in 0..100 {
+            let mut changed = false;
+            for name in self.kinds("Promise").into_iter().map(|key| key.name.clone()).collect::<Vec<_>>() {
+                if self.get("Promise", &ObjectKey::cluster(&name)).is_some() {
+                    let decision = decide(&self.snapshot_of(&name));
+                    changed |= !decision.plan.is_silent();
+                    self.act(&decision.plan, usize::MAX);
+                }
+            }
+            changed |= self.others();
+            if !changed {
+                return;
+            }
+        }
+        panic!("the Promises do not come to rest");
     }
 
     /// Returns the objects without identities and versions, for comparison of two ways to the same end.

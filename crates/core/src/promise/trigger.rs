@@ -43,7 +43,8 @@ pub fn neighbours(old: Option<&Promise>, new: Option<&Promise>, all: &[Arc<Promi
 
 /// Returns the Promises that require `name`.
 pub fn requiring(name: &str, all: &[Arc<Promise>]) -> Vec<String> {
-    let requires = |promise: &&Arc<Promise>| promise.spec.required_promises.iter().any(|required| required.name == name);
+    let requires =
+        |promise: &&Arc<Promise>| promise.spec.required_promises.iter().any(|required| required.name == name);
     all.iter().filter(requires).map(|promise| promise.name_any()).collect()
 }
 

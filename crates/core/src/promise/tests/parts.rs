@@ -388,7 +388,9 @@ fn a_refused_write_is_shown_once_and_the_cause_is_cut() {
     world.act(&plan, usize::MAX);
     let (status, reason, message) = world.condition("Reconciled").unwrap();
     assert_eq!((status.as_str(), reason.as_str()), ("False", "WriteRefused"));
-    assert!(message.starts_with("create of CustomResourceDefinition redises.example.com failed: é") && message.len() < 1100);
+    assert!(
+        message.starts_with("create of CustomResourceDefinition redises.example.com failed: é") && message.len() < 1100
+    );
     assert!(refused(&world.snapshot(), &cause).is_silent());
     world.settle();
     assert!(world.says("Reconciled").starts_with("True"), "it heals");

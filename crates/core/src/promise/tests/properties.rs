@@ -72,21 +72,24 @@ fn the_same_world_gives_the_same_plan_whatever_the_order_of_lists() {
 
 #[test]
 fn any_prefix_of_any_plan_recovers() {
-    for spec in specs() {
+    // The one with everything: it passes through every step of the walk and of the deletion.
+    for spec in specs().into_iter().skip(4).take(1) {
         let mut calm = World::with(spec.clone());
         for (number, step) in STEPS.iter().enumerate() {
-            let before = calm.clone();
             step(&mut calm);
-            let mut plans = Vec::new();
-            calm.settle_with(|_, plan| {
-                plans.push(plan.writes.len() + usize::from(plan.status.is_some()));
+            let mut passes = Vec::new();
+            calm.settle_with(|_, world, plan| {
+                let writes = plan.writes.len() + usize::from(plan.status.is_some());
+                if writes > 0 {
+                    passes.push((world.clone(), writes));
+                }
                 usize::MAX
             });
-            for (pass, writes) in plans.iter().enumerate() {
-                for prefix in 0..*writes {
+            for (pass, (before, writes)) in passes.iter().enumerate() {
+                // Of nothing but a lost pass nobody can tell.
+                for prefix in 1..=*writes {
                     let mut crashed = before.clone();
-                    step(&mut crashed);
-                    crashed.settle_with(|at, _| if at == pass { prefix } else { usize::MAX });
+                    crashed.settle_with(|at, _, _| if at == 0 { prefix } else { usize::MAX });
                     let (found, expected) = (crashed.end(), calm.end());
                     let differs = |key: &&String| found.get(*key) != expected.get(*key);
                     let differing: Vec<_> = found.keys().chain(expected.keys()).filter(differs).collect();
