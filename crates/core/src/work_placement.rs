@@ -250,7 +250,7 @@ fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Locat
     match content::update(snapshot, destination, location) {
         Ok(change) => {
             let covers = match location {
-                Location::Aggregate { .. } => covered(snapshot, destination, place),
+                Location::Aggregate { .. } => covered(snapshot, destination, place, Purpose::Update),
                 _ => Vec::new(),
             };
             decision.effect = Some(Effect { change, stamp, covers });
@@ -260,14 +260,16 @@ fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Locat
     }
 }
 
-/// The other placements that a write of the aggregate brings into the store.
-fn covered(snapshot: &Snapshot, destination: &Destination, place: &str) -> Vec<(ObjectKey, String)> {
+/// The other placements that a write of the aggregate brings into the store, or those that it takes out.
+fn covered(snapshot: &Snapshot, destination: &Destination, place: &str, purpose: Purpose) -> Vec<(ObjectKey, String)> {
     let own = ObjectKey::of(&*snapshot.placement);
-    let others = snapshot.members.iter().filter(|member| member.metadata.deletion_timestamp.is_none());
-    others
+    snapshot
+        .members
+        .iter()
+        .filter(|member| member.metadata.deletion_timestamp.is_some() == (purpose == Purpose::Removal))
         .filter_map(|member| {
             let location = Location::of(member, destination).ok()?;
-            Some((ObjectKey::of(&**member), stamp(member, destination, &location, place, Purpose::Update)))
+            Some((ObjectKey::of(&**member), stamp(member, destination, &location, place, purpose)))
         })
         .filter(|(key, _)| *key != own)
         .collect()

@@ -70,10 +70,29 @@ pub(super) fn open_failure(error: &kratix_state_store::Error) -> OpenFailure {
 }
 
 fn with_hint(text: String, hint: Option<String>) -> String {
+    let text = without_durations(&text);
     match hint {
         Some(hint) => format!("{text}; hint: {hint}"),
         None => text,
     }
+}
+
+/// Removes durations that a program measured (` after 12 ms`): one problem must always give one text, or every attempt would
+/// be news.
+fn without_durations(text: &str) -> String {
+    let mut parts = text.split(" after ");
+    let mut steady = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        match rest.strip_prefix(" ms") {
+            Some(rest) if rest.len() < part.len() - " ms".len() => steady.push_str(rest),
+            _ => {
+                steady.push_str(" after ");
+                steady.push_str(part);
+            }
+        }
+    }
+    steady
 }
 
 #[cfg(test)]
@@ -99,6 +118,20 @@ mod tests {
             },
         };
         assert_eq!(change(given), expected);
+    }
+
+    #[test]
+    fn measured_durations_are_left_out() {
+        for (given, steady) in [
+            ("Failed to connect to h port 1 after 12 ms: no", "Failed to connect to h port 1: no"),
+            ("a after 1 ms b after 2 ms", "a b"),
+            ("long after the ms", "long after the ms"),
+            ("after  ms", "after  ms"),
+            ("x after  ms", "x after  ms"),
+            ("x after 3 s", "x after 3 s"),
+        ] {
+            assert_eq!(without_durations(given), steady);
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::status::Content;
 use super::{
-    Decision, Effect, Finding, Location, Purpose, RETRY_AFTER, Snapshot, content, keep, rival, settled, since, stamp,
-    warn,
+    Decision, Effect, Finding, Location, Purpose, RETRY_AFTER, Snapshot, content, covered, keep, rival, settled, since,
+    stamp, warn,
 };
 use crate::object::Target;
 use crate::plan::{Event, Next, Plan, Write};
@@ -63,7 +63,12 @@ fn remove(snapshot: &Snapshot, destination: &Destination, location: &Location, p
     };
     match content::removal(snapshot, location) {
         Ok(change) => {
-            decision.effect = Some(Effect { change, stamp, covers: Vec::new() });
+            // An aggregate is written without all that are leaving.
+            let covers = match location {
+                Location::Aggregate { .. } => covered(snapshot, destination, place, Purpose::Removal),
+                _ => Vec::new(),
+            };
+            decision.effect = Some(Effect { change, stamp, covers });
             decision
         }
         Err(failure) => not_removed(snapshot, &failure),

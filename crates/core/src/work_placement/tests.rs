@@ -459,6 +459,8 @@ fn an_aggregate_is_sorted_joined_and_written_for_all_at_once() {
     assert_eq!(reasons(&decision.plan), ["WorkloadsWrittenToStateStore"]);
 
     world.delete();
+    let covered = decide(&world.snapshot()).effect.unwrap().covers;
+    assert_eq!(covered.iter().map(|(key, _)| key.name.as_str()).collect::<Vec<_>>(), ["c"], "who leaves too is served");
     world.settle();
     assert_eq!(world.files["d/aggregated.yaml"], "a: 1\n\n---\nz: 1\n");
     assert_eq!(world.commits.last().unwrap(), "Update from: b");
