@@ -266,7 +266,8 @@ impl Inner {
         }));
         caches.revisions.on_change(with::<PromiseRevision>(&weak, |inner, old, new| {
             if new.is_none() {
-                old.into_iter().for_each(|revision: &Arc<PromiseRevision>| inner.definitions.forget(&revision.name_any()));
+                old.into_iter()
+                    .for_each(|revision: &Arc<PromiseRevision>| inner.definitions.forget(&revision.name_any()));
             }
             if request::revision_concerns_requests(old.map(AsRef::as_ref), new.map(AsRef::as_ref)) {
                 let promise = new.or(old).and_then(|revision| revision.labels().get(keys::PROMISE_NAME));

@@ -35,9 +35,13 @@ impl Bindings {
         });
         let (bindings, queue) = (cx.caches.bindings.clone(), queue.clone());
         cx.caches.revisions.on_change(move |old, new| {
-            let latest = |revision: Option<&Arc<PromiseRevision>>| revision.is_some_and(|revision| revision.is_latest());
+            let latest =
+                |revision: Option<&Arc<PromiseRevision>>| revision.is_some_and(|revision| revision.is_latest());
             let promise = new.and_then(|revision| revision.labels().get(keys::PROMISE_NAME));
-            if latest(new) && !latest(old) && let Some(promise) = promise {
+            if latest(new)
+                && !latest(old)
+                && let Some(promise) = promise
+            {
                 for binding in bindings.indexed(&caches::promise_entry(promise)) {
                     queue.add(ObjectKey::of(binding.as_ref()));
                 }

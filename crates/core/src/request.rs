@@ -201,7 +201,9 @@ impl Pass<'_> {
         let Some(promise) = &self.snapshot.promise else {
             return match self.is_deleting() {
                 true => self.delete_without_promise(),
-                false => self.blocked("PromiseNotFound", format!("Promise {} not found", self.snapshot.promise_name), None),
+                false => {
+                    self.blocked("PromiseNotFound", format!("Promise {} not found", self.snapshot.promise_name), None)
+                }
             };
         };
         if let Some(by_promise) = self.paused_by(promise) {
@@ -231,7 +233,11 @@ impl Pass<'_> {
         }
     }
 
-    fn workflow(&self, definition: &Definition, action: Action) -> Result<Workflow, kratix_api::pipeline::WorkflowError> {
+    fn workflow(
+        &self,
+        definition: &Definition,
+        action: Action,
+    ) -> Result<Workflow, kratix_api::pipeline::WorkflowError> {
         let dry_run = self.snapshot.settings.config.dry_run;
         definition.request_workflow(self.snapshot.promise_name, &self.snapshot.request, action, dry_run)
     }
@@ -291,12 +297,15 @@ impl Pass<'_> {
 
     /// Returns the event that tells which revision a run uses, once for each run.
     fn reconcile_started(&self, document: &Document, chosen: &revision::Chosen<'_>) -> Option<Event> {
-        let runs = |document: &Document| {
-            document.has_condition(condition::RECONCILED, &Status::Unknown, "WorkflowPending")
-        };
+        let runs =
+            |document: &Document| document.has_condition(condition::RECONCILED, &Status::Unknown, "WorkflowPending");
         (runs(document) && !runs(&self.document())).then(|| {
             let name = chosen.revision.name_any();
-            self.event(Event::normal, "ReconcileStarted", format!("reconciling resource request with promise revision {name}"))
+            self.event(
+                Event::normal,
+                "ReconcileStarted",
+                format!("reconciling resource request with promise revision {name}"),
+            )
         })
     }
 
@@ -310,7 +319,12 @@ impl Pass<'_> {
         plan
     }
 
-    fn event(&self, event: fn(Reporter, crate::object::Target, &'static str, String) -> Event, reason: &'static str, note: String) -> Event {
+    fn event(
+        &self,
+        event: fn(Reporter, crate::object::Target, &'static str, String) -> Event,
+        reason: &'static str,
+        note: String,
+    ) -> Event {
         event(Reporter::ResourceRequest, self.parent.target.clone(), reason, note)
     }
 
@@ -357,7 +371,11 @@ impl Pass<'_> {
                 true => "for promise; pausing reconciliation for this resource request",
                 false => "for this resource request; pausing reconciliation",
             };
-            plan.events.push(self.event(Event::warning, reason, format!("'{}' label set to 'true' {text}", keys::PAUSED)));
+            plan.events.push(self.event(
+                Event::warning,
+                reason,
+                format!("'{}' label set to 'true' {text}", keys::PAUSED),
+            ));
         }
         self.with_status(plan, document)
     }
@@ -393,7 +411,8 @@ impl Pass<'_> {
         let mut document = self.document();
         let is_new = document.set_condition(condition::RECONCILED, Status::Unknown, reason, &cause, self.snapshot.now);
         let event = event.filter(|_| is_new).map(|event| self.event(Event::warning, event, cause.clone()));
-        let plan = Plan { events: event.into_iter().collect(), findings: vec![Finding::Blocked { cause }], ..Plan::silent() };
+        let plan =
+            Plan { events: event.into_iter().collect(), findings: vec![Finding::Blocked { cause }], ..Plan::silent() };
         self.with_status(plan, document)
     }
 }

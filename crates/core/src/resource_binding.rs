@@ -53,13 +53,15 @@ pub fn decide(snapshot: &Snapshot) -> Plan<Finding> {
     let binding = snapshot.binding.as_ref();
     let silent = |finding| Plan { findings: vec![finding], ..Plan::silent() };
     let Some((kind, request)) = &snapshot.request else { return silent(Finding::NoRequest) };
-    let applied = request.data.pointer("/status/promiseVersion").and_then(|version| version.as_str()).unwrap_or_default();
+    let applied =
+        request.data.pointer("/status/promiseVersion").and_then(|version| version.as_str()).unwrap_or_default();
     if applied.is_empty() || applied == keys::VERSION_NOT_SET {
         return silent(Finding::Unversioned);
     }
     let Some(desired) = desired(snapshot) else { return silent(Finding::NoLatest) };
     let manual = has(binding, keys::MANUAL_RECONCILIATION);
-    if !manual && !(has(request.as_ref(), keys::WORKFLOW_SUSPENDED) && is_behind(binding, applied, &desired)) {
+    let held = has(request.as_ref(), keys::WORKFLOW_SUSPENDED) && is_behind(binding, applied, &desired);
+    if !manual && !held {
         return Plan::silent();
     }
 

@@ -68,8 +68,10 @@ pub struct Definition {
     hash: String,
     namespace: String,
     selectors: Vec<DestinationSelector>,
-    pipelines: BTreeMap<(WorkflowType, Action), Result<Arc<[Pipeline]>, WorkflowError>>,
+    pipelines: BTreeMap<(WorkflowType, Action), Decoded>,
 }
+
+type Decoded = Result<Arc<[Pipeline]>, WorkflowError>;
 
 impl Definition {
     /// Decodes the workflows of a Promise spec. One that is broken is reported only when it is asked for.
@@ -130,7 +132,8 @@ impl Definition {
         if !workflow.is_shared {
             workflow.namespace = own;
         }
-        workflow.is_dry_run = honours_dry_run && hash::Run::of_labels(request.metadata.labels.as_ref()) == hash::Run::Dry;
+        workflow.is_dry_run =
+            honours_dry_run && hash::Run::of_labels(request.metadata.labels.as_ref()) == hash::Run::Dry;
         let suffix = if workflow.is_dry_run { "-dry-run" } else { "" };
         let spec = hash::value(request.data.get("spec").unwrap_or(&Value::Null));
         workflow.hash = hash::text(&format!("{}-{spec}{suffix}", self.hash));
@@ -381,7 +384,12 @@ impl Snapshot<'_> {
         writes
     }
 
-    fn event(&self, event: fn(Reporter, Target, &'static str, String) -> Event, reason: &'static str, note: String) -> Event {
+    fn event(
+        &self,
+        event: fn(Reporter, Target, &'static str, String) -> Event,
+        reason: &'static str,
+        note: String,
+    ) -> Event {
         event(self.parent.reporter, self.parent.target.clone(), reason, note)
     }
 }

@@ -91,7 +91,7 @@ impl Pass<'_> {
             patch.insert("spec".into(), spec);
         }
         let target = Target::of(binding.as_ref());
-        let write = (!patch.is_empty()).then(|| Write::Patch { target, patch: Value::Object(patch) });
+        let write = if patch.is_empty() { None } else { Some(Write::Patch { target, patch: Value::Object(patch) }) };
         Bound { version, write, event: None }
     }
 
@@ -137,7 +137,8 @@ impl Pass<'_> {
         let before = binding.annotations().get(MIRRORED).map_or("", String::as_str);
         // The original copied these as well; a manual run that is asked for on the binding is the user's.
         let copied = CONTROLS.into_iter().filter(|key| *key != keys::MANUAL_RECONCILIATION);
-        let outdated: BTreeSet<&str> = before.split(',').chain(copied).filter(|key| !wanted.contains_key(*key)).collect();
+        let outdated: BTreeSet<&str> =
+            before.split(',').chain(copied).filter(|key| !wanted.contains_key(*key)).collect();
         let mut labels = serde_json::Map::new();
         for (key, value) in &wanted {
             if binding.labels().get(key) != Some(value) {
@@ -177,7 +178,8 @@ impl Pass<'_> {
             }
             Progress::Failed { .. } => {
                 let failure = told(Status::False, "ConfigureWorkflowFailed")?;
-                let failed = Condition::new(condition::UPGRADE_SUCCEEDED, Status::False, "UpgradeFailed", &failure.message);
+                let failed =
+                    Condition::new(condition::UPGRADE_SUCCEEDED, Status::False, "UpgradeFailed", &failure.message);
                 condition::set(&mut new.conditions, failed, self.snapshot.now);
                 new.failed_version = attempted.to_owned();
             }

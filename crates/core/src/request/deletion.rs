@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use kratix_api::condition::Status;
-use kratix_api::pipeline::Action;
 use kratix_api::keys;
+use kratix_api::pipeline::Action;
 use kube_core::{Resource, ResourceExt};
 use serde_json::json;
 
@@ -55,7 +55,8 @@ impl Pass<'_> {
             }
             Progress::Failed { pipeline } => {
                 let label = keys::MANUAL_RECONCILIATION;
-                let cause = format!("label {label}=true or a change of the spec; delete pipeline {pipeline} has failed");
+                let cause =
+                    format!("label {label}=true or a change of the spec; delete pipeline {pipeline} has failed");
                 ("DeleteWorkflowFailed", cause)
             }
         };

@@ -6,6 +6,7 @@ mod life;
 mod properties;
 mod triggers;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ pub(super) struct World {
     versions: u64,
     previous: Option<(ObjectKey, Value)>,
     newest_job: Option<ObjectKey>,
+    /// Jobs already decoded, by key and version: decoding them again in each pass is most of the cost.
+    decoded: RefCell<BTreeMap<(ObjectKey, String), Arc<Job>>>,
 }
 
 /// How a pod ends.
@@ -74,7 +77,7 @@ impl Surroundings for Nearby<'_> {
 }
 
 fn typed<K: DeserializeOwned>(object: &Value) -> K {
-    serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object}"))
+    K::deserialize(object).unwrap_or_else(|error| panic!("{error}: {object}"))
 }
 
 pub(super) fn merge(target: &mut Value, patch: &Value) {
@@ -129,8 +132,10 @@ impl World {
             versions: 0,
             previous: None,
             newest_job: None,
+            decoded: RefCell::default(),
         };
-        let available = json!({ "conditions": [{ "type": "Available", "status": "True", "reason": "R", "message": "m" }] });
+        let available =
+            json!({ "conditions": [{ "type": "Available", "status": "True", "reason": "R", "message": "m" }] });
         let promise = json!({ "kind": "Promise", "metadata": { "name": PROMISE, "generation": 1 }, "spec": spec });
         world.put(promise, ObjectKey::cluster(PROMISE));
         world.change("Promise", &ObjectKey::cluster(PROMISE), json!({ "status": available }));
@@ -248,7 +253,7 @@ impl World {
             Some((of, previous)) if is_stale && *of == key(namespace) => previous.clone(),
             _ => self.request(namespace).clone(),
         };
-        let mut jobs: Vec<Arc<Job>> = self.list("Job");
+        let mut jobs = self.all_jobs();
         if is_stale {
             jobs.retain(|job| Some(ObjectKey::of(job.as_ref())) != self.newest_job);
         }
@@ -264,7 +269,10 @@ impl World {
             promise: promise.map(|promise| Arc::new(typed(promise))),
             request: Arc::new(typed(&request)),
             revisions: self.list("PromiseRevision"),
-            bindings: bindings.into_iter().filter(|binding| binding.namespace().as_deref() == Some(namespace)).collect(),
+            bindings: bindings
+                .into_iter()
+                .filter(|binding| binding.namespace().as_deref() == Some(namespace))
+                .collect(),
             jobs,
             works: self.list("Work"),
             settings: &settings,
@@ -332,10 +340,22 @@ impl World {
         panic!("never at rest; last writes: {:#?}", &self.writes[self.writes.len() - 6..]);
     }
 
+    fn all_jobs(&self) -> Vec<Arc<Job>> {
+        let mut decoded = self.decoded.borrow_mut();
+        let found = self.objects.iter().filter(|((kind, _), _)| kind == "Job");
+        found
+            .map(|((_, key), object)| {
+                let version = object["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+                Arc::clone(decoded.entry((key.clone(), version)).or_insert_with(|| Arc::new(typed(object))))
+            })
+            .collect()
+    }
+
     /// Returns the Jobs of a request in the order in which they were made.
     pub(super) fn jobs(&self, namespace: &str) -> Vec<Job> {
-        let of = |job: &Job| job.annotations().get(keys::JOB_RESOURCE_NAMESPACE).is_some_and(|found| found == namespace);
-        let mut jobs: Vec<Job> = self.list::<Job>("Job").iter().map(|job| job.as_ref().clone()).filter(of).collect();
+        let of =
+            |job: &Job| job.annotations().get(keys::JOB_RESOURCE_NAMESPACE).is_some_and(|found| found == namespace);
+        let mut jobs: Vec<Job> = self.all_jobs().iter().map(|job| job.as_ref().clone()).filter(of).collect();
         jobs.sort_by_key(workflow::history::sequence);
         jobs
     }

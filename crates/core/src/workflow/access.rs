@@ -85,7 +85,11 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    fn new<K: Resource<DynamicType = ()>>(namespace: Option<&str>, name: String, labels: BTreeMap<String, String>) -> Self {
+    fn new<K: Resource<DynamicType = ()>>(
+        namespace: Option<&str>,
+        name: String,
+        labels: BTreeMap<String, String>,
+    ) -> Self {
         let key = ObjectKey { namespace: namespace.map(str::to_owned), name };
         Self { kind: Kind::of::<K>(), key, labels, body: BTreeMap::new() }
     }
@@ -149,7 +153,8 @@ impl Wanted {
 pub fn objects(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline) -> Vec<Wanted> {
     let promise = || BTreeMap::from([(keys::PROMISE_NAME.to_owned(), workflow.promise.clone())]);
     let namespace = Some(workflow.namespace.as_str());
-    let mut wanted = vec![Wanted::new::<ServiceAccount>(namespace, service_account_name(workflow, pipeline), promise())];
+    let mut wanted =
+        vec![Wanted::new::<ServiceAccount>(namespace, service_account_name(workflow, pipeline), promise())];
     if workflow.action == Action::Configure {
         let data = json!({ SCHEDULING_KEY: scheduling(workflow) });
         wanted.push(Wanted::new::<ConfigMap>(namespace, scheduling_name(workflow), promise()).with("data", data));
@@ -183,7 +188,11 @@ fn scalar(text: &str) -> String {
     const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan"];
     let starts_plain = text.starts_with(|c: char| c.is_ascii_alphabetic());
     let is_plain = starts_plain && text.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
-    if is_plain && !WORDS.contains(&text.to_ascii_lowercase().as_str()) { text.to_owned() } else { json!(text).to_string() }
+    if is_plain && !WORDS.contains(&text.to_ascii_lowercase().as_str()) {
+        text.to_owned()
+    } else {
+        json!(text).to_string()
+    }
 }
 
 /// A ServiceAccount's role and the binding that gives it, of equal name.

@@ -161,7 +161,11 @@ fn start(snapshot: &Snapshot<'_>, index: usize, history: &History<'_>, how: Star
     let progress = Progress::InProgress { waits_for: format!("configure pipeline {name} to end") };
     let mut outcome = Outcome::new(document, progress);
     outcome.writes = snapshot.start(index, history.next_sequence());
-    outcome.events.push(snapshot.event(Event::normal, "PipelineStarted", format!("Configure Pipeline started: {name}")));
+    outcome.events.push(snapshot.event(
+        Event::normal,
+        "PipelineStarted",
+        format!("Configure Pipeline started: {name}"),
+    ));
     outcome
 }
 

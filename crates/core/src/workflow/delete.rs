@@ -46,9 +46,8 @@ pub fn delete(snapshot: &Snapshot<'_>) -> Outcome {
     if manual {
         return snapshot.relabel(&[(keys::MANUAL_RECONCILIATION, None)], &[snapshot.next_run()]);
     }
-    let ended = latest.filter(|job| {
-        history::run(job) >= parent.run() && history::belongs_to(job, snapshot.workflow, first.name())
-    });
+    let ended = latest
+        .filter(|job| history::run(job) >= parent.run() && history::belongs_to(job, snapshot.workflow, first.name()));
     let Some(job) = ended else { return start(snapshot, &history, false) };
     if snapshot.document().suspended().is_some() {
         return match suspension::is_resumed(snapshot, &history) {

@@ -189,7 +189,9 @@ fn pod(parent: &Parent, workflow: &Workflow, settings: &Settings, index: usize) 
         init_containers: Some(steps),
         containers: vec![parts.status_writer()],
         volumes: Some(volumes(workflow, pipeline)),
-        restart_policy: Some(spec.restart_policy.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| ON_FAILURE.into())),
+        restart_policy: Some(
+            spec.restart_policy.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| ON_FAILURE.into()),
+        ),
         image_pull_secrets: (!pull_secrets.is_empty()).then_some(pull_secrets),
         node_selector: not_empty(spec.node_selector.clone()),
         tolerations: (!spec.tolerations.is_empty()).then(|| spec.tolerations.clone()),

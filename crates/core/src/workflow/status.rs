@@ -125,7 +125,8 @@ impl Document {
     pub fn lists(&self, names: &[&str]) -> bool {
         let list = self.workflows().and_then(|workflows| workflows.get(PIPELINES)).and_then(Value::as_array);
         list.is_some_and(|list| {
-            list.len() == names.len() && list.iter().zip(names).all(|(entry, name)| entry.get("name") == Some(&json!(name)))
+            list.len() == names.len()
+                && list.iter().zip(names).all(|(entry, name)| entry.get("name") == Some(&json!(name)))
         })
     }
 
@@ -282,7 +283,8 @@ mod tests {
 
     #[test]
     fn wrong_types_count_as_absent() {
-        let document = Document::read(&json!({"workflows": "3", "workflowsFailed": 1.0, "conditions": {}, "message": 1}));
+        let document =
+            Document::read(&json!({"workflows": "3", "workflowsFailed": 1.0, "conditions": {}, "message": 1}));
         assert_eq!(document.number("workflows"), None);
         assert_eq!(document.number("workflowsFailed"), Some(1));
         assert_eq!(document.condition("Reconciled"), None);

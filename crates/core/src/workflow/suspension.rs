@@ -18,11 +18,8 @@ use crate::plan::{Event, Next};
 pub(super) fn hold(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
     let document = snapshot.document();
     if restarts(snapshot, &document) {
-        let labels = [
-            (keys::WORKFLOW_SUSPENDED, None),
-            (keys::MANUAL_RECONCILIATION, None),
-            (keys::RUN_FROM_START, None),
-        ];
+        let labels =
+            [(keys::WORKFLOW_SUSPENDED, None), (keys::MANUAL_RECONCILIATION, None), (keys::RUN_FROM_START, None)];
         return snapshot.relabel(&labels, &[snapshot.next_run()]);
     }
     let retry = retry_at(&document);
@@ -66,8 +63,7 @@ fn retry_at(document: &Document) -> Option<Timestamp> {
 
 fn held(snapshot: &Snapshot<'_>, mut document: Document) -> Outcome {
     let now = snapshot.now;
-    let is_new =
-        document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowSuspended", "Suspended", now);
+    let is_new = document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowSuspended", "Suspended", now);
     if snapshot.workflow.action == Action::Delete {
         let message = "The delete workflow is suspended";
         document.set_condition(
@@ -85,8 +81,7 @@ fn held(snapshot: &Snapshot<'_>, mut document: Document) -> Outcome {
             WorkflowType::Promise => "promise",
             WorkflowType::Resource => "resource request",
         };
-        let note =
-            format!("'{}' label set to 'true' for {parent}; skipping reconciliation", keys::WORKFLOW_SUSPENDED);
+        let note = format!("'{}' label set to 'true' for {parent}; skipping reconciliation", keys::WORKFLOW_SUSPENDED);
         outcome.events.push(snapshot.event(Event::warning, "WorkflowSuspended", note));
     }
     outcome

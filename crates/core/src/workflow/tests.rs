@@ -17,7 +17,11 @@ use crate::config::Config;
 
 /// Returns settings with defaults and a recognisable image.
 pub(super) fn settings() -> Settings {
-    Settings { adapter_image: "kratix-adapter:1".into(), adapter_pull_secret: None, config: Arc::new(Config::default()) }
+    Settings {
+        adapter_image: "kratix-adapter:1".into(),
+        adapter_pull_secret: None,
+        config: Arc::new(Config::default()),
+    }
 }
 
 /// Returns a request named `a/x`.

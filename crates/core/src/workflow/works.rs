@@ -55,7 +55,7 @@ pub fn summary(snapshot: &Snapshot<'_>, is_settled: bool) -> Summary {
                 let written = work.spec.last_execution_timestamp.as_ref().map(|time| time.0);
                 pipeline_of(work) == pipeline && written >= made
             };
-            if history::state(job) == State::Completed && !current.iter().any(|work| is_fresh(work)) {
+            if history::state(job) == State::Completed && !current.iter().any(is_fresh) {
                 summary.awaited.push(pipeline.to_owned());
             }
         }

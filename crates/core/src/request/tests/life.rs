@@ -52,7 +52,10 @@ fn a_happy_request_costs_few_writes_and_tells_each_event_once() {
     assert_eq!(
         world.events,
         [
-            format!("BindingCreated Binding {} created for promise env version latest", world.keys("ResourceBinding")[0].name),
+            format!(
+                "BindingCreated Binding {} created for promise env version latest",
+                world.keys("ResourceBinding")[0].name
+            ),
             "ReconcileStarted reconciling resource request with promise revision env-not-set".into(),
             "PipelineStarted Configure Pipeline started: build".into(),
             "ResourceBindingVersionUpdated Resource binding version updated to latest".into(),
@@ -282,8 +285,10 @@ fn a_name_that_another_parents_job_has_is_passed_over() {
     world.ask("a");
     world.settle("a");
     let mut taken = world.clone();
-    let (id, mut job) = world.objects.iter().find(|((kind, _), _)| kind == "Job").map(|(id, job)| (id.clone(), job.clone())).unwrap();
+    let (id, mut job) =
+        world.objects.iter().find(|((kind, _), _)| kind == "Job").map(|(id, job)| (id.clone(), job.clone())).unwrap();
     job["metadata"]["annotations"][keys::JOB_RESOURCE_NAME] = "y".into();
+    job["metadata"]["resourceVersion"] = "another".into();
     job["metadata"]["labels"][keys::RESOURCE_NAME] = "y".into();
     job["metadata"]["ownerReferences"][0]["name"] = "y".into();
     taken.objects.insert(id, job);

@@ -80,9 +80,7 @@ fn normal(job: &Value) -> Value {
     let mut job = job.clone();
     let name = job["metadata"]["name"].as_str().unwrap().to_owned();
     job["metadata"]["name"] = name.rsplit_once('-').unwrap().0.into();
-    for key in ["generation"] {
-        job["metadata"].as_object_mut().unwrap().remove(key);
-    }
+    job["metadata"].as_object_mut().unwrap().remove("generation");
     for owner in job["metadata"]["ownerReferences"].as_array_mut().into_iter().flatten() {
         owner["uid"] = "".into();
     }
@@ -132,7 +130,8 @@ fn same_jobs(scenario: &str, expected: usize) {
         let hash = &theirs["metadata"]["labels"]["kratix.io/hash"];
         let name = &theirs["metadata"]["name"];
         let of_same_hash = |ours: &&Value| &ours["metadata"]["labels"]["kratix.io/hash"] == hash;
-        let ours: Vec<&Value> = ours.iter().filter(of_same_hash).filter(|ours| &ours["metadata"]["name"] == name).collect();
+        let ours: Vec<&Value> =
+            ours.iter().filter(of_same_hash).filter(|ours| &ours["metadata"]["name"] == name).collect();
         if ours.is_empty() {
             continue; // Made for a later version of the Promise.
         }
