@@ -164,11 +164,17 @@ pub(crate) fn decide(snapshot: &Snapshot<'_>) -> Steps {
         .map(|(seconds, start)| start.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX));
     steps.next = expired;
 
+    // Sidecars serve the others: once these are through, one that has ended is not needed again.
+    let through = spec.containers.iter().all(|container| match record.state(&container.name) {
+        State::Ended(ended) => !restarts(policy, ended),
+        _ => false,
+    });
     for container in spec.init_containers.iter().flatten() {
         let name = &container.name;
         if is_sidecar(container) {
             match record.state(name) {
                 State::Running { .. } => continue,
+                _ if through => continue,
                 _ => {
                     steps.start_when_due(snapshot, name);
                     return steps.settle(snapshot);
@@ -195,14 +201,10 @@ pub(crate) fn decide(snapshot: &Snapshot<'_>) -> Steps {
                 false
             }
             State::Waiting { .. } => true,
-            State::Ended(ended) => match policy {
-                RestartPolicy::Always => true,
-                RestartPolicy::OnFailure => ended.code != 0,
-                RestartPolicy::Never => {
-                    failed |= ended.code != 0;
-                    false
-                }
-            },
+            State::Ended(ended) => {
+                failed |= ended.code != 0;
+                restarts(policy, ended)
+            }
         };
         if again {
             over = false;
@@ -213,6 +215,15 @@ pub(crate) fn decide(snapshot: &Snapshot<'_>) -> Steps {
         return wind_up(snapshot, if failed { Phase::Failed } else { Phase::Succeeded });
     }
     steps.settle(snapshot)
+}
+
+/// Tells whether a container that is not an init container runs again.
+fn restarts(policy: RestartPolicy, ended: &Ended) -> bool {
+    match policy {
+        RestartPolicy::Always => true,
+        RestartPolicy::OnFailure => ended.code != 0,
+        RestartPolicy::Never => false,
+    }
 }
 
 /// Stops what still runs and then finishes.

@@ -122,6 +122,7 @@ impl Archive {
             if copied > bytes_max {
                 return Err(Error::TooLarge { path: path.to_owned(), limit: format!("{bytes_max} bytes") });
             }
+            plain.rewind().map_err(Error::io("read", path))?;
             file = plain;
         }
         let entries = index(path, &mut file)?;
