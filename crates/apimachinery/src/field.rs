@@ -151,8 +151,7 @@ impl Error {
     /// The value is not one of `supported`.
     pub fn not_supported<S: AsRef<str>>(path: &Path<'_>, value: impl Into<Value>, supported: &[S]) -> Self {
         let list: Vec<String> = supported.iter().map(|one| quote(one.as_ref())).collect();
-        let detail =
-            if list.is_empty() { String::new() } else { format!("supported values: {}", list.join(", ")) };
+        let detail = if list.is_empty() { String::new() } else { format!("supported values: {}", list.join(", ")) };
         Self::new(Mistake::NotSupported, path, Some(&value.into()), &detail)
     }
 
@@ -201,10 +200,9 @@ impl fmt::Display for Error {
     }
 }
 
-/// Renders a value as error messages do: strings quoted, `null` as a string, the rest as JSON.
+/// Renders a value as error messages do: strings quoted, the rest as JSON.
 fn show(value: &Value) -> String {
     match value {
-        Value::Null => "\"null\"".to_owned(),
         Value::String(text) => quote(text),
         other => other.to_string(),
     }
@@ -252,7 +250,7 @@ mod tests {
                 r#"spec.size: Unsupported value: "x": supported values: "small", "large""#,
             ),
             (Error::duplicate(&spec.child("l").index(1), json!({"a": 1})), r#"spec.l[1]: Duplicate value: {"a":1}"#),
-            (Error::invalid(&Path::Root, Value::Null, "why"), r#"<nil>: Invalid value: "null": why"#),
+            (Error::invalid(&Path::Root, Value::Null, "why"), "<nil>: Invalid value: null: why"),
             (Error::too_long(&spec.key("k"), 63), "spec[k]: Too long: may not be more than 63 bytes"),
             (Error::too_many(&spec, 3, 2), "spec: Too many: 3: must have at most 2 items"),
         ];

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::decode::FieldValidation;
 use crate::schema::Schema;
 use crate::status::{Qualified, Status};
-use crate::{builtin, crd, field, selector};
+use crate::{builtin, crd, field, meta, object, selector, text};
 
 /// Describes one resource in one version; discovery, OpenAPI, tables and all rules derive from it.
 ///
@@ -133,10 +134,10 @@ impl Resource {
 
     /// Turns a decoded body into an object of this kind: checks apiVersion and kind, types, unknown fields.
     ///
-    /// Built-ins: wrong types are refused, unknown fields dropped, nulls and empty optional strings dropped as decoding
-    /// into typed structs does. Custom: unknown fields are pruned, metadata is decoded strictly by type.
-    /// `duplicates` are the duplicate fields that [`crate::decode::json`] found. Unknown and duplicate fields are
-    /// refused (Strict) or added to `warnings` (Warn), to be sent as `Warning: 299 - "…"` headers.
+    /// Built-ins: wrong types are refused, unknown fields and nulls dropped, as decoding into typed structs does. Custom:
+    /// unknown fields are pruned, metadata is decoded by type. `duplicates` are the duplicate fields that
+    /// [`crate::decode::json`] found. Unknown and duplicate fields are refused (Strict) or added to `warnings` (Warn), to
+    /// be sent as `Warning: 299 - "…"` headers.
     ///
     /// # Errors
     /// 400 BadRequest with the text of the decoder.
@@ -147,45 +148,214 @@ impl Resource {
         validation: FieldValidation,
         warnings: &mut Vec<String>,
     ) -> Result<Value, Status> {
-        let _ = (duplicates, validation, warnings);
+        let (object, complaints) = self.decode_listing(object, duplicates)?;
+        match validation {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => warnings.extend(complaints),
+            FieldValidation::Strict if complaints.is_empty() => {}
+            FieldValidation::Strict => {
+                return Err(self.undecodable(&format!("strict decoding error: {}", complaints.join(", "))));
+            }
+        }
         Ok(object)
+    }
+
+    /// Does what [`Resource::decode`] does for the outcome of a patch; `patch` is the text that was sent.
+    ///
+    /// # Errors
+    /// 422 Invalid naming `patch` for unknown fields (Strict), 400 for wrong types.
+    pub fn decode_patched(
+        &self,
+        object: Value,
+        patch: &str,
+        validation: FieldValidation,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, Status> {
+        let (object, complaints) = self.decode_listing(object, &[])?;
+        match validation {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => warnings.extend(complaints),
+            FieldValidation::Strict if complaints.is_empty() => {}
+            FieldValidation::Strict => {
+                let detail = format!("strict decoding error: {}", complaints.join(", "));
+                let error = field::Error::invalid(&field::Path::Root.child("patch"), patch, &detail);
+                return Err(Status::invalid(Qualified::new("", ""), "", &[error]));
+            }
+        }
+        Ok(object)
+    }
+
+    fn undecodable(&self, why: &str) -> Status {
+        let (kind, version) = (&self.kind, &self.version);
+        Status::bad_request(format!("{kind} in version {} cannot be handled as a {kind}: {why}", field::quote(version)))
+    }
+
+    fn decode_listing(&self, mut object: Value, duplicates: &[String]) -> Result<(Value, Vec<String>), Status> {
+        let Some(fields) = object.as_object_mut() else {
+            return Err(Status::bad_request("the object provided is unrecognized (must be of type object)"));
+        };
+        let api_version = self.api_version();
+        for (name, expected) in [("apiVersion", &api_version), ("kind", &self.kind)] {
+            match fields.get(name).and_then(Value::as_str).unwrap_or_default() {
+                "" => {
+                    fields.insert(name.to_owned(), expected.as_str().into());
+                }
+                found if found == expected => {}
+                found if name == "apiVersion" => return Err(Status::wrong_version(found, expected)),
+                found => {
+                    return Err(Status::bad_request(format!(
+                        "{found} in version {} cannot be handled as a {expected}: no kind {} is registered for \
+                         version {} in scheme",
+                        field::quote(&self.version),
+                        field::quote(found),
+                        field::quote(&api_version)
+                    )));
+                }
+            }
+        }
+        let unknown = match &self.origin {
+            Origin::Builtin(kind) => builtin::decode_typed(kind.schema(), &mut object),
+            Origin::Custom(version) => version.decode(&mut object),
+        }
+        .map_err(|why| self.undecodable(&why))?;
+        let complaints = (duplicates.iter().map(|path| format!("duplicate field {}", field::quote(path))))
+            .chain(unknown.iter().map(|path| format!("unknown field {}", field::quote(path))))
+            .collect();
+        if object["metadata"].is_null() {
+            object["metadata"] = Value::Object(serde_json::Map::new());
+        }
+        Ok((object, complaints))
     }
 
     /// Fills in defaults. Call it after decoding, after merging a patch, and when reading stored custom objects.
     pub fn default(&self, object: &mut Value) {
-        let _ = object;
+        match &self.origin {
+            Origin::Builtin(kind) => (kind.default)(object),
+            Origin::Custom(version) => version.schema().fill_defaults(object),
+        }
     }
 
     /// Prepares a decoded and defaulted object for its creation: drops what only status writers may set, sets
     /// generation, creationTimestamp, uid, and what the kind's strategy sets (job selector, namespace phase, …).
     ///
-    /// `name` must have been generated before ([`crate::meta::generate_name`]).
+    /// The name must have been generated before ([`crate::meta::generate_name`]).
     pub fn prepare_create(&self, object: &mut Value, uid: &str, now: Timestamp) {
-        let _ = (object, uid, now);
+        match &self.origin {
+            Origin::Builtin(kind) => {
+                meta::prepare_create(object, uid, now, kind.has_generation);
+                if kind.has_status
+                    && let Some(fields) = object.as_object_mut()
+                {
+                    fields.remove("status");
+                }
+                (kind.create)(object, &builtin::Birth { uid, now });
+                (kind.default)(object);
+            }
+            Origin::Custom(_) => {
+                meta::prepare_create(object, uid, now, true);
+                if self.subresource("status").is_some()
+                    && let Some(fields) = object.as_object_mut()
+                {
+                    fields.remove("status");
+                }
+            }
+        }
     }
 
-    /// Prepares an update: takes over what this write may not change (status or everything but status, uid,
+    /// Prepares an update: takes over what this write may not change (status, or everything but status; uid,
     /// creationTimestamp, …) and bumps the generation if the desired state changed.
     pub fn prepare_update(&self, new: &mut Value, old: &Value, part: Part) {
-        let _ = (new, old, part);
+        let has_status = self.subresource("status").is_some();
+        if part == Part::Status {
+            // Everything but the status stays; of metadata only who manages what may change.
+            let mut out = old.clone();
+            object::copy(&mut out, new, "status");
+            let managed = &new["metadata"];
+            object::copy(&mut out["metadata"], managed, "managedFields");
+            object::copy(&mut out["metadata"], managed, "resourceVersion");
+            if !self.is_custom() {
+                for name in ["labels", "annotations", "finalizers", "ownerReferences"] {
+                    object::copy(&mut out["metadata"], managed, name);
+                }
+            }
+            out["apiVersion"] = new["apiVersion"].clone();
+            *new = out;
+            return;
+        }
+        meta::prepare_update(new, old);
+        if has_status && part == Part::Main {
+            object::copy(new, old, "status");
+        }
+        let counted = match &self.origin {
+            Origin::Builtin(kind) => {
+                (kind.update)(new, old, part);
+                kind.has_generation
+            }
+            Origin::Custom(_) => true,
+        };
+        if counted && meta::desire_changed(new, old, has_status) {
+            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+            new["metadata"]["generation"] = generation.into();
+        }
     }
 
     /// Returns the mistakes of a new object.
     pub fn validate_create(&self, object: &Value) -> Vec<field::Error> {
-        let _ = object;
-        Vec::new()
+        let mut errors = meta::validate_create(object, self.namespaced, self.name_check());
+        match &self.origin {
+            Origin::Builtin(kind) => (kind.validate)(object, &mut errors),
+            Origin::Custom(version) => errors.extend(version.schema().validate(object, None)),
+        }
+        errors
     }
 
     /// Returns the mistakes of a changed object.
     pub fn validate_update(&self, new: &Value, old: &Value, part: Part) -> Vec<field::Error> {
-        let _ = (new, old, part);
-        Vec::new()
+        let mut errors = meta::validate_update(new, old);
+        match &self.origin {
+            Origin::Builtin(kind) => {
+                if part == Part::Main {
+                    let validate = !matches!(self.kind.as_str(), "CustomResourceDefinition");
+                    if validate {
+                        (kind.validate)(new, &mut errors);
+                    }
+                }
+                if part != Part::Status || self.kind != "CustomResourceDefinition" {
+                    (kind.validate_update)(new, old, part, &mut errors);
+                }
+            }
+            Origin::Custom(version) => errors.extend(version.schema().validate(new, Some(old))),
+        }
+        errors
+    }
+
+    fn name_check(&self) -> fn(&str) -> Vec<String> {
+        match &self.origin {
+            Origin::Builtin(kind) => kind.name,
+            Origin::Custom(_) => text::check_subdomain,
+        }
     }
 
     /// Returns warnings to send with a successful write.
     pub fn warnings(&self, object: &Value) -> Vec<String> {
-        let _ = object;
-        Vec::new()
+        let mut out = Vec::new();
+        if let Some(version) = self.custom() {
+            out.extend(version.deprecation(self));
+        }
+        for finalizer in object::items(&object["metadata"], "finalizers").iter().filter_map(Value::as_str) {
+            if self.is_custom()
+                && !finalizer.contains('/')
+                && finalizer != "orphan"
+                && finalizer != "foregroundDeletion"
+            {
+                out.push(format!(
+                    "metadata.finalizers: {}: prefer a domain-qualified finalizer name including a path (/) to avoid \
+                     accidental conflicts with other finalizer writers",
+                    field::quote(finalizer)
+                ));
+            }
+        }
+        out
     }
 
     /// Returns the value of a field that field selectors may name; `None` if the kind does not know that field.
@@ -195,6 +365,21 @@ impl Resource {
 
     /// Returns a fingerprint of everything that discovery and OpenAPI say of this resource.
     pub fn fingerprint(&self) -> String {
-        String::new()
+        let names = format!(
+            "{} {} {} {} {} {} {:?} {:?} {} {:?} {:?} {}",
+            env!("CARGO_PKG_VERSION"),
+            self.group,
+            self.version,
+            self.kind,
+            self.list_kind,
+            self.plural,
+            self.short_names,
+            self.categories,
+            self.namespaced,
+            self.verbs,
+            self.subresources,
+            self.custom().map_or("", |version| version.raw()),
+        );
+        Sha256::digest(names.as_bytes()).iter().map(|byte| format!("{byte:02X}")).collect()
     }
 }
