@@ -1,5 +1,7 @@
 //! Tables over `decide`, and a world in memory in which plans are executed.
 
+mod golden;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
