@@ -31,6 +31,7 @@ pub struct Builder {
     namespace: String,
     manager: String,
     drift: Duration,
+    look_every: Duration,
 }
 
 impl std::fmt::Debug for Builder {
@@ -92,6 +93,14 @@ impl Builder {
         self
     }
 
+    /// Sets how often the branch is looked at although no event has reported a push; 30 s by default. A branch that cannot be
+    /// watched is looked at each second.
+    #[must_use]
+    pub fn look_every(mut self, every: Duration) -> Self {
+        self.look_every = every;
+        self
+    }
+
     /// Starts the agent in the current Tokio runtime.
     ///
     /// # Errors
@@ -108,7 +117,8 @@ impl Builder {
         let sync = Sync { source, cluster, memory, name, remembered: None };
         let (status, statuses) = watch::channel(Status::default());
         let (poke, pokes) = watch::channel(());
-        let task = tokio::spawn(run(sync, watch, status, pokes, self.drift));
+        let times = Times { drift: self.drift, look: self.look_every };
+        let task = tokio::spawn(run(sync, watch, status, pokes, times));
         Ok(Agent { statuses, poke: Poke(poke), task })
     }
 }
@@ -140,6 +150,7 @@ impl Agent {
             namespace: "default".to_owned(),
             manager: "embedded-gitops".to_owned(),
             drift: Duration::from_secs(600),
+            look_every: LOOK_EVERY,
         }
     }
 
@@ -172,15 +183,21 @@ impl Poke {
     }
 }
 
+/// When to look without being told to.
+struct Times {
+    drift: Duration,
+    look: Duration,
+}
+
 async fn run(
     mut sync: Sync,
     mut watch: Watch,
     status: watch::Sender<Status>,
     mut pokes: watch::Receiver<()>,
-    drift: Duration,
+    times: Times,
 ) {
     let mut pause = RETRY_MIN;
-    let mut next_drift = Instant::now() + drift;
+    let mut next_drift = Instant::now() + times.drift;
     let mut seen: Option<Option<String>> = None;
     loop {
         watch.renew();
@@ -201,7 +218,7 @@ async fn run(
                 Err(trouble) => Status { trouble: Some(trouble), ..status.borrow().clone() },
             };
             if due {
-                next_drift = Instant::now() + drift;
+                next_drift = Instant::now() + times.drift;
             }
             seen = head;
             publish(&status, next, &sync.name);
@@ -210,7 +227,7 @@ async fn run(
             let status = status.borrow();
             status.trouble.is_none() && status.failed.is_empty()
         };
-        let look = if watch.is_live() { LOOK_EVERY } else { LOOK_EVERY_UNWATCHED };
+        let look = if watch.is_live() { times.look } else { LOOK_EVERY_UNWATCHED };
         let wait = if healthy { look } else { pause.min(look) };
         let until = (Instant::now() + wait).min(next_drift);
         tokio::select! {

@@ -1,11 +1,11 @@
 //! The requests to the cluster.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use base64::Engine;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::GroupVersionKind;
@@ -15,15 +15,13 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::Value;
 
-use crate::document::{Document, ObjectId};
+use crate::document::{Document, ObjectId, Reach};
 use crate::inventory::{Entry, Inventory};
 
 /// How long a definition may take to be served.
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(10);
 /// How long a request may take.
 const REQUEST_WITHIN: Duration = Duration::from_secs(60);
-/// Where objects go that need a namespace and name none.
-const DEFAULT_NAMESPACE: &str = "default";
 
 /// A cluster, and what is known of its kinds.
 pub(crate) struct Cluster {
@@ -98,8 +96,8 @@ impl Cluster {
         match scope {
             Scope::Cluster => Api::all_with(self.client.clone(), resource),
             Scope::Namespaced => {
-                let namespace = if id.namespace.is_empty() { DEFAULT_NAMESPACE } else { &id.namespace };
-                Api::namespaced_with(self.client.clone(), namespace, resource)
+                let id = id.placed(Reach::Namespace);
+                Api::namespaced_with(self.client.clone(), &id.namespace, resource)
             }
         }
     }
@@ -160,17 +158,43 @@ impl Cluster {
 
     /// Says on the ConfigMap what happened. Losing it is no failure: the ConfigMap says the same.
     pub(crate) async fn announce(&self, memory: &Memory, type_: EventType, reason: &str, note: &str) {
+        let mut about = ConfigMap::default().object_ref(&());
+        about.name = Some(memory.name.clone());
+        about.namespace = Some(memory.namespace.clone());
+        if let Err(error) = self.publish(&about, type_, reason, note).await {
+            tracing::debug!(%error, reason, "event is lost");
+        }
+    }
+
+    /// Says on an object why it is not as the repository wants it; on the ConfigMap where the object cannot have an event, for
+    /// want of its namespace or of a valid name.
+    pub(crate) async fn complain(&self, memory: &Memory, id: &ObjectId, uid: Option<String>, reason: &str, note: &str) {
+        let kind = id.kind();
+        let about = ObjectReference {
+            api_version: Some(kind.api_version()),
+            kind: Some(kind.kind),
+            name: Some(id.name.clone()),
+            namespace: Some(id.namespace.clone()).filter(|namespace| !namespace.is_empty()),
+            uid,
+            ..ObjectReference::default()
+        };
+        if self.publish(&about, EventType::Warning, reason, note).await.is_err() {
+            self.announce(memory, EventType::Warning, reason, note).await;
+        }
+    }
+
+    async fn publish(
+        &self,
+        about: &ObjectReference,
+        type_: EventType,
+        reason: &str,
+        note: &str,
+    ) -> Result<(), Trouble> {
         let reporter = Reporter { controller: self.manager.clone(), instance: None };
-        let mut reference = ConfigMap::default().object_ref(&());
-        reference.name = Some(memory.name.clone());
-        reference.namespace = Some(memory.namespace.clone());
         let note = note.char_indices().take_while(|(at, c)| at + c.len_utf8() <= 1024).map(|(_, c)| c).collect();
         let event =
             Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary: None };
-        let recorder = Recorder::new(self.client.clone(), reporter);
-        if let Err(error) = within(recorder.publish(&event, &reference)).await {
-            tracing::debug!(%error, reason, "event is lost");
-        }
+        within(Recorder::new(self.client.clone(), reporter).publish(&event, about)).await
     }
 }
 
@@ -181,8 +205,13 @@ pub(crate) async fn apply(api: &Api<DynamicObject>, manager: &str, document: &Do
     applied.map(|object| object.uid().unwrap_or_default()).map_err(|error| error.to_string())
 }
 
-/// Removes an object that this agent applied; what belongs to others stays.
-pub(crate) async fn remove(api: &Api<DynamicObject>, manager: &str, entry: &Entry) -> Result<(), String> {
+/// Removes an object that this agent applied; what belongs to others stays, and so do the objects with the uids in `held`.
+pub(crate) async fn remove(
+    api: &Api<DynamicObject>,
+    manager: &str,
+    entry: &Entry,
+    held: &HashSet<String>,
+) -> Result<(), String> {
     let uid = match &entry.uid {
         Some(uid) => uid.clone(),
         None => {
@@ -198,6 +227,9 @@ pub(crate) async fn remove(api: &Api<DynamicObject>, manager: &str, entry: &Entr
             found.uid().unwrap_or_default()
         }
     };
+    if held.contains(&uid) {
+        return Ok(());
+    }
     let preconditions = Some(Preconditions { uid: Some(uid), resource_version: None });
     let parameters = DeleteParams {
         preconditions,

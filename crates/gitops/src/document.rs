@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 
 /// How deep lists may contain lists.
 const LISTS_MAX: usize = 8;
+/// Where objects go that need a namespace and name none.
+const DEFAULT_NAMESPACE: &str = "default";
 
 /// Which object a document is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -23,7 +25,7 @@ pub struct ObjectId {
     /// The kind.
     #[serde(rename = "k")]
     pub kind: String,
-    /// The namespace that the document names; empty if it names none.
+    /// The namespace; empty for an object of the cluster, and in a document that names none.
     #[serde(rename = "ns", default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
     /// The name.
@@ -55,6 +57,34 @@ impl ObjectId {
     }
 }
 
+/// Whether a kind's objects lie in namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    Cluster,
+    Namespace,
+}
+
+impl ObjectId {
+    /// Returns the same object with the namespace that it really has: what a document says of it may be missing or stray.
+    pub(crate) fn placed(&self, reach: Reach) -> Self {
+        let mut placed = self.clone();
+        match reach {
+            Reach::Cluster => placed.namespace.clear(),
+            Reach::Namespace if placed.namespace.is_empty() => DEFAULT_NAMESPACE.clone_into(&mut placed.namespace),
+            Reach::Namespace => {}
+        }
+        placed
+    }
+}
+
+/// The kind that a CustomResourceDefinition brings.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Definition {
+    pub(crate) group: String,
+    pub(crate) kind: String,
+    pub(crate) reach: Reach,
+}
+
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.kind)?;
@@ -76,6 +106,37 @@ pub(crate) struct Document {
     /// Of the content: equal digests need no second apply.
     pub(crate) digest: String,
     pub(crate) content: Arc<Value>,
+}
+
+impl Document {
+    /// Returns the kind that this document defines, if it is a definition that can be understood.
+    pub(crate) fn definition(&self) -> Option<Definition> {
+        if (self.id.group.as_str(), self.id.kind.as_str()) != ("apiextensions.k8s.io", "CustomResourceDefinition") {
+            return None;
+        }
+        let text = |pointer: &str| Some(self.content.pointer(pointer)?.as_str()?.to_owned());
+        let reach = match text("/spec/scope")?.as_str() {
+            "Namespaced" => Reach::Namespace,
+            "Cluster" => Reach::Cluster,
+            _ => return None,
+        };
+        Some(Definition { group: text("/spec/group")?, kind: text("/spec/names/kind")?, reach })
+    }
+
+    /// Returns the content with the namespace that `id` says.
+    pub(crate) fn placed(&self, id: &ObjectId) -> Self {
+        let mut content = self.content.clone();
+        if self.id.namespace != id.namespace
+            && let Some(metadata) = Arc::make_mut(&mut content).get_mut("metadata").and_then(Value::as_object_mut)
+        {
+            if id.namespace.is_empty() {
+                metadata.remove("namespace");
+            } else {
+                metadata.insert("namespace".to_owned(), Value::String(id.namespace.clone()));
+            }
+        }
+        Self { id: id.clone(), digest: self.digest.clone(), content }
+    }
 }
 
 /// What a file holds.
@@ -263,6 +324,28 @@ mod tests {
         documents.sort_by_key(|document| document.id.rank());
         let names: Vec<_> = documents.iter().map(|document| document.id.name.as_str()).collect();
         assert_eq!(names, ["ns", "c", "s", "r", "w"]);
+    }
+
+    #[test]
+    fn the_namespace_is_that_of_the_cluster_whatever_the_document_says() {
+        let parse = |namespace: &str| {
+            let text = format!("{{apiVersion: v1, kind: X, metadata: {{name: a{namespace}}}}}");
+            parse("x.yaml", text.as_bytes()).documents.remove(0)
+        };
+        let (bare, named) = (parse(""), parse(", namespace: default"));
+        assert_eq!(bare.id.placed(Reach::Namespace), named.id);
+        assert_eq!(named.id.placed(Reach::Cluster), bare.id);
+        assert_eq!(parse(", namespace: other").id.placed(Reach::Namespace).namespace, "other");
+        assert_eq!(bare.placed(&named.id).content, named.content);
+        assert_eq!(named.placed(&bare.id).content, bare.content);
+    }
+
+    #[test]
+    fn a_definition_says_where_its_objects_lie() {
+        let text = "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: c}, spec: {group: g, scope: Cluster, names: {kind: K}}}\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}";
+        let found: Vec<_> = parse("x.yaml", text.as_bytes()).documents.iter().map(Document::definition).collect();
+        let definition = Definition { group: "g".to_owned(), kind: "K".to_owned(), reach: Reach::Cluster };
+        assert_eq!(found, [Some(definition), None]);
     }
 
     #[test]

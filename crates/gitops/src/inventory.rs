@@ -55,6 +55,27 @@ impl Inventory {
         self.entries.insert(key(&entry.id), entry);
     }
 
+    /// Names the file that an object comes from; it may have been renamed.
+    pub(crate) fn move_to(&mut self, id: &ObjectId, path: &str) {
+        if let Some(entry) = self.entries.get_mut(&key(id))
+            && entry.path != path
+        {
+            path.clone_into(&mut entry.path);
+        }
+    }
+
+    /// Names all objects as `placed` says. Where two entries turn out to be one object, the one that was applied stays.
+    pub(crate) fn place(&mut self, placed: impl Fn(&ObjectId) -> ObjectId) {
+        let wrong: Vec<Entry> = self.entries.values().filter(|entry| placed(&entry.id) != entry.id).cloned().collect();
+        for mut entry in wrong {
+            self.remove(&entry.id);
+            entry.id = placed(&entry.id);
+            if self.get(&entry.id).is_none_or(|other| other.uid.is_none()) {
+                self.insert(entry);
+            }
+        }
+    }
+
     pub(crate) fn remove(&mut self, id: &ObjectId) {
         self.entries.remove(&key(id));
     }
@@ -115,6 +136,23 @@ mod tests {
         assert!(Inventory::decode(b"garbage").is_err());
         let empty = Inventory::default().encode().expect("encoded");
         assert_eq!(Inventory::decode(&empty).expect("decoded").len(), 0);
+    }
+
+    #[test]
+    fn two_entries_of_one_object_become_one() {
+        for applied_is_bare in [true, false] {
+            let entry = |namespace: &str, applied: bool| Entry {
+                id: id(namespace, "x"),
+                uid: applied.then(|| "u".to_owned()),
+                digest: None,
+                path: String::new(),
+            };
+            let mut inventory = Inventory::default();
+            inventory.insert(entry("", applied_is_bare));
+            inventory.insert(entry("default", !applied_is_bare));
+            inventory.place(|id| id.placed(crate::document::Reach::Namespace));
+            assert_eq!(inventory.entries().collect::<Vec<_>>(), [&entry("default", true)]);
+        }
     }
 
     #[test]

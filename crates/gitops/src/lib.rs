@@ -17,12 +17,13 @@
 //! ```
 //!
 //! Reading order: `agent` (when to synchronise), `sync` (one synchronisation), `source` (files at a commit), `document` (objects
-//! in files, and their order), `inventory` (what was applied), `cluster` (the requests).
+//! in files, and their order), `reach` (their namespaces), `inventory` (what was applied), `cluster` (the requests).
 
 mod agent;
 mod cluster;
 mod document;
 mod inventory;
+mod reach;
 mod source;
 mod sync;
 mod wake;

@@ -58,7 +58,9 @@ pub(crate) struct Source {
 /// What a file was found to hold, without its content.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct File {
+    /// Objects as they are written, with their digests.
     pub(crate) objects: Vec<(document::ObjectId, String)>,
+    pub(crate) definitions: Vec<document::Definition>,
     pub(crate) skipped: Vec<String>,
     pub(crate) broken: Vec<String>,
 }
@@ -152,8 +154,9 @@ impl Source {
             return Ok(File { broken, ..File::default() });
         }
         let Parsed { documents, skipped, broken } = self.parse(repository, path, id)?;
+        let definitions = documents.iter().filter_map(document::Document::definition).collect();
         let objects = documents.into_iter().map(|document| (document.id, document.digest)).collect();
-        Ok(File { objects, skipped, broken })
+        Ok(File { objects, definitions, skipped, broken })
     }
 
     fn parse(&self, repository: &gix::Repository, path: &str, id: GitId) -> Result<Parsed, Error> {

@@ -1,5 +1,6 @@
 //! One synchronisation: remember what will be applied, apply, remove, remember what was.
 
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::StreamExt;
@@ -8,12 +9,21 @@ use kube::runtime::events::EventType;
 use crate::cluster::{self, Cluster, Memory, Remembered, Report};
 use crate::document::{Document, ObjectId};
 use crate::inventory::Entry;
+use crate::reach::Reaches;
 use crate::source::{File, Snapshot, Source};
 
 /// How many objects are applied at the same time.
 const PARALLEL: usize = 8;
 /// How many failures are listed for people.
 const LISTED_MAX: usize = 50;
+/// How long one of them may be in the list. An event has room for one; fifty are far from what a ConfigMap can hold.
+const LINE_BYTES_MAX: usize = 1024;
+/// How many objects are told about in events of their own after one synchronisation; the ConfigMap names more.
+const COMPLAINTS_MAX: usize = 20;
+
+/// What is said of an object whose document may have lost what makes it one.
+const LOST_ITS_KIND: &str = "it is kept although its file does not hold it any more, because a document there has no \
+                             apiVersion or no kind; complete that document, or remove it to have the object removed";
 
 /// How far the cluster is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,7 +93,10 @@ pub(crate) enum Depth {
 }
 
 struct Wanted {
+    /// The object, with the namespace that it has.
     id: ObjectId,
+    /// The same as its document says it.
+    written: ObjectId,
     digest: String,
     path: String,
 }
@@ -114,30 +127,50 @@ impl Sync {
     ) -> Result<Status, String> {
         let tree = snapshot.tree.clone().unwrap_or_else(|| "none".to_owned());
         let files = self.source.scan(snapshot).map_err(|error| error.to_string())?;
-        let (wanted, mut failed, skipped) = gather(&files);
+        let skipped = |(path, file): &(String, File)| {
+            let skipped = |reason: &String| Skipped { path: path.clone(), reason: reason.clone() };
+            file.skipped.iter().map(skipped).collect::<Vec<_>>()
+        };
+        let skipped = files.iter().flat_map(skipped).collect();
         let mut status = Status { commit: Some(snapshot.commit.clone()), skipped, ..Status::default() };
         if depth == Depth::Changes && remembered.tree.as_deref() == Some(&tree) {
-            status.applied = wanted.len();
+            // Applied completely: each object of each file.
+            status.applied = files.iter().map(|(_, file)| file.objects.len()).sum();
             return Ok(status);
         }
 
+        let before = remembered.clone();
+        let reaches = self.reaches(&files, remembered).await;
+        remembered.inventory.place(|id| reaches.place(id));
+        let (wanted, mut failed) = gather(&files, &reaches);
         self.expect(&wanted, remembered).await?;
         let applied = self.apply(snapshot, &wanted, depth, remembered).await;
         failed.extend(applied);
-        failed.extend(self.prune(&wanted, &files, remembered).await);
+        let gone = self.gone(&wanted, &files, &reaches, remembered, &mut failed);
+        failed.extend(self.prune(&wanted, gone, remembered).await);
         failed.sort();
         let in_place =
             |wanted: &&Wanted| remembered.inventory.get(&wanted.id).is_some_and(|entry| entry.digest.is_some());
         status.applied = wanted.iter().filter(in_place).count();
         status.failed = failed;
-        self.conclude(snapshot, tree, &status, remembered).await?;
+        self.conclude(snapshot, tree, &status, &before, remembered).await?;
         Ok(status)
     }
 
-    /// Remembers objects before they exist, so that a crash in between loses none.
+    /// Finds out where the objects lie that are wanted or remembered.
+    async fn reaches(&mut self, files: &[(String, File)], remembered: &Remembered) -> Reaches {
+        let wanted = files.iter().flat_map(|(_, file)| file.objects.iter().map(|(id, _)| id.kind()));
+        let kinds = wanted.chain(remembered.inventory.entries().map(|entry| entry.id.kind())).collect();
+        let definitions = files.iter().flat_map(|(_, file)| &file.definitions);
+        Reaches::find(&mut self.cluster, kinds, definitions).await
+    }
+
+    /// Remembers objects before they exist, so that a crash in between loses none, and in which files they are now.
     async fn expect(&self, wanted: &[Wanted], remembered: &mut Remembered) -> Result<(), String> {
         let before = remembered.inventory.len();
         for wanted in wanted {
+            // A file may have a new name although its content is the same.
+            remembered.inventory.move_to(&wanted.id, &wanted.path);
             if remembered.inventory.get(&wanted.id).is_none() {
                 let path = wanted.path.clone();
                 remembered.inventory.insert(Entry { id: wanted.id.clone(), uid: None, digest: None, path });
@@ -182,11 +215,14 @@ impl Sync {
                     }
                 };
                 for wanted in due {
-                    let Some(document) = documents.iter().find(|document| document.id == wanted.id) else { continue };
+                    let Some(document) = documents.iter().find(|document| document.id == wanted.written) else {
+                        continue;
+                    };
+                    let document = document.placed(&wanted.id);
                     match self.cluster.kind(&wanted.id.kind()).await {
                         Ok((resource, scope)) => {
                             let api = self.cluster.api(&wanted.id, &resource, &scope);
-                            requests.push((wanted, document.clone(), api));
+                            requests.push((wanted, document, api));
                         }
                         Err(message) => failed.push(failure(wanted, message)),
                     }
@@ -252,26 +288,49 @@ impl Sync {
         failed
     }
 
-    /// Removes what left the directory, in the reverse order.
-    async fn prune(
-        &mut self,
+    /// Decides which objects have left the directory, in the order of their removal.
+    ///
+    /// **Invariant:** nothing is removed that only cannot be read any more.
+    fn gone(
+        &self,
         wanted: &[Wanted],
         files: &[(String, File)],
-        remembered: &mut Remembered,
-    ) -> Vec<Failure> {
+        reaches: &Reaches,
+        remembered: &Remembered,
+        failed: &mut Vec<Failure>,
+    ) -> Vec<Entry> {
         let kept: HashSet<_> = wanted.iter().map(|wanted| wanted.id.identity()).collect();
-        let broken: HashSet<&str> =
-            files.iter().filter(|(_, file)| !file.broken.is_empty()).map(|(path, _)| path.as_str()).collect();
-        let mut gone: Vec<Entry> = remembered
-            .inventory
-            .entries()
-            .filter(|entry| !kept.contains(&entry.id.identity()) && !broken.contains(entry.path.as_str()))
-            .cloned()
-            .collect();
+        let files: HashMap<&str, &File> = files.iter().map(|(path, file)| (path.as_str(), file)).collect();
+        let failing: HashSet<String> = failed.iter().map(|failure| failure.path.clone()).collect();
+        let mut gone = Vec::new();
+        for entry in remembered.inventory.entries().filter(|entry| !kept.contains(&entry.id.identity())) {
+            let file = files.get(entry.path.as_str());
+            if file.is_some_and(|file| !file.broken.is_empty()) {
+                continue;
+            }
+            let keep = |message: String| Failure { path: entry.path.clone(), object: Some(entry.id.clone()), message };
+            if let Some(trouble) = reaches.trouble(&entry.id) {
+                // Of an object that is still in its file this was said already.
+                if !failing.contains(&entry.path) {
+                    failed.push(keep(format!("cannot be removed: {trouble}")));
+                }
+            } else if file.is_some_and(|file| !file.skipped.is_empty()) {
+                failed.push(keep(LOST_ITS_KIND.to_owned()));
+            } else {
+                gone.push(entry.clone());
+            }
+        }
         gone.sort_by_key(|entry| std::cmp::Reverse(entry.id.rank()));
+        gone
+    }
+
+    /// Removes objects, but none that is wanted under another name: one object may be served in two groups.
+    async fn prune(&mut self, wanted: &[Wanted], gone: Vec<Entry>, remembered: &mut Remembered) -> Vec<Failure> {
+        let uid = |wanted: &Wanted| remembered.inventory.get(&wanted.id).and_then(|entry| entry.uid.clone());
+        let held: HashSet<String> = wanted.iter().filter_map(uid).collect();
         let mut failed = Vec::new();
         for entry in gone {
-            match self.remove(&entry).await {
+            match self.remove(&entry, &held).await {
                 Ok(()) => {
                     tracing::info!(agent = %self.name, object = %entry.id, "removed");
                     if is_definition(&entry.id) {
@@ -288,14 +347,14 @@ impl Sync {
         failed
     }
 
-    async fn remove(&mut self, entry: &Entry) -> Result<(), String> {
+    async fn remove(&mut self, entry: &Entry, held: &HashSet<String>) -> Result<(), String> {
         let (resource, scope) = match self.cluster.served(&entry.id.kind()).await? {
             Some(kind) => kind,
             // Its definition is gone, and all its objects with it.
             None => return Ok(()),
         };
         let api = self.cluster.api(&entry.id, &resource, &scope);
-        cluster::remove(&api, self.cluster.manager(), entry).await
+        cluster::remove(&api, self.cluster.manager(), entry, held).await
     }
 
     /// Stores the result, and tells people when it is another one than before.
@@ -304,9 +363,9 @@ impl Sync {
         snapshot: &Snapshot,
         tree: String,
         status: &Status,
+        before: &Remembered,
         remembered: &mut Remembered,
     ) -> Result<(), String> {
-        let before = remembered.clone();
         let failing = !status.failed.is_empty();
         remembered.tree = (!failing).then_some(tree);
         remembered.report = Report {
@@ -315,11 +374,18 @@ impl Sync {
             state: if failing { "Failing" } else { "Synced" }.to_owned(),
             failed: listed(&status.failed),
         };
-        if before == *remembered {
+        if before == remembered {
             return Ok(());
         }
         self.cluster.remember(&self.memory, remembered).await?;
         if failing && before.report.failed != remembered.report.failed {
+            let known: HashSet<&str> = before.report.failed.lines().collect();
+            let new = status.failed.iter().take(LISTED_MAX).filter(|failure| !known.contains(line(failure).as_str()));
+            for failure in new.take(COMPLAINTS_MAX) {
+                let Some(id) = &failure.object else { continue };
+                let uid = remembered.inventory.get(id).and_then(|entry| entry.uid.clone());
+                self.cluster.complain(&self.memory, id, uid, "SyncFailed", &line(failure)).await;
+            }
             self.cluster.announce(&self.memory, EventType::Warning, "SyncFailed", &remembered.report.failed).await;
         } else if !failing && before.report.state == "Failing" {
             let note = format!("all {} objects are applied", status.applied);
@@ -337,8 +403,18 @@ fn failure(wanted: &Wanted, message: String) -> Failure {
     Failure { path: wanted.path.clone(), object: Some(wanted.id.clone()), message }
 }
 
+/// Writes a failure as one line of limited length.
+fn line(failure: &Failure) -> String {
+    let mut line = failure.to_string().replace(['\n', '\r'], " ");
+    if line.len() > LINE_BYTES_MAX {
+        line.truncate(line.floor_char_boundary(LINE_BYTES_MAX - '…'.len_utf8()));
+        line.push('…');
+    }
+    line
+}
+
 fn listed(failed: &[Failure]) -> String {
-    let mut lines: Vec<String> = failed.iter().take(LISTED_MAX).map(ToString::to_string).collect();
+    let mut lines: Vec<String> = failed.iter().take(LISTED_MAX).map(line).collect();
     if failed.len() > LISTED_MAX {
         lines.push(format!("and {} more", failed.len() - LISTED_MAX));
     }
@@ -346,25 +422,48 @@ fn listed(failed: &[Failure]) -> String {
 }
 
 /// Puts together what all files say; an object has one file.
-fn gather(files: &[(String, File)]) -> (Vec<Wanted>, Vec<Failure>, Vec<Skipped>) {
-    let (mut wanted, mut failed, mut skipped) = (Vec::<Wanted>::new(), Vec::new(), Vec::new());
-    let mut owners: HashMap<(&str, &str, &str, &str), &str> = HashMap::new();
+fn gather(files: &[(String, File)], reaches: &Reaches) -> (Vec<Wanted>, Vec<Failure>) {
+    let (mut wanted, mut failed) = (Vec::<Wanted>::new(), Vec::new());
+    let mut owners: HashMap<(String, String, String, String), &str> = HashMap::new();
     for (path, file) in files {
-        skipped.extend(file.skipped.iter().map(|reason| Skipped { path: path.clone(), reason: reason.clone() }));
         let broken = |message: &String| Failure { path: path.clone(), object: None, message: message.clone() };
         failed.extend(file.broken.iter().map(broken));
-        for (id, digest) in &file.objects {
-            match owners.get(&id.identity()) {
-                Some(owner) => {
-                    let message = format!("it is already defined in {owner}");
-                    failed.push(Failure { path: path.clone(), object: Some(id.clone()), message });
+        for (written, digest) in &file.objects {
+            let id = reaches.place(written);
+            if let Some(trouble) = reaches.trouble(&id) {
+                failed.push(Failure { path: path.clone(), object: Some(id), message: trouble.to_owned() });
+                continue;
+            }
+            let (group, kind, namespace, name) = id.identity();
+            match owners.entry((group.to_owned(), kind.to_owned(), namespace.to_owned(), name.to_owned())) {
+                Occupied(owner) => {
+                    let message = format!("it is already defined in {}", owner.get());
+                    failed.push(Failure { path: path.clone(), object: Some(id), message });
                 }
-                None => {
-                    owners.insert(id.identity(), path);
-                    wanted.push(Wanted { id: id.clone(), digest: digest.clone(), path: path.clone() });
+                Vacant(owner) => {
+                    owner.insert(path);
+                    wanted.push(Wanted { id, written: written.clone(), digest: digest.clone(), path: path.clone() });
                 }
             }
         }
     }
-    (wanted, failed, skipped)
+    (wanted, failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let failure = |message: &str| Failure { path: "x.yaml".to_owned(), object: None, message: message.to_owned() };
+        assert_eq!(listed(&[failure("a\nb"), failure("c")]), "x.yaml: a b\nx.yaml: c");
+        for shift in 0..4 {
+            let long = failure(&format!("{}{}", "x".repeat(shift), "ü€𝄞".repeat(1_000)));
+            let lines = listed(&vec![long; LISTED_MAX + 7]);
+            assert_eq!(lines.lines().count(), LISTED_MAX + 1);
+            assert!(lines.len() <= (LINE_BYTES_MAX + 1) * (LISTED_MAX + 1), "{} bytes", lines.len());
+            assert!(lines.ends_with("and 7 more"));
+        }
+    }
 }

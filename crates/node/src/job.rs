@@ -11,6 +11,7 @@ pub(crate) mod controller;
 mod name;
 mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -24,6 +25,8 @@ use crate::event::Event;
 pub(crate) const FAILURE_BACKOFF: SignedDuration = SignedDuration::from_secs(10);
 /// Longest pause before another Pod.
 const FAILURE_BACKOFF_MAX: SignedDuration = SignedDuration::from_mins(10);
+/// Attempts whose Pods are known by their names. A Job that fails this often is far beyond any sensible limit.
+const ATTEMPTS_MAX: u32 = 1_000;
 /// Kubernetes' default.
 const BACKOFF_LIMIT: i32 = 6;
 
@@ -154,12 +157,36 @@ impl Tally {
                 tally.last_failure = Some(at);
             }
         }
-        // Pods may be removed after they were counted; what was counted stays counted.
-        if let Some(status) = &snapshot.job.status {
-            tally.succeeded = tally.succeeded.max(status.succeeded.unwrap_or(0));
-            tally.failed = tally.failed.max(status.failed.unwrap_or(0));
-        }
+        tally.add_removed(snapshot);
         tally
+    }
+
+    /// Pods may be removed after they were counted; what was counted stays counted.
+    fn add_removed(&mut self, snapshot: &Snapshot) {
+        let Some(status) = &snapshot.job.status else { return };
+        let (succeeded, failed) = (status.succeeded.unwrap_or(0), status.failed.unwrap_or(0));
+        let counted = u32::try_from(succeeded.saturating_add(failed)).unwrap_or(0);
+        let alone = snapshot.job.spec.as_ref().and_then(|spec| spec.parallelism).unwrap_or(1) == 1;
+        let last = counted.saturating_add(u32::try_from(snapshot.pods.len()).unwrap_or(u32::MAX));
+        let attempts: BTreeMap<String, u32> =
+            (0..=last.min(ATTEMPTS_MAX)).map(|attempt| (name::of_pod(&snapshot.job, attempt), attempt)).collect();
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+        let over = |pod: &Pod| matches!(phase(pod).as_str(), "Succeeded" | "Failed");
+        let in_order =
+            |pod: &Arc<Pod>| attempts.get(name_of(pod)).is_some_and(|attempt| over(pod) || *attempt >= counted);
+        if alone && snapshot.pods.iter().all(in_order) {
+            // One Pod after the other: the number of the attempt says how many were counted before it.
+            let new = |wanted: &str| {
+                let is_new = |pod: &&Arc<Pod>| phase(pod) == wanted && attempts[name_of(pod)] >= counted;
+                i32::try_from(snapshot.pods.iter().filter(is_new).count()).unwrap_or(i32::MAX)
+            };
+            self.succeeded = succeeded.saturating_add(new("Succeeded"));
+            self.failed = failed.saturating_add(new("Failed"));
+        } else {
+            // Which of several at once were counted cannot be told: a removed one hides the next end, and one more is run.
+            self.succeeded = self.succeeded.max(succeeded);
+            self.failed = self.failed.max(failed);
+        }
     }
 
     fn active(&self) -> i32 {

@@ -11,7 +11,10 @@
 //! images over the network (archives are loaded into its [`image::Store`]).
 //!
 //! # Limits
-//! Containers share the machine's network (as with `hostNetwork`). CPU, memory and `emptyDir` sizes are not enforced. Probes and lifecycle hooks
+//! Containers share the machine's network (as with `hostNetwork`). CPU, memory and `emptyDir` sizes are not enforced; a container
+//! has at most 4,096 processes and threads. A node that is not run by root gives its containers its own user: that user's
+//! further groups go along, seen inside as nobody's, because the kernel lets only the privileged leave them; start such a node
+//! without them. Probes and lifecycle hooks
 //! are not executed: a running container is ready. Indexed Jobs and Job success or failure policies are refused visibly. ConfigMaps and Secrets
 //! in volumes are those of the pod's start. A pod that is deleted does not count as a failed attempt of its Job. Linux 5.12 or newer.
 //!
@@ -31,6 +34,7 @@ mod node;
 mod objects;
 mod pod;
 mod quantity;
+mod resolve;
 mod runtime;
 mod sandbox;
 mod volume;

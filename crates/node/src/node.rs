@@ -31,6 +31,9 @@ use crate::objects::Objects;
 use crate::pod::worker::{Outcome, Worker};
 use crate::runtime::{Prepared, Runtime};
 
+#[cfg(test)]
+mod tests;
+
 pub use builder::{ApiAddress, Builder, RuntimeKind, StartError};
 pub use handle::NodeHandle;
 
@@ -315,7 +318,7 @@ async fn watch_pods(cx: Arc<Context>, filled: impl FnOnce()) {
                     filled();
                 }
             }
-            Err(error) => tracing::debug!(error = %error, "the watch on pods was interrupted"),
+            Err(error) => tracing::warn!(error = %error, "the watch on pods was interrupted; it is tried again"),
         }
     }
 }
@@ -343,7 +346,7 @@ async fn watch_jobs(cx: Arc<Context>, filled: impl FnOnce()) {
                     filled();
                 }
             }
-            Err(error) => tracing::debug!(error = %error, "the watch on jobs was interrupted"),
+            Err(error) => tracing::warn!(error = %error, "the watch on jobs was interrupted; it is tried again"),
         }
     }
 }

@@ -1,17 +1,14 @@
 //! Objects that pods refer to: ConfigMaps, Secrets, and tokens of service accounts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio::sync::Mutex;
 
-/// Service accounts whose tokens are kept. At the limit all are asked for anew.
-const TOKENS_MAX: usize = 1024;
 /// Longest wait for one answer of the API server.
 pub(crate) const CALL: Duration = Duration::from_secs(30);
 
@@ -28,18 +25,9 @@ pub(crate) enum Error {
     Api { kind: &'static str, name: String, message: String },
 }
 
-/// Reads objects; tokens are shared by all pods of one service account.
+/// Reads objects. Nothing is kept: what a pod gets is what there is when it is set up.
 pub(crate) struct Objects {
     client: Client,
-    tokens: Mutex<HashMap<TokenKey, Token>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct TokenKey {
-    namespace: String,
-    account: String,
-    audience: Option<String>,
-    seconds: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -51,7 +39,7 @@ pub(crate) struct Token {
 
 impl Objects {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, tokens: Mutex::default() }
+        Self { client }
     }
 
     /// Reads a ConfigMap as bytes by key; `None` if there is none.
@@ -86,32 +74,26 @@ impl Objects {
         }))
     }
 
-    /// Returns a token of a service account that is good for a while.
+    /// Asks for a token of a service account for one pod; it dies with the pod, and with the account as it is now.
     pub(crate) async fn token(
         &self,
-        namespace: &str,
+        pod: &Pod,
         account: &str,
         audience: Option<&str>,
         seconds: i64,
     ) -> Result<Token, Error> {
-        let key = TokenKey {
-            namespace: namespace.into(),
-            account: account.into(),
-            audience: audience.map(str::to_owned),
-            seconds,
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let bound = BoundObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            name: pod.metadata.name.clone(),
+            uid: pod.metadata.uid.clone(),
         };
-        // Held across the request: a hundred pods that start at once ask once. It guards nothing else.
-        let mut tokens = self.tokens.lock().await;
-        if let Some(token) = tokens.get(&key)
-            && token.renew_at > Timestamp::now()
-        {
-            return Ok(token.clone());
-        }
         let request = TokenRequest {
             spec: TokenRequestSpec {
                 audiences: audience.map(|audience| vec![audience.to_owned()]).unwrap_or_default(),
                 expiration_seconds: Some(seconds),
-                bound_object_ref: None,
+                bound_object_ref: Some(bound),
             },
             ..TokenRequest::default()
         };
@@ -122,12 +104,7 @@ impl Objects {
         let status = status.ok_or_else(|| Error::Token { message: "the answer has no token".into() })?;
         let now = Timestamp::now();
         let life = status.expiration_timestamp.0.duration_since(now).max(SignedDuration::ZERO);
-        let token = Token { text: status.token, renew_at: now.saturating_add(life * 4 / 5).unwrap_or(now) };
-        if tokens.len() >= TOKENS_MAX {
-            tokens.clear();
-        }
-        tokens.insert(key, token.clone());
-        Ok(token)
+        Ok(Token { text: status.token, renew_at: now.saturating_add(life * 4 / 5).unwrap_or(now) })
     }
 }
 

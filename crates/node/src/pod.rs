@@ -1,9 +1,13 @@
 //! Pod: which containers to start next, and when it is over. Pure: the API's Pod, the node's record of it, and the time.
 //!
-//! The record is the node's own memory, kept in a file beside the pod's volumes. After a crash of the node it says
-//! which steps were done, so that a finished init container is not run again.
+//! The record is the node's own memory, kept in a file beside the pod's volumes. Together with the files of runs ([`run`]) it
+//! says after a crash of the node which steps were done.
+//!
+//! **Invariant:** a container that ended of its own accord with 0 is never run again for that, whenever the node dies. One that was
+//! interrupted ended, nobody knows how: policy decides, as after a restart of a kubelet's machine.
 
 pub(crate) mod launch;
+pub(crate) mod run;
 mod status;
 pub(crate) mod worker;
 
@@ -73,6 +77,14 @@ pub(crate) struct Ended {
     pub(crate) container_id: Option<String>,
 }
 
+impl Ended {
+    /// Says how a program ended.
+    pub(crate) fn of(code: i32, signal: Option<i32>, finished_at: Timestamp) -> Self {
+        let reason = if code == 0 { "Completed" } else { "Error" }.into();
+        Self { code, signal, reason, message: None, started_at: None, finished_at, container_id: None }
+    }
+}
+
 impl Record {
     pub(crate) fn container(&mut self, name: &str) -> &mut ContainerRecord {
         self.containers.entry(name.to_owned()).or_default()
@@ -81,6 +93,29 @@ impl Record {
     fn state(&self, name: &str) -> &State {
         const WAITING: &State = &State::Waiting { problem: None };
         self.containers.get(name).map_or(WAITING, |container| &container.state)
+    }
+
+    /// Takes note of a run that an earlier process began, whether or not the record heard of it.
+    ///
+    /// `ended` is how it ended of its own accord; without, it is taken for running, see [`Self::after_restart`].
+    pub(crate) fn recall(&mut self, name: &str, run: u32, ended: Option<Ended>, began: Timestamp) {
+        let container = self.container(name);
+        let known = container.runs > run;
+        if known && (container.runs > run + 1 || !matches!(container.state, State::Running { .. })) {
+            return; // to its end
+        }
+        if !known {
+            container.begin();
+            container.runs = run + 1;
+            container.state = State::Running { started_at: began };
+        }
+        if let Some(mut ended) = ended {
+            if let State::Running { started_at } = container.state {
+                ended.started_at = Some(started_at);
+            }
+            ended.container_id.clone_from(&container.container_id);
+            container.state = State::Ended(ended);
+        }
     }
 
     /// Turns what ran when the node stopped into what it is now: ended, nobody knows how.
@@ -97,6 +132,17 @@ impl Record {
                     container_id: container.container_id.clone(),
                 });
             }
+        }
+    }
+}
+
+impl ContainerRecord {
+    /// Another run begins: what ended before becomes the last one.
+    pub(crate) fn begin(&mut self) {
+        if let State::Ended(ended) = &self.state {
+            self.last = Some(ended.clone());
+            self.restarts += 1;
+            self.state = State::default();
         }
     }
 }

@@ -17,7 +17,10 @@ pub(crate) trait Runtime: Send + Sync + 'static {
     /// Makes an image ready to run and tells what it says about its processes.
     async fn prepare(&self, image: &str) -> Result<Prepared, image::Error>;
 
-    /// Starts a container and returns once its program is executed.
+    /// Starts a container and returns once its program is executed, or within a limit of time if that does not come about.
+    ///
+    /// # Cancel safety
+    /// Dropping the future kills what there is of the container.
     async fn start(&self, container: Container) -> Result<Running, StartError>;
 }
 
@@ -63,6 +66,8 @@ pub(crate) struct Container {
     pub(crate) read_only_root: bool,
     /// Directory for this one run; nobody else uses it, and the caller removes it afterwards.
     pub(crate) scratch: PathBuf,
+    /// Takes how the run ended even if nobody is there to be told; see [`crate::pod::run`].
+    pub(crate) run_file: Option<PathBuf>,
 }
 
 /// A container whose program is running.
@@ -90,6 +95,8 @@ pub(crate) struct Exit {
     /// Exit code; 128 + signal if a signal ended it.
     pub(crate) code: i32,
     pub(crate) signal: Option<i32>,
+    /// It was sent a signal before: it did not end of its own accord.
+    pub(crate) asked: bool,
 }
 
 /// Why a container's program never ran.

@@ -7,6 +7,9 @@
 //! other end closes, for whatever reason, init exits and the kernel kills everything inside: no process of a container outlives
 //! the process that started it.
 //!
+//! How the program ended is first written to the run's file, by init itself, then reported: a node that is killed meanwhile, or
+//! reads the report late, loses nothing.
+//!
 //! Order of the privileges: mounts are made by the more privileged user, then a second user namespace is entered.
 //! So the mounts are locked: even code with every capability of the inner namespace could not undo them.
 
@@ -40,6 +43,8 @@ pub(crate) struct Spec {
     pub(crate) scratch: PathBuf,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) process: Process,
+    /// File of the host that exists and takes the container's [`Exited`]; see [`crate::pod::run`].
+    pub(crate) run_file: Option<PathBuf>,
 }
 
 /// Which user the container runs as, and what that user is on the host.
@@ -97,8 +102,18 @@ pub(crate) enum Report {
     Started,
     /// The program never ran.
     Failed(Failure),
-    /// The program ended; `signal` is set if a signal ended it.
-    Exited { code: i32, signal: Option<i32> },
+    /// The program ended.
+    Exited(Exited),
+}
+
+/// How a container's program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Exited {
+    /// Exit code; 128 + signal if a signal ended it.
+    pub(crate) code: i32,
+    pub(crate) signal: Option<i32>,
+    /// A signal was sent to it before: it did not end of its own accord, whatever its code.
+    pub(crate) asked: bool,
 }
 
 /// Why a container could not be brought to life.

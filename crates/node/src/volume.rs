@@ -193,7 +193,7 @@ impl Setup<'_> {
         renew_at: &mut Option<Timestamp>,
     ) -> Result<String, Error> {
         let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS);
-        let token = self.objects.token(self.namespace(), self.account(), source.audience.as_deref(), seconds).await;
+        let token = self.objects.token(self.pod, self.account(), source.audience.as_deref(), seconds).await;
         let token = token.map_err(|source| Error::Object { volume: volume.into(), source })?;
         *renew_at = Some(renew_at.map_or(token.renew_at, |at| at.min(token.renew_at)));
         Ok(token.text)

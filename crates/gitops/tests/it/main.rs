@@ -15,6 +15,9 @@ use tempfile::TempDir;
 /// How long a condition may take; only a hang takes that long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Longer than any test: what has to happen at once must not be brought by looking now and then.
+const NEVER: Duration = Duration::from_secs(3600);
+
 const WIDGETS: &str = r#"
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -33,11 +36,14 @@ spec:
         properties:
           spec: {type: object, properties: {size: {type: integer}}}
 "#;
-const WIDGET: &str = "apiVersion: example.org/v1\nkind: Widget\nmetadata: {name: w, namespace: team}\nspec: {size: 1}\n";
+const WIDGET: &str =
+    "apiVersion: example.org/v1\nkind: Widget\nmetadata: {name: w, namespace: team}\nspec: {size: 1}\n";
 const TEAM: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: team}\n";
 
 fn config_map(name: &str, value: &str) -> String {
-    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: default}}\ndata: {{value: {value:?}}}\n")
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: default}}\ndata: {{value: {value:?}}}\n"
+    )
 }
 
 struct Bed {
@@ -63,7 +69,7 @@ impl Bed {
 
     fn agent(&self) -> Builder {
         let client = Client::new(self.server.service(User::admin("agent")), "default");
-        Agent::builder(client).repository(self.repository().to_string_lossy()).directory("worker-1")
+        Agent::builder(client).repository(self.repository().to_string_lossy()).directory("worker-1").look_every(NEVER)
     }
 
     /// Pushes files (`None`: removed) and returns the commit.
@@ -174,7 +180,8 @@ async fn a_push_is_applied_in_order_and_what_leaves_is_removed() {
 #[tokio::test]
 async fn nothing_is_written_when_nothing_changed_not_even_after_a_restart() {
     let bed = Bed::new().await;
-    let commit = bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "1"))), ("worker-1/b.yaml", Some(&config_map("b", "1")))]);
+    let commit =
+        bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "1"))), ("worker-1/b.yaml", Some(&config_map("b", "1")))]);
     let agent = bed.agent().start().expect("started");
     until_synced(&agent, &commit).await;
     let writes = bed.writes();
@@ -253,7 +260,8 @@ async fn failures_are_reported_for_each_object_and_heal_by_themselves() {
         api.patch(&name, &PatchParams::apply("somebody"), &Patch::Apply(&object)).await.expect("applied");
     }
     until(&agent, "healed", |status| status.failed.iter().all(|failure| failure.path != "early.yaml")).await;
-    let commit = bed.push(&[("worker-1/broken.yaml", None), ("worker-1/invalid.yaml", None), ("worker-1/twice.yaml", None)]);
+    let commit =
+        bed.push(&[("worker-1/broken.yaml", None), ("worker-1/invalid.yaml", None), ("worker-1/twice.yaml", None)]);
     until_synced(&agent, &commit).await;
     let memory = bed.config_maps().get("embedded-gitops-worker-1").await.expect("there").data.expect("data");
     assert_eq!((memory["state"].as_str(), memory["failed"].as_str()), ("Synced", ""));
@@ -286,7 +294,8 @@ async fn a_file_that_cannot_be_read_any_more_removes_nothing() {
 #[tokio::test]
 async fn drift_is_put_right_and_the_rest_left_alone() {
     let bed = Bed::new().await;
-    let commit = bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "1"))), ("worker-1/b.yaml", Some(&config_map("b", "1")))]);
+    let commit =
+        bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "1"))), ("worker-1/b.yaml", Some(&config_map("b", "1")))]);
     let agent = bed.agent().drift_check(Duration::from_millis(100)).start().expect("started");
     until_synced(&agent, &commit).await;
     let b = bed.config_maps().get("b").await.expect("there").resource_version();
@@ -306,11 +315,18 @@ async fn a_definition_of_800_kilobytes_is_applied() {
     let bed = Bed::new().await;
     let mut properties = String::new();
     for at in 0..6_000 {
-        properties.push_str(&format!("          field{at}:\n            type: string\n            description: {:?}\n", "d".repeat(80)));
+        properties.push_str(&format!(
+            "          field{at}:\n            type: string\n            description: {:?}\n",
+            "d".repeat(80)
+        ));
     }
     let crd = WIDGETS.replace("        properties:\n", &format!("        properties:\n{properties}"));
     assert!(crd.len() > 800_000);
-    let commit = bed.push(&[("worker-1/crd.yaml", Some(&crd)), ("worker-1/ns.yaml", Some(TEAM)), ("worker-1/w.yaml", Some(WIDGET))]);
+    let commit = bed.push(&[
+        ("worker-1/crd.yaml", Some(&crd)),
+        ("worker-1/ns.yaml", Some(TEAM)),
+        ("worker-1/w.yaml", Some(WIDGET)),
+    ]);
     let agent = bed.agent().start().expect("started");
     assert_eq!(until_synced(&agent, &commit).await.applied, 3);
 }
@@ -324,5 +340,152 @@ async fn a_repository_may_appear_after_the_agent() {
     let commit = bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "1")))]);
     git(bed.directory.path(), &["clone", "-q", "--bare", "state.git", "later.git"]);
     until_synced(&agent, &commit).await;
-    assert!(bed.agent().repository("https://user:secret@host/x").start().is_err_and(|error| !error.to_string().contains("secret")));
+    assert!(
+        bed.agent()
+            .repository("https://user:secret@host/x")
+            .start()
+            .is_err_and(|error| !error.to_string().contains("secret"))
+    );
+}
+
+#[tokio::test]
+async fn a_push_is_noticed_at_once() {
+    let bed = Bed::new().await;
+    let commit = bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "0")))]);
+    let agent = bed.agent().start().expect("started");
+    until_synced(&agent, &commit).await;
+    // At rest the agent looks once an hour: only the push itself can have woken it.
+    for value in ["1", "2", "3"] {
+        let commit = bed.push(&[("worker-1/a.yaml", Some(&config_map("a", value)))]);
+        until_synced(&agent, &commit).await;
+        assert_eq!(bed.value("a").await.as_deref(), Some(value));
+    }
+}
+
+#[tokio::test]
+async fn naming_the_namespace_that_an_object_has_does_not_remove_it() {
+    let bed = Bed::new().await;
+    let agent = bed.agent().start().expect("started");
+    let bare = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {value: '1'}\n";
+    let role = |namespace: &str| {
+        format!(
+            "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {{name: r{namespace}}}\nrules: []\n"
+        )
+    };
+    let stray = |text: &str| text.replace("metadata: {", "metadata: {namespace: stray, ");
+    let commit = bed.push(&[
+        ("worker-1/a.yaml", Some(bare)),
+        ("worker-1/r.yaml", Some(&role(""))),
+        ("worker-1/t.yaml", Some(TEAM)),
+        ("worker-1/crd.yaml", Some(WIDGETS)),
+        ("worker-1/w.yaml", Some(WIDGET)),
+    ]);
+    until_synced(&agent, &commit).await;
+    let roles: Api<k8s_openapi::api::rbac::v1::ClusterRole> = Api::all(bed.client());
+    let namespaces: Api<Namespace> = Api::all(bed.client());
+    let crds: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> =
+        Api::all(bed.client());
+    let uids = async || {
+        let a = bed.config_maps().get("a").await.expect("a").uid();
+        let r = roles.get("r").await.expect("r").uid();
+        let t = namespaces.get("team").await.expect("team").uid();
+        let crd = crds.get("widgets.example.org").await.expect("widgets").uid();
+        [a, r, t, crd, bed.widgets().get("w").await.expect("w").uid()]
+    };
+    let before = uids().await;
+    let named = config_map("a", "1");
+    for (a, r, t, crd) in [
+        (named.as_str(), role(", namespace: stray"), stray(TEAM), stray(WIDGETS)),
+        (bare, role(""), TEAM.to_owned(), WIDGETS.to_owned()),
+    ] {
+        let commit = bed.push(&[
+            ("worker-1/a.yaml", Some(a)),
+            ("worker-1/r.yaml", Some(&r)),
+            ("worker-1/t.yaml", Some(&t)),
+            ("worker-1/crd.yaml", Some(&crd)),
+        ]);
+        assert_eq!(until_synced(&agent, &commit).await.applied, 5);
+        assert_eq!(uids().await, before);
+    }
+    // One object in two files, once with and once without its namespace, is one object.
+    let commit = bed.push(&[("worker-1/b.yaml", Some(&named))]);
+    let status = until(&agent, "tried", |status| status.commit.as_ref() == Some(&commit)).await;
+    assert!(status.failed[0].message.contains("already defined in a.yaml"), "{:?}", status.failed);
+    // What really leaves is still removed.
+    let commit = bed.push(&[("worker-1/a.yaml", None), ("worker-1/b.yaml", None), ("worker-1/r.yaml", None)]);
+    until_synced(&agent, &commit).await;
+    assert_eq!(bed.value("a").await, None);
+    assert!(roles.get_opt("r").await.expect("readable").is_none());
+}
+
+#[tokio::test]
+async fn a_renamed_file_keeps_its_objects_when_it_breaks() {
+    let bed = Bed::new().await;
+    let agent = bed.agent().start().expect("started");
+    let commit = bed.push(&[("worker-1/old.yaml", Some(&config_map("a", "1")))]);
+    until_synced(&agent, &commit).await;
+    let commit = bed.push(&[("worker-1/old.yaml", None), ("worker-1/new.yaml", Some(&config_map("a", "1")))]);
+    until_synced(&agent, &commit).await;
+    drop(agent);
+    let agent = bed.agent().start().expect("started");
+    let commit = bed.push(&[("worker-1/new.yaml", Some("kind: ["))]);
+    until(&agent, "tried", |status| status.commit.as_ref() == Some(&commit) && !status.failed.is_empty()).await;
+    assert_eq!(bed.value("a").await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_document_that_loses_its_kind_removes_nothing() {
+    let bed = Bed::new().await;
+    let agent = bed.agent().start().expect("started");
+    let values = "values:\n  x: 1\n";
+    let commit = bed.push(&[
+        ("worker-1/a.yaml", Some(&config_map("a", "1"))),
+        ("worker-1/v.yaml", Some(&format!("{}---\n{values}", config_map("b", "1")))),
+    ]);
+    until_synced(&agent, &commit).await;
+    let commit = bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "2").replace("kind: ConfigMap\n", "")))]);
+    let status = until(&agent, "tried", |status| status.commit.as_ref() == Some(&commit)).await;
+    assert_eq!(status.failed.len(), 1, "{:?}", status.failed);
+    assert!(status.failed[0].message.contains("no apiVersion or no kind"), "{}", status.failed[0]);
+    assert_eq!(bed.value("a").await.as_deref(), Some("1"), "nobody said that it should go");
+    let commit = bed.push(&[("worker-1/a.yaml", None), ("worker-1/v.yaml", None)]);
+    until_synced(&agent, &commit).await;
+    assert_eq!((bed.value("a").await, bed.value("b").await), (None, None));
+}
+
+#[tokio::test]
+async fn what_the_cluster_refuses_is_told_in_events_about_the_objects() {
+    let bed = Bed::new().await;
+    let long = "x".repeat(2_000);
+    let invalid = |name: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name:?}}}\n");
+    let commit = bed.push(&[
+        ("worker-1/a.yaml", Some(&config_map("a", "1"))),
+        ("worker-1/b.yaml", Some(&invalid("Not_Valid"))),
+        ("worker-1/c.yaml", Some(&invalid(&long))),
+        ("worker-1/d.yaml", Some(&config_map("invalid", "1").replace("value:", "n@t valid:"))),
+    ]);
+    let agent = bed.agent().start().expect("started");
+    until(&agent, "tried", |status| status.commit.as_ref() == Some(&commit) && status.failed.len() == 3).await;
+    // As `kubectl get events -A` and `kubectl get configmaps -n default` read them.
+    let events: Api<Event> = Api::all(bed.client());
+    let events = events.list(&ListParams::default()).await.expect("readable");
+    let about = |name: &str, message: &str| {
+        let about = |event: &&Event| event.involved_object.name.as_deref() == Some(name);
+        let failed = |event: &&Event| event.reason.as_deref() == Some("SyncFailed");
+        let says = |event: &Event| event.message.as_deref().is_some_and(|text| text.starts_with(message));
+        events.iter().filter(about).filter(failed).any(says)
+    };
+    assert!(about("invalid", "ConfigMap default/invalid (d.yaml): "), "{events:?}");
+    // Events bear the name of their object; of one without a valid name the agent's own ConfigMap tells.
+    assert!(about("embedded-gitops-worker-1", "ConfigMap default/Not_Valid (b.yaml): "), "{events:?}");
+    let memory = bed.config_maps().get("embedded-gitops-worker-1").await.expect("there").data.expect("data");
+    assert_eq!(memory["state"], "Failing");
+    assert!(memory["failed"].lines().all(|line| line.len() <= 1_024), "{}", memory["failed"]);
+    // Told once, however often it is tried.
+    let count = events.items.len();
+    agent.poke().look();
+    let commit = bed.push(&[("worker-1/a.yaml", Some(&config_map("a", "2")))]);
+    until(&agent, "tried", |status| status.commit.as_ref() == Some(&commit)).await;
+    let events: Api<Event> = Api::all(bed.client());
+    assert_eq!(events.list(&ListParams::default()).await.expect("readable").items.len(), count);
 }

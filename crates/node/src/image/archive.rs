@@ -171,9 +171,15 @@ impl Archive {
     }
 
     fn docker_image(&self, manifest: DockerManifest) -> Result<Content, Error> {
-        let document: ImageDocument = self.document(&manifest.config)?;
+        let text = self.bytes(&manifest.config)?;
+        let id = digest(&text);
+        // `docker save` calls the file after its digest, in one of two ways.
+        let name = Path::new(&manifest.config).file_stem().unwrap_or_default().to_string_lossy();
+        if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) && id != format!("sha256:{name}") {
+            return Err(self.damaged(format!("{} has digest {id}", manifest.config)));
+        }
+        let document: ImageDocument = self.parse(&manifest.config, &text)?;
         self.check_platform(&document)?;
-        let id = self.digest(&manifest.config)?;
         let layers = self.layers(manifest.layers, document.rootfs.diff_ids)?;
         Ok(Content {
             names: manifest.repo_tags.unwrap_or_default(),
@@ -185,8 +191,8 @@ impl Archive {
     }
 
     fn oci_image(&self, named: &Descriptor, chosen: &Descriptor) -> Result<Content, Error> {
-        let manifest: Manifest = self.document(&blob(&chosen.digest))?;
-        let document: ImageDocument = self.document(&blob(&manifest.config.digest))?;
+        let manifest: Manifest = self.blob(&chosen.digest)?;
+        let document: ImageDocument = self.blob(&manifest.config.digest)?;
         self.check_platform(&document)?;
         let entries = manifest.layers.iter().map(|layer| blob(&layer.digest)).collect();
         let layers = self.layers(entries, document.rootfs.diff_ids)?;
@@ -220,7 +226,7 @@ impl Archive {
         if depth >= INDEX_DEPTH_MAX {
             return Err(self.damaged("its indexes are nested too deeply".into()));
         }
-        let index: Index = self.document(&blob(&from.digest))?;
+        let index: Index = self.blob(&from.digest)?;
         for descriptor in &index.manifests {
             if let Some(found) = self.select(descriptor, depth + 1, others)? {
                 return Ok(Some(found));
@@ -246,12 +252,22 @@ impl Archive {
     }
 
     fn document<T: DeserializeOwned>(&self, entry: &str) -> Result<T, Error> {
-        serde_json::from_slice(&self.bytes(entry)?).map_err(|error| self.damaged(format!("{entry}: {error}")))
+        self.parse(entry, &self.bytes(entry)?)
     }
 
-    fn digest(&self, entry: &str) -> Result<String, Error> {
-        use sha2::Digest;
-        Ok(format!("sha256:{}", hex(&sha2::Sha256::digest(self.bytes(entry)?))))
+    fn parse<T: DeserializeOwned>(&self, entry: &str, text: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(text).map_err(|error| self.damaged(format!("{entry}: {error}")))
+    }
+
+    /// Reads a document by its digest, which it must have. Layers are held against the digests of their content instead.
+    fn blob<T: DeserializeOwned>(&self, named: &str) -> Result<T, Error> {
+        let entry = blob(named);
+        let text = self.bytes(&entry)?;
+        let found = digest(&text);
+        if found != named {
+            return Err(self.damaged(format!("{entry} has digest {found}")));
+        }
+        self.parse(&entry, &text)
     }
 
     fn bytes(&self, entry: &str) -> Result<Vec<u8>, Error> {
@@ -307,7 +323,11 @@ impl Read for Positioned<'_> {
 }
 
 fn index(path: &Path, file: &mut File) -> Result<HashMap<String, Entry>, Error> {
-    let not_tar = |error: io::Error| Error::NotAnArchive { path: path.to_owned(), detail: error.to_string() };
+    // The library's own texts quote what it found instead of a header, whatever that is.
+    let not_tar = |error: io::Error| match error.raw_os_error() {
+        Some(_) => Error::io("read", path)(error),
+        None => Error::NotAnArchive { path: path.to_owned(), detail: "it is no tar file".to_owned() },
+    };
     let mut entries = HashMap::new();
     let mut archive = tar::Archive::new(file.try_clone().map_err(Error::io("open", path))?);
     for entry in archive.entries_with_seek().map_err(not_tar)? {
@@ -342,6 +362,11 @@ fn normal(path: &Path) -> String {
         }
     }
     parts.join("/")
+}
+
+fn digest(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    format!("sha256:{}", hex(&sha2::Sha256::digest(bytes)))
 }
 
 fn blob(digest: &str) -> String {

@@ -19,7 +19,8 @@ const INDEX_VERSION: u32 = 1;
 /// Images on disk. Several processes may use one directory; changes are made under a lock and appear at once.
 ///
 /// # Guarantees
-/// A root file system is complete or absent: it is unpacked beside its place and then moved there. Equal content is unpacked once.
+/// A root file system is complete or absent: it is unpacked beside its place, stored durably, and then moved there. Equal content
+/// is unpacked once. Content that does not have the digest it is called by is refused.
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
@@ -180,7 +181,10 @@ impl Store {
             let _ = remove_tree(&temporary);
         }
         unpacked?;
+        // All files at once: what has its name must have its content, also after a power failure.
+        sync(&temporary, |directory| rustix::fs::syncfs(directory))?;
         std::fs::rename(&temporary, &place).map_err(Error::io("rename", &temporary))?;
+        sync(&self.directory.join("rootfs"), |directory| rustix::fs::fsync(directory))?;
         Ok(chain)
     }
 
@@ -213,6 +217,7 @@ impl Store {
                 return Err(Error::Damaged { path: path.to_owned(), detail });
             }
         }
+        root.finish().map_err(translate("root"))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(directory, mode).map_err(Error::io("protect", directory))?;
         if let Some((uid, gid)) = owner {
@@ -248,7 +253,8 @@ impl Store {
         let text = serde_json::to_vec_pretty(index).expect("an index is plain data");
         let mut file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(Error::io("write", &temporary))?;
-        std::fs::rename(&temporary, &path).map_err(Error::io("rename", &temporary))
+        std::fs::rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
+        sync(&self.directory, |directory| rustix::fs::fsync(directory))
     }
 
     fn lock(&self) -> Result<File, Error> {
@@ -258,6 +264,11 @@ impl Store {
         file.lock().map_err(Error::io("lock", &path))?;
         Ok(file)
     }
+}
+
+fn sync(directory: &Path, how: impl Fn(&File) -> rustix::io::Result<()>) -> Result<(), Error> {
+    let file = File::open(directory).map_err(Error::io("open", directory))?;
+    how(&file).map_err(|error| Error::io("store", directory)(error.into()))
 }
 
 /// Removes a directory that may hold read-only directories of image authors.

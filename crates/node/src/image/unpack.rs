@@ -3,15 +3,18 @@
 //! A layer is untrusted: its paths may lead through links that it, or a layer below, put there. Every parent directory is
 //! therefore resolved by the kernel with the root file system as `/`, and only the last name is acted upon, never followed.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
+
+use crate::resolve;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -43,13 +46,31 @@ pub(super) struct RootFs {
     root: OwnedFd,
     /// Host ids of the container's ids 0, if ids are shifted at all.
     owner: Option<(u32, u32)>,
+    /// Modes that directories get in the end. Until then they are ours alone: one that its author made read-only could not be
+    /// filled, unless by root.
+    modes: RefCell<BTreeMap<PathBuf, Mode>>,
 }
 
 impl RootFs {
     pub(super) fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<Self, Failure> {
         let root = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| Failure::Io(path.to_owned(), error.into()))?;
-        Ok(Self { root, owner })
+        Ok(Self { root, owner, modes: RefCell::default() })
+    }
+
+    /// Gives all directories the modes that the layers say.
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        // What lies deeper comes first: a directory may not even let us through afterwards.
+        for (path, mode) in self.modes.into_inner().iter().rev() {
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW;
+            match resolve::in_root(&self.root, path, flags) {
+                Ok(directory) => rustix::fs::fchmod(&directory, *mode).map_err(errno(path))?,
+                // A link or a file took its place.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(error) => return Err(errno(path)(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Applies one uncompressed layer.
@@ -120,7 +141,7 @@ impl RootFs {
                 rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o700)).map_err(errno(path))?;
             }
             own(&directory, name, owner).map_err(errno(path))?;
-            rustix::fs::chmodat(&directory, name, mode, AtFlags::empty()).map_err(errno(path))?;
+            self.modes.borrow_mut().insert(path.to_owned(), mode);
         } else if kind.is_file() || kind.is_contiguous() || kind == tar::EntryType::GNUSparse {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o600)).map_err(errno(path))?;
@@ -152,12 +173,7 @@ impl RootFs {
 
     /// Opens a directory inside the root, creating what is missing.
     fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
-        let open = |path: &Path| {
-            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-            rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
-        };
+        let open = |path: &Path| resolve::in_root(&self.root, path, OFlags::DIRECTORY | OFlags::RDONLY);
         match open(path) {
             Ok(found) => return Ok(found),
             Err(Errno::NOENT) => {}
@@ -168,8 +184,9 @@ impl RootFs {
         };
         let parent = self.directory(parent)?;
         // A dangling link in this place is an error (EEXIST): there is no telling where its author wanted the files.
-        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?;
         own(&parent, name, self.owner)?;
+        self.modes.borrow_mut().insert(path.to_owned(), Mode::from_raw_mode(0o755));
         Ok(open(path)?)
     }
 
@@ -180,6 +197,8 @@ impl RootFs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
+        let path = parent.join(name);
+        self.modes.borrow_mut().retain(|known, _| !known.starts_with(&path));
         remove_at(&directory, name)
     }
 

@@ -236,6 +236,30 @@ fn counted_pods_stay_counted_when_they_are_removed() {
 }
 
 #[test]
+fn a_removed_pod_does_not_hide_the_next_end() {
+    // What was counted is removed, and the next Pod ends before anybody looks.
+    for (outcome, expected) in [("Failed", (None, Some(2))), ("Succeeded", (Some(1), Some(1)))] {
+        let mut world = World::new(json!({"backoffLimit": 3}));
+        world.settle(0);
+        world.end(0, "Failed", 0);
+        world.settle(0);
+        world.pods.clear();
+        world.settle(20);
+        world.end(0, outcome, 21);
+        world.settle(21);
+        assert_eq!((world.status().succeeded, world.status().failed), expected, "{outcome}");
+    }
+    let mut world = World::new(json!({"completions": 2}));
+    world.settle(0);
+    world.end(0, "Succeeded", 0);
+    world.settle(0);
+    world.pods.remove(0);
+    world.end(0, "Succeeded", 1);
+    world.settle(1);
+    assert_eq!(world.status().succeeded, Some(2));
+}
+
+#[test]
 fn a_finished_job_expires() {
     let mut world = World::new(json!({"ttlSecondsAfterFinished": 60}));
     world.settle(0);

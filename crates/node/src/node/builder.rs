@@ -77,6 +77,9 @@ pub enum StartError {
     },
 }
 
+#[cfg(test)]
+pub(super) type Disturb = fn(Arc<dyn Runtime>) -> Arc<dyn Runtime>;
+
 /// Describes a node; made by [`Node::builder`](super::Node::builder).
 pub struct Builder {
     client: Client,
@@ -92,6 +95,9 @@ pub struct Builder {
     failure_backoff: Duration,
     stop_deadline: Duration,
     host_ip: Option<IpAddr>,
+    /// Stands before the runtime, to make it misbehave.
+    #[cfg(test)]
+    pub(super) disturb: Option<Disturb>,
 }
 
 impl Builder {
@@ -113,6 +119,8 @@ impl Builder {
             failure_backoff: positive(job::FAILURE_BACKOFF),
             stop_deadline: Duration::from_secs(5),
             host_ip: None,
+            #[cfg(test)]
+            disturb: None,
         }
     }
 
@@ -234,6 +242,8 @@ impl Builder {
         let native = Native::new(store.clone(), host_image, hidden);
         let host = native.host();
         let runtime: Arc<dyn Runtime> = Arc::new(native);
+        #[cfg(test)]
+        let runtime = self.disturb.map_or(runtime.clone(), |disturb| disturb(runtime));
         probe(runtime.as_ref(), &host, &data).await?;
 
         let (events, queued) = event::queue();
@@ -305,6 +315,7 @@ async fn probe(
         mounts: Vec::new(),
         read_only_root: true,
         scratch: scratch.clone(),
+        run_file: None,
     };
     let outcome = match runtime.start(container).await {
         Ok(mut running) => {

@@ -51,6 +51,11 @@ impl NodeHandle {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn context(&self) -> &Context {
+        &self.cx
+    }
+
     /// Returns the node's images.
     pub fn images(&self) -> &image::Store {
         &self.cx.store

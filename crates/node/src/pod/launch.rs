@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::mpsc;
 
-use super::Ended;
+use super::{Ended, run};
 use crate::environment;
 use crate::event::Event;
 use crate::ids;
@@ -22,11 +22,15 @@ use crate::volume::Volumes;
 
 /// A termination message is cut to this size.
 const MESSAGE_BYTES_MAX: usize = 4096;
+const TERMINATION_LOG: &str = "termination-log";
+/// Directory of all scratch directories of a pod.
+pub(crate) const SCRATCH: &str = "containers";
 /// What of the log stands in for a message that was not written.
 const FALLBACK_LINES: u64 = 80;
 const FALLBACK_BYTES: usize = 2048;
-/// Where this executable is shown inside its own containers.
-const OWN_PATH: &str = "/.node/program";
+/// This executable as seen from the process that becomes a container's program: the very file that is running, also after it
+/// was replaced or deleted by an upgrade.
+const OWN_PATH: &str = "/proc/self/exe";
 /// How long the output may outlast the last process; only descriptors passed out of the container could keep it open.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -48,7 +52,30 @@ pub(crate) enum Progress {
     Ended {
         container: String,
         ended: Ended,
+        /// It was told to end before it did, so its exit code says nothing about its work.
+        interrupted: bool,
     },
+}
+
+/// What came of starting a container.
+enum Start {
+    Running(runtime::Running),
+    Failed(runtime::StartError),
+    Interrupted,
+}
+
+/// Returns where one run of a container keeps what it needs only while it lasts.
+pub(crate) fn scratch(pod_directory: &Path, container: &str, run: u32) -> PathBuf {
+    pod_directory.join(SCRATCH).join(container).join(run.to_string())
+}
+
+/// Returns what a container has left as its last words.
+pub(crate) fn termination_message(scratch: &Path) -> Option<String> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    let file = std::fs::File::open(scratch.join(TERMINATION_LOG)).ok()?;
+    file.take(MESSAGE_BYTES_MAX as u64).read_to_end(&mut text).ok()?;
+    (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Everything a run needs.
@@ -89,7 +116,11 @@ impl Launch {
         let name = self.container.name.clone();
         let scratch = self.scratch();
         let container = match self.prepare(&scratch).await {
-            Ok(container) => container,
+            Ok(container) => self.execute(container, &scratch).await,
+            Err(obstacle) => Err(obstacle),
+        };
+        let (ended, interrupted) = match container {
+            Ok(ended) => ended,
             Err(obstacle) => {
                 if let Some((reason, text)) = obstacle.event
                     && !self.again
@@ -101,15 +132,19 @@ impl Launch {
                 return;
             }
         };
-        let ended = self.execute(container, &scratch).await;
         // A read-only image layer below, nothing of value above.
         let _ = tokio::task::spawn_blocking(move || crate::image::remove_tree(&scratch)).await;
-        let _ = self.report.send(Progress::Ended { container: name, ended }).await;
+        let _ = self.report.send(Progress::Ended { container: name, ended, interrupted }).await;
+    }
+
+    fn run_file(&self) -> PathBuf {
+        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+        run::file(&self.cx.pod_directory(uid).join(run::DIRECTORY), &self.container.name, self.run)
     }
 
     fn scratch(&self) -> PathBuf {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
-        self.cx.pod_directory(uid).join("containers").join(&self.container.name).join(self.run.to_string())
+        scratch(&self.cx.pod_directory(uid), &self.container.name, self.run)
     }
 
     fn event(&self, event: Event) {
@@ -127,10 +162,6 @@ impl Launch {
         let mut mounts =
             self.volumes.mounts(&self.container, &variables).map_err(|error| Obstacle::config(error.to_string()))?;
         let (program, argv) = self.program(&image, own, &variables)?;
-        if own.is_some() {
-            let source = std::env::current_exe().map_err(|error| Obstacle::config(error.to_string()))?;
-            mounts.push(Mount { source, sub_path: None, target: OWN_PATH.into(), read_only: true });
-        }
         mounts.push(self.termination_log(scratch)?);
         let hostname = self.hostname();
         let env = environment::complete(variables, &image.config, &image.home, &hostname);
@@ -149,6 +180,7 @@ impl Launch {
             read_only_root: security.and_then(|security| security.read_only_root_filesystem).unwrap_or(false),
             scratch: scratch.to_owned(),
             image,
+            run_file: Some(self.run_file()),
         })
     }
 
@@ -256,7 +288,7 @@ impl Launch {
     /// Makes the file that the container may leave its last words in.
     fn termination_log(&self, scratch: &Path) -> Result<Mount, Obstacle> {
         use std::os::unix::fs::PermissionsExt;
-        let source = scratch.join("termination-log");
+        let source = scratch.join(TERMINATION_LOG);
         let make = || {
             std::fs::create_dir_all(scratch)?;
             std::fs::write(&source, "")?;
@@ -272,30 +304,52 @@ impl Launch {
         Ok(Mount { source, sub_path: None, target, read_only: false })
     }
 
-    async fn execute(&mut self, container: runtime::Container, scratch: &Path) -> Ended {
+    /// Starts the program; a signal meanwhile ends the attempt, as there is nothing yet to pass it on to.
+    async fn start(&mut self, container: runtime::Container) -> Result<Start, Obstacle> {
+        // Executing many programs at once makes each of them slow; in turn they are quick.
+        let _turn = tokio::select! {
+            turn = self.cx.starts.acquire() => turn,
+            _ = self.signals.recv() => return Ok(Start::Interrupted),
+        };
+        // From here on the run counts, whatever becomes of this process.
+        run::begin(&self.run_file()).map_err(|error| {
+            let message = format!("note that the container begins: {error}");
+            let event = Some(("Failed", format!("Error: {message}")));
+            Obstacle { reason: "CreateContainerError", message, event }
+        })?;
+        tokio::select! {
+            started = self.cx.runtime.start(container) => Ok(started.map_or_else(Start::Failed, Start::Running)),
+            _ = self.signals.recv() => Ok(Start::Interrupted),
+        }
+    }
+
+    fn never_ran(&self, code: i32, message: String) -> Ended {
+        let now = Timestamp::now();
+        Ended {
+            code,
+            signal: None,
+            reason: "ContainerCannotRun".into(),
+            message: Some(message),
+            started_at: Some(now),
+            finished_at: now,
+            container_id: Some(self.container_id()),
+        }
+    }
+
+    async fn execute(&mut self, container: runtime::Container, scratch: &Path) -> Result<(Ended, bool), Obstacle> {
         let name = self.container.name.clone();
         let container_id = self.container_id();
         let image_id = container.image.id.clone();
         self.event(Event::routine("Created", format!("Created container: {name}")));
-        // Executing many programs at once makes each of them slow; in turn they are quick.
-        let turn = self.cx.starts.acquire().await;
-        let started = self.cx.runtime.start(container).await;
-        drop(turn);
-        let mut running = match started {
-            Ok(running) => running,
-            Err(error) => {
+        let mut running = match self.start(container).await? {
+            Start::Running(running) => running,
+            Start::Interrupted => {
+                return Ok((self.never_ran(137, "it was told to end before it had started".into()), true));
+            }
+            Start::Failed(error) => {
                 let message = error.to_string();
                 self.event(Event::warning("Failed", format!("Error: {message}")));
-                let now = Timestamp::now();
-                return Ended {
-                    code: error.code,
-                    signal: None,
-                    reason: "ContainerCannotRun".into(),
-                    message: Some(message),
-                    started_at: Some(now),
-                    finished_at: now,
-                    container_id: Some(container_id),
-                };
+                return Ok((self.never_ran(error.code, message), false));
             }
         };
         let started_at = Timestamp::now();
@@ -327,15 +381,13 @@ impl Launch {
         if !recorded && tokio::time::timeout(DRAIN, recording).await.is_err() {
             tracing::warn!(container = %run.container, "a container's output stayed open after its end");
         }
-        Ended {
-            code: exit.code,
-            signal: exit.signal,
-            reason: if exit.code == 0 { "Completed" } else { "Error" }.into(),
+        let ended = Ended {
             message: self.last_words(scratch, &run, exit.code),
             started_at: Some(started_at),
-            finished_at: Timestamp::now(),
             container_id: Some(container_id),
-        }
+            ..Ended::of(exit.code, exit.signal, Timestamp::now())
+        };
+        Ok((ended, exit.asked))
     }
 
     fn container_id(&self) -> String {
@@ -348,12 +400,7 @@ impl Launch {
 
     /// Returns the termination message: what the container wrote, or the end of its log if it failed and policy says so.
     fn last_words(&self, scratch: &Path, run: &Run, code: i32) -> Option<String> {
-        use std::io::Read;
-        let mut text = Vec::new();
-        if let Ok(file) = std::fs::File::open(scratch.join("termination-log")) {
-            let _ = file.take(MESSAGE_BYTES_MAX as u64).read_to_end(&mut text);
-        }
-        let mut text = String::from_utf8_lossy(&text).into_owned();
+        let mut text = termination_message(scratch).unwrap_or_default();
         let fallback = self.container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         if text.is_empty() && fallback && code != 0 {
             text = log::tail(&self.cx.logs, run, FALLBACK_LINES, FALLBACK_BYTES);

@@ -131,6 +131,42 @@ fn what_ran_when_the_node_died_has_ended_and_policy_decides() {
     assert_eq!(serde_json::from_slice::<Record>(&text).unwrap(), state, "it is kept as it is");
 }
 
+#[test]
+fn what_the_files_of_runs_say_completes_the_record() {
+    let ended = |code| Some(Ended::of(code, None, at(4)));
+    let cases = [
+        // record, run of `a` that was begun, how it ended, decision, runs, restarts
+        ("", 0, None, "start a", 1, 0),
+        ("", 0, ended(0), "start m", 1, 0),
+        ("a=run", 0, None, "start a", 1, 0),
+        ("a=run", 0, ended(0), "start m", 1, 0),
+        ("a=run", 0, ended(3), "start a", 1, 0),
+        ("a=0", 0, None, "start m", 1, 0),
+        ("a=0", 0, ended(7), "start m", 1, 0),
+        ("a=1", 1, None, "next 15; idle", 2, 1),
+        ("a=1", 1, ended(0), "start m", 2, 1),
+    ];
+    for (state, run, exited, expected, runs, restarts) in cases {
+        let mut state_ = record(state);
+        state_.recall("a", run, exited.clone(), at(3));
+        state_.after_restart(at(5));
+        let text = format!("{state:?} {run} {exited:?}");
+        assert_eq!(decided(&pod("OnFailure", &["a"], &["m"]), &state_, 6), expected, "{text}");
+        let container = &state_.containers["a"];
+        assert_eq!((container.runs, container.restarts), (runs, restarts), "{text}");
+        // A node that dies again before it has removed the file learns nothing else from it.
+        let again = state_.clone();
+        state_.recall("a", run, exited, at(9));
+        state_.after_restart(at(9));
+        assert_eq!(state_, again, "{text}");
+    }
+    // Never means: what was interrupted has failed, and the Job decides.
+    let mut state = record("");
+    state.recall("a", 0, None, at(3));
+    state.after_restart(at(5));
+    assert_eq!(decided(&pod("Never", &["a"], &["m"]), &state, 6), "finish Failed");
+}
+
 fn status(pod: &Pod, state: &Record, finished: Option<Phase>) -> k8s_openapi::api::core::v1::PodStatus {
     let place = Place { host_ip: "10.0.0.1".into(), pod_ip: "10.0.0.1".into(), node: "node".into() };
     render(pod, state, finished, &place, RESTART_BACKOFF, at(10))

@@ -17,7 +17,8 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::launch::{Launch, Progress};
+use super::launch::{self, Launch, Progress};
+use super::run::{self, Left};
 use super::{Ended, Phase, Record, Snapshot, State, Steps, deadline, decide, from_status, render};
 use crate::cache::Key;
 use crate::event::Event;
@@ -98,8 +99,12 @@ impl Worker {
 
     /// Takes care of the pod until it is over.
     pub(crate) async fn run(mut self, actor: Arc<Actor>) -> Outcome {
-        self.restore();
         let cx = self.cx.clone();
+        tokio::select! {
+            () = self.restore() => {}
+            // Nothing was begun yet, and what an earlier process has left stays as it is.
+            () = cx.stopping.cancelled() => return Outcome::Stopped,
+        }
         let mut turn = None;
         loop {
             let now = Timestamp::now();
@@ -237,11 +242,7 @@ impl Worker {
         let Some(container) = crate::downward::container(pod, name).cloned() else { return };
         let again = self.blocked.remove(name).is_some();
         let record = self.record.container(name);
-        if let State::Ended(ended) = &record.state {
-            record.last = Some(ended.clone());
-            record.restarts += 1;
-            record.state = State::default();
-        }
+        record.begin();
         let run = record.runs;
         let (signal, signals) = mpsc::channel(8);
         self.in_flight.insert(name.to_owned(), signal);
@@ -281,25 +282,27 @@ impl Worker {
                 record.state = State::Running { started_at: at };
                 self.changed();
             }
-            Progress::Ended { container, ended } => {
+            Progress::Ended { container, ended, interrupted } => {
                 self.in_flight.remove(&container);
                 self.stopping.remove(&container);
+                if interrupted && self.cx.stopping.is_cancelled() {
+                    // What this node interrupts by stopping is unknown at the next start, whatever its exit code: a program
+                    // that ends in good order when it is told to has not done its work.
+                    return;
+                }
                 self.ended(pod, &container, ended);
             }
         }
     }
 
     fn ended(&mut self, pod: &Pod, container: &str, ended: Ended) {
-        // What a stopping node has ended is told as lost at the next start, like after a crash.
-        if self.cx.stopping.is_cancelled() && ended.code != 0 {
-            return;
-        }
         let record = self.record.container(container);
         if matches!(record.state, State::Waiting { .. }) {
             record.runs += 1; // it never ran, but the attempt counts
         }
         record.container_id.clone_from(&ended.container_id);
         record.state = State::Ended(ended);
+        let run = record.runs - 1;
         let snapshot = Snapshot {
             now: Timestamp::now(),
             pod,
@@ -321,7 +324,10 @@ impl Worker {
             let field = format!("spec.containers{{{container}}}");
             self.cx.recorder.record(pod, Some(field), Event::warning("BackOff", text));
         }
-        self.changed();
+        if self.changed() {
+            // Known from the record from now on.
+            let _ = std::fs::remove_file(run::file(&self.directory().join(run::DIRECTORY), container, run));
+        }
     }
 
     /// Makes the volumes if they are not there yet; `false` if that has to wait.
@@ -476,9 +482,10 @@ impl Worker {
         }
     }
 
-    fn changed(&mut self) {
+    /// There is something to tell; `true` if it is saved as well.
+    fn changed(&mut self) -> bool {
         self.dirty = true;
-        self.save();
+        self.save()
     }
 
     /// Starts writing the status if something has changed and enough time has passed.
@@ -543,22 +550,31 @@ impl Worker {
     }
 
     /// Reads what an earlier process knew of this pod, or what the API server knows if that is lost.
-    fn restore(&mut self) {
-        // Roots of containers that an earlier process ran; none of them is running any more.
-        let _ = crate::image::remove_tree(&self.directory().join("containers"));
-        let path = self.directory().join("record.json");
+    async fn restore(&mut self) {
+        let directory = self.directory();
+        let path = directory.join("record.json");
         let saved = std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let known = self.cx.pods.get(&self.key);
         self.record = saved.or_else(|| known.as_deref().and_then(from_status)).unwrap_or_default();
         let before = self.record.clone();
-        self.record.after_restart(Timestamp::now());
-        if self.record != before {
-            self.changed();
+        // None of these is running any more.
+        let left = run::left(&directory.join(run::DIRECTORY)).await;
+        for Left { container, run, exited, at, .. } in &left {
+            let ended = exited.map(|exited| Ended {
+                message: launch::termination_message(&launch::scratch(&directory, container, *run)),
+                ..Ended::of(exited.code, exited.signal, *at)
+            });
+            self.record.recall(container, *run, ended, *at);
         }
+        self.record.after_restart(Timestamp::now());
+        if self.record == before || self.changed() {
+            left.iter().for_each(|left| drop(std::fs::remove_file(&left.path)));
+        }
+        remove(directory.join(launch::SCRATCH)).await;
     }
 
     /// Saves the record: small, in the page cache, replaced as a whole. It need not survive a power failure, only this process.
-    fn save(&self) {
+    fn save(&self) -> bool {
         let directory = self.directory();
         let write = || {
             std::fs::create_dir_all(&directory)?;
@@ -566,9 +582,11 @@ impl Worker {
             std::fs::write(&temporary, serde_json::to_vec(&self.record)?)?;
             std::fs::rename(temporary, directory.join("record.json"))
         };
-        if let Err(error) = write() {
+        let saved = write();
+        if let Err(error) = &saved {
             tracing::warn!(pod = %self.key.name, error = %error, "a pod's record could not be saved");
         }
+        saved.is_ok()
     }
 
     /// The pod is over and everybody knows: its volumes go, its logs stay.

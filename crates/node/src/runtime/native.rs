@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -19,10 +20,12 @@ use tokio::process::{Child, Command};
 
 use super::{Container, Exit, Prepared, Process, Root, Running, Runtime, StartError, User};
 use crate::sandbox::{self, IdMap, Ids, Report, Spec};
-use crate::{ids, image};
+use crate::{ids, image, resolve};
 
 /// Reports are small; anything larger does not come from our child.
 const REPORT_BYTES_MAX: usize = 64 << 10;
+/// How long it may take until a program is executed. Setting up takes milliseconds; what takes this long hangs on a file system.
+const START_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct Native {
     store: image::Store,
@@ -31,6 +34,9 @@ pub(crate) struct Native {
     host_image: Option<image::Name>,
     /// Directories that even the host image must not show.
     hidden: Vec<PathBuf>,
+    /// What is executed as the sandbox child: this executable, which need not be where it was any more.
+    child: PathBuf,
+    start_within: Duration,
 }
 
 impl Native {
@@ -40,7 +46,8 @@ impl Native {
         real.extend(hidden);
         real.sort();
         real.dedup();
-        Self { store, map: ids::map(), host_image, hidden: real }
+        let child = PathBuf::from("/proc/self/exe");
+        Self { store, map: ids::map(), host_image, hidden: real, child, start_within: START_WITHIN }
     }
 
     /// Returns the image that is this machine itself.
@@ -74,25 +81,31 @@ impl Runtime for Native {
 
     async fn start(&self, container: Container) -> Result<Running, StartError> {
         let map = self.map;
-        let hidden = self.hidden.clone();
-        let spawned = tokio::task::spawn_blocking(move || spawn(container, map, hidden));
-        let spawned = spawned.await.map_err(|error| StartError::new("start the container", error))?;
-        let (mut process, stdout, stderr, spec) = spawned?;
-        process.socket.write_all(&spec).await.map_err(|error| StartError::new("send the specification", error))?;
-        match process.report().await {
-            Some(Report::Started) => Ok(Running { stdout, stderr, process: Box::new(process) }),
-            Some(Report::Failed(failure)) => {
-                let _ = process.child.wait().await;
-                Err(StartError { message: failure.message, code: failure.code })
+        let (hidden, child) = (self.hidden.clone(), self.child.clone());
+        let started = async {
+            let spawned = tokio::task::spawn_blocking(move || spawn(&child, container, map, hidden));
+            let spawned = spawned.await.map_err(|error| StartError::new("start the container", error))?;
+            let (mut process, stdout, stderr, spec) = spawned?;
+            process.socket.write_all(&spec).await.map_err(|error| StartError::new("send the specification", error))?;
+            match process.report().await {
+                Some(Report::Started) => Ok(Running { stdout, stderr, process: Box::new(process) }),
+                Some(Report::Failed(failure)) => {
+                    let _ = process.child.wait().await;
+                    Err(StartError { message: failure.message, code: failure.code })
+                }
+                Some(Report::Exited(_)) | None => Err(StartError::new("start the container", "its init ended early")),
             }
-            Some(Report::Exited { .. }) | None => Err(StartError::new("start the container", "its init ended early")),
-        }
+        };
+        tokio::time::timeout(self.start_within, started).await.unwrap_or_else(|_| {
+            let limit = format!("it is not set up after {} s; it is given up", self.start_within.as_secs_f32());
+            Err(StartError::new("start the container", limit))
+        })
     }
 }
 
 type Spawned = (Sandboxed, pipe::Receiver, pipe::Receiver, Vec<u8>);
 
-fn spawn(container: Container, map: IdMap, hidden: Vec<PathBuf>) -> Result<Spawned, StartError> {
+fn spawn(child: &Path, container: Container, map: IdMap, hidden: Vec<PathBuf>) -> Result<Spawned, StartError> {
     let scratch = &container.scratch;
     prepare_scratch(scratch, map).map_err(|error| StartError::new("prepare the container's directory", error))?;
     let mut mounts = container.mounts;
@@ -112,6 +125,7 @@ fn spawn(container: Container, map: IdMap, hidden: Vec<PathBuf>) -> Result<Spawn
             env: container.env,
             cwd: container.cwd,
         },
+        run_file: container.run_file,
     };
     let fail = |error: io::Error| StartError::new("start the container", error);
     let spec = sandbox::frame(&spec).map_err(fail)?;
@@ -119,7 +133,7 @@ fn spawn(container: Container, map: IdMap, hidden: Vec<PathBuf>) -> Result<Spawn
     ours.set_nonblocking(true).map_err(fail)?;
     let (out_read, out_write) = io::pipe().map_err(fail)?;
     let (err_read, err_write) = io::pipe().map_err(fail)?;
-    let child = Command::new("/proc/self/exe")
+    let child = Command::new(child)
         .arg0(sandbox::MARKER)
         .env_clear()
         .current_dir("/")
@@ -209,10 +223,10 @@ impl Process for Sandboxed {
     async fn wait(&mut self) -> Exit {
         while self.exit.is_none() {
             self.exit = match self.report().await {
-                Some(Report::Exited { code, signal }) => Some(Exit { code, signal }),
+                Some(Report::Exited(sandbox::Exited { code, signal, asked })) => Some(Exit { code, signal, asked }),
                 Some(_) => None,
                 // Its init was killed from outside, and everything in the container with it.
-                None => Some(Exit { code: 137, signal: Some(9) }),
+                None => Some(Exit { code: 137, signal: Some(9), asked: true }),
             };
         }
         let _ = self.child.wait().await;
@@ -251,14 +265,13 @@ fn account(rootfs: &Path, user: &str) -> (User, String) {
 
 /// Reads a small text file of an image without following links out of it.
 fn read_inside(rootfs: &Path, path: &str) -> String {
-    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    use rustix::fs::{Mode, OFlags};
     use std::io::Read;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
     let Ok(root) = rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
         return String::new();
     };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let Ok(file) = rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) else {
+    let Ok(file) = resolve::in_root(&root, Path::new(path), flags) else {
         return String::new();
     };
     let mut text = Vec::new();

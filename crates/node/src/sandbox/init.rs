@@ -1,23 +1,28 @@
 //! Process 1 of a container: builds the root, drops every privilege, starts the program, reaps, passes signals on.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions};
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use super::outer::{fork, unshare};
-use super::{Control, Failure, IdMap, Ids, Process, Report, Spec, filter, root};
+use super::{Control, Exited, Failure, IdMap, Ids, Process, Report, Spec, filter, root};
 
 /// Highest capability number tried when the bounding set is emptied; the kernel has 41 (`CAP_CHECKPOINT_RESTORE` = 40).
 const CAPABILITY_MAX: u32 = 63;
+/// Processes and threads of a container. Since Linux 5.14 they are counted for each user namespace, so for each container;
+/// before, all containers of one user share them. Far more than steps of a workflow need, far less than a machine has.
+const PROCESSES_MAX: u64 = 4096;
 
-pub(super) fn run(spec: Spec, mut control: Control, outer: OwnedFd) -> ! {
+pub(super) fn run(spec: Spec, mut control: Control, outer: OwnedFd, run: Option<File>) -> ! {
     let code = match start(&spec, &control, outer) {
-        Ok(main) => supervise(main, control),
+        Ok(main) => supervise(main, control, run),
         Err(failure) => {
             control.report(&Report::Failed(failure));
             125
@@ -27,28 +32,43 @@ pub(super) fn run(spec: Spec, mut control: Control, outer: OwnedFd) -> ! {
 }
 
 fn start(spec: &Spec, control: &Control, outer: OwnedFd) -> Result<Pid, Failure> {
-    // From here on nothing of ours may be looked at or traced from inside, whatever user the container runs as.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|error| Failure::new("become undumpable", error))?;
+    if let IdMap::Range { .. } = spec.ids.map {
+        become_undumpable()?;
+    }
+    // Setting up may hang (a mount of a server that does not answer): whoever gives up kills the outer process.
+    follow_parent()?;
     root::enter(spec)?;
     rustix::system::sethostname(spec.hostname.as_bytes()).map_err(|error| Failure::new("set the host name", error))?;
     drop_privileges(&spec.ids, outer)?;
     // Set after the change of user, which clears it.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| Failure::new("follow the parent's death", error))?;
+    follow_parent()?;
     execute(&spec.process, control)
+}
+
+/// From here on nothing of ours may be looked at or traced from inside, whatever user the container runs as.
+fn become_undumpable() -> Result<(), Failure> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| Failure::new("become undumpable", error))
+}
+
+fn follow_parent() -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| Failure::new("follow the parent's death", error))
 }
 
 /// Enters the last user namespace and gives up everything in it.
 fn drop_privileges(ids: &Ids, outer: OwnedFd) -> Result<(), Failure> {
     // NEWNS together with NEWUSER: the copy of the mount table belongs to the lesser namespace, so every mount is locked.
     unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS, "enter the container's user namespace")?;
-    let mut outer = std::fs::File::from(outer);
+    let mut outer = File::from(outer);
     let mut answer = [0];
     outer
         .write_all(&[1])
         .and_then(|()| outer.read_exact(&mut answer))
         .map_err(|error| Failure::new("have the container's ids mapped", error))?;
+    // Not earlier: the files of an undumpable process belong to the machine's root, and the outer process that has to write the
+    // maps need not be that. Nothing of the container runs before.
+    become_undumpable()?;
 
     if let IdMap::Range { .. } = ids.map {
         let groups: Vec<_> = ids.groups.iter().map(|gid| rustix::process::Gid::from_raw(*gid)).collect();
@@ -71,12 +91,19 @@ fn drop_privileges(ids: &Ids, outer: OwnedFd) -> Result<(), Failure> {
     rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
         .map_err(|error| Failure::new("drop all capabilities", error))?;
     rustix::thread::set_no_new_privs(true).map_err(|error| Failure::new("forbid new privileges", error))?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|error| Failure::new("become undumpable", error))?;
+    become_undumpable()?;
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, no_core).map_err(|error| Failure::new("limit core files", error))?;
+    limit_processes()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())
+}
+
+/// Keeps a fork bomb from taking all processes of the machine.
+fn limit_processes() -> Result<(), Failure> {
+    let hard = rustix::process::getrlimit(Resource::Nproc).maximum.unwrap_or(u64::MAX).min(PROCESSES_MAX);
+    let limit = Rlimit { current: Some(hard), maximum: Some(hard) };
+    rustix::process::setrlimit(Resource::Nproc, limit).map_err(|error| Failure::new("limit processes", error))
 }
 
 /// Forks and executes the container's program; returns once it runs or has refused to.
@@ -146,17 +173,38 @@ fn close_on_exec_from_3() {
     let _ = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
-/// Waits for the program, reaping whatever else ends meanwhile, and reports how it ended.
-fn supervise(main: Pid, mut control: Control) -> i32 {
+/// The container's program, and whether it was asked to end.
+struct Main {
+    pid: Pid,
+    asked: Mutex<bool>,
+}
+
+impl Main {
+    /// Passes a signal on. One that comes after the end changes nothing about how the program ended.
+    fn signal(&self, signal: Signal) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if let Ok(None) = rustix::process::waitid(WaitId::Pid(self.pid), look) {
+            *asked = true;
+            let _ = rustix::process::kill_process(self.pid, signal);
+        }
+    }
+}
+
+/// Waits for the program, reaping whatever else ends meanwhile, and tells how it ended.
+fn supervise(main: Pid, mut control: Control, run: Option<File>) -> i32 {
+    let main = Arc::new(Main { pid: main, asked: Mutex::new(false) });
     if let Ok(mut signals) = control.try_clone() {
+        let main = main.clone();
         let listen = move || {
             while let Some(number) = signals.signal() {
                 if let Some(signal) = Signal::from_named_raw(number) {
-                    let _ = rustix::process::kill_process(main, signal);
+                    main.signal(signal);
                 }
             }
-            // The node is gone: as process 1, leaving takes every process of the container with us.
-            std::process::exit(137);
+            // The node is gone. The one who waits for the program notes how it ended, which may have been just before, and
+            // leaves: that takes every process of the container with us.
+            main.signal(Signal::KILL);
         };
         if std::thread::Builder::new().stack_size(64 << 10).spawn(listen).is_err() {
             return 125; // without it nobody could stop the container
@@ -165,10 +213,15 @@ fn supervise(main: Pid, mut control: Control) -> i32 {
     release_output();
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid == main => {
+            Ok(Some((pid, status))) if pid == main.pid => {
                 let signal = status.terminating_signal();
                 let code = signal.map_or_else(|| status.exit_status().unwrap_or(255), |signal| 128 + signal);
-                control.report(&Report::Exited { code, signal });
+                let asked = *main.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                let exited = Exited { code, signal, asked };
+                if let (Some(mut run), Ok(text)) = (run, serde_json::to_vec(&exited)) {
+                    let _ = run.write_all(&text); // without it, the end is unknown to a later node
+                }
+                control.report(&Report::Exited(exited));
                 return 0;
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}

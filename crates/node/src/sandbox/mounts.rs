@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
 use super::Failure;
+use crate::resolve;
 
 /// A chain of more links than this is taken for a loop, as the kernel does at 40.
 const LINKS_MAX: usize = 40;
@@ -90,9 +91,7 @@ impl Tree {
     }
 
     fn lookup(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&self.root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+        resolve::in_root(&self.root, path, OFlags::PATH)
     }
 }
 
@@ -123,8 +122,7 @@ pub(super) fn open_beneath(
     let Some(sub_path) = sub_path else {
         return Ok(volume);
     };
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let open = |path: &Path| rustix::fs::openat2(&volume, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+    let open = |path: &Path| resolve::beneath(&volume, path, OFlags::PATH);
     match open(sub_path) {
         Err(Errno::NOENT) => {}
         found => return found.map_err(fail),

@@ -1,6 +1,8 @@
 //! The outer process: namespaces, id maps, waiting.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::fs::{Mode, OFlags};
@@ -30,8 +32,11 @@ pub(super) fn run() -> ExitCode {
 
 fn contain(mut control: Control) -> Result<ExitCode, Failure> {
     let spec = control.spec()?;
+    let run = spec.run_file.as_deref().map(claim).transpose()?;
     let map = spec.ids.map;
     if map == IdMap::Own {
+        // Inside, nobody may change groups, so the invoker's further groups would go along. Only the privileged can leave them.
+        let _ = rustix::thread::set_thread_groups(&[]);
         enter_own_user_namespace()?;
     }
     unshare(UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS, "enter new namespaces")?;
@@ -47,7 +52,7 @@ fn contain(mut control: Control) -> Result<ExitCode, Failure> {
     match fork()? {
         None => {
             drop(ours);
-            init::run(spec, control, theirs)
+            init::run(spec, control, theirs, run)
         }
         Some(pid) => {
             drop(theirs);
@@ -56,9 +61,22 @@ fn contain(mut control: Control) -> Result<ExitCode, Failure> {
             silence()?;
             await_map_request(&ours, pid, map, inner_ids)?;
             let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+            // Held until here: init is gone only after every process of the container is.
+            drop(run);
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Takes the run's file. While it is locked, the container may be alive; a later node that has given the run up has written so.
+fn claim(path: &Path) -> Result<File, Failure> {
+    let fail = |error| Failure::new("take the run's file", error);
+    let file = File::options().write(true).open(path).map_err(fail)?;
+    file.lock().map_err(fail)?;
+    if file.metadata().map_err(fail)?.len() > 0 {
+        return Err(Failure::new("take the run's file", "the node has given this run up"));
+    }
+    Ok(file)
 }
 
 struct InnerIds {

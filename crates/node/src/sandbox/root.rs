@@ -10,6 +10,7 @@ use rustix::thread::UnshareFlags;
 use super::mounts::{self, Kind, NO_DEVICES, NO_EXEC, NO_SUID, READ_ONLY, Tree};
 use super::outer::unshare;
 use super::{Failure, IdMap, Mount, Root, Spec};
+use crate::resolve;
 
 /// What a container of the host image sees of this machine: programs, libraries, and their configuration. A list of what
 /// is shown is safer than one of what is hidden: data can lie anywhere.
@@ -51,6 +52,8 @@ pub(super) fn enter(spec: &Spec) -> Result<(), Failure> {
     for mount in volumes {
         show(&tree, mount, owner)?;
     }
+    // Complete now: nobody inside adds to it, also where the container's user is the one who made it.
+    mounts::restrict(tree.ensure(Path::new("/dev"), Kind::Directory)?.as_fd(), READ_ONLY, false)?;
     let _ = tree.ensure(&spec.process.cwd, Kind::Directory); // a root that cannot be written to answers at `chdir`
     drop(tree);
 
@@ -181,14 +184,7 @@ fn assemble_proc(tree: &Tree) -> Result<(), Failure> {
     }
     let open = |name: &str| {
         let path = Path::new("/proc").join(name);
-        rustix::fs::openat2(
-            &tree.root,
-            path.strip_prefix("/").unwrap_or(&path),
-            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-            rustix::fs::ResolveFlags::IN_ROOT,
-        )
-        .ok()
+        resolve::in_root(&tree.root, path.strip_prefix("/").unwrap_or(&path), OFlags::PATH | OFlags::NOFOLLOW).ok()
     };
     for name in PROC_READ_ONLY {
         let (Some(source), Some(target)) = (open(name), open(name)) else {

@@ -235,7 +235,9 @@ fn what_cannot_be_loaded_says_why() {
     let world = World::new();
     let layer = Tar::new().file("x", "x").done();
     let text = |outcome: Result<Vec<String>, Error>| outcome.unwrap_err().to_string();
-    assert!(text(world.load(b"not a tar file at all", None)).contains("neither a docker archive nor an OCI archive"));
+    let other = text(world.load(&b"somebody's secret ".repeat(40), None));
+    assert!(other.contains("neither a docker archive nor an OCI archive: it is no tar file"), "{other}");
+    assert!(!other.contains("secret"), "{other}");
     assert!(text(world.load(&Tar::new().file("x", "x").done(), None)).contains("neither manifest.json nor index.json"));
     assert!(text(world.load(&docker_archive(json!(null), &[&layer]), None)).contains("give a name"));
     assert!(text(world.load(&docker_archive(json!(["UPPER"]), &[&layer]), None)).contains("invalid image name"));
@@ -264,4 +266,49 @@ fn pruning_keeps_what_has_a_name() {
     let current = world.store.resolve("app").unwrap().rootfs;
     world.store.prune().unwrap();
     assert!(!outdated.exists() && current.join("two").exists());
+}
+
+#[test]
+fn what_is_called_by_a_digest_must_have_it() {
+    let world = World::new();
+    let layer = Tar::new().file("x", "x").done();
+    let named = json!({"io.containerd.image.name": "example/app:1"});
+    let archive = oci_archive(named, &[&layer]);
+    world.load(&archive, None).unwrap();
+    // The same number of bytes each, so that only the digests can tell.
+    for (from, to) in [("/app", "/bad"), ("mips", "armv"), ("schemaVersion\":2", "schemaVersion\":3")] {
+        let (from, to) = (from.as_bytes(), to.as_bytes());
+        let at = archive.windows(from.len()).position(|bytes| bytes == from).unwrap();
+        let mut damaged = archive.clone();
+        damaged[at..at + from.len()].copy_from_slice(to);
+        let error = world.load(&damaged, None).unwrap_err().to_string();
+        assert!(error.contains("is damaged") && error.contains("has digest sha256:"), "{error}");
+    }
+    let config = image_document(&[&layer]);
+    let file = format!("{}.json", "0".repeat(64));
+    let manifest = json!([{"Config": file, "RepoTags": ["app"], "Layers": ["l.tar"]}]).to_string();
+    let docker = Tar::new()
+        .entry(tar::EntryType::Regular, "l.tar", None, &layer, 0o644)
+        .file(&file, &config)
+        .file("manifest.json", &manifest)
+        .done();
+    assert!(world.load(&docker, None).unwrap_err().to_string().contains("has digest"));
+}
+
+#[test]
+fn read_only_directories_are_filled_and_get_their_modes_in_the_end() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    let directory = |tar: Tar, path: &str, mode| tar.entry(tar::EntryType::Directory, path, None, &[], mode);
+    let base = directory(directory(Tar::new(), "sealed", 0o555), "sealed/deep", 0o111);
+    let base =
+        directory(base.file("sealed/deep/file", "1").file("implied/file", "1"), "gone", 0o500).file("gone/x", "1");
+    let top =
+        Tar::new().file("sealed/deep/more", "2").file("sealed/new", "2").file(".wh.gone", "").file("gone", "file");
+    world.load(&docker_archive(json!(["app"]), &[&base.done(), &top.done()]), None).unwrap();
+    let root = world.store.resolve("app").unwrap().rootfs;
+    let mode = |path: &str| root.join(path).metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!([mode("sealed"), mode("sealed/deep"), mode("implied"), mode("gone")], [0o555, 0o111, 0o755, 0o644]);
+    assert_eq!(std::fs::read_to_string(root.join("sealed/deep/more")).unwrap(), "2");
+    remove_tree(&root).unwrap();
 }

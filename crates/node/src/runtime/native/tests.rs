@@ -49,6 +49,7 @@ impl World {
             mounts: Vec::new(),
             read_only_root: false,
             scratch: self.directory.path().join(format!("scratch-{run}")),
+            run_file: None,
         }
     }
 
@@ -78,10 +79,10 @@ async fn programs_run_with_their_output_and_exit_code() {
     let world = World::new();
     let ran = world.sh("echo out; echo err >&2; hostname; id -u; pwd; exit 7").await;
     assert_eq!(ran.out, "out\npod-1\n65532\n/\nerr\n");
-    assert_eq!(ran.exit, Exit { code: 7, signal: None });
+    assert_eq!(ran.exit, Exit { code: 7, signal: None, asked: false });
 
     let ran = world.sh("kill -TERM $$").await;
-    assert_eq!(ran.exit, Exit { code: 143, signal: Some(15) });
+    assert_eq!(ran.exit, Exit { code: 143, signal: Some(15), asked: false });
 }
 
 #[tokio::test]
@@ -289,4 +290,89 @@ fn image_users_are_looked_up_in_the_image() {
     for (user, uid, gid, home) in cases {
         assert_eq!(account(root.path(), user), (User { uid, gid }, home.into()), "{user:?}");
     }
+}
+
+#[tokio::test]
+async fn fork_bombs_meet_a_limit() {
+    let ran = World::new().sh("grep processes /proc/self/limits").await;
+    let words: Vec<_> = ran.out.split_whitespace().collect();
+    assert_eq!(words, ["Max", "processes", "4096", "4096", "processes"]);
+}
+
+#[tokio::test]
+async fn a_start_that_hangs_is_given_up() {
+    let mut world = World::new();
+    let child = world.directory.path().join("hangs");
+    std::fs::write(&child, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    std::fs::set_permissions(&child, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (world.native.child, world.native.start_within) = (child, Duration::from_millis(200));
+    let start = world.native.start(world.container("true"));
+    let outcome = tokio::time::timeout(Duration::from_secs(30), start).await.expect("it does not hang");
+    let error = outcome.err().unwrap();
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (128, "start the container: it is not set up after 0.2 s; it is given up")
+    );
+}
+
+/// A container whose node can be made to vanish: the socket closes, and nobody kills or reaps anything.
+async fn begun(world: &World, script: &str) -> (Sandboxed, PathBuf) {
+    let path = world.directory.path().join("main.0");
+    std::fs::remove_file(&path).ok();
+    crate::pod::run::begin(&path).unwrap();
+    let mut container = world.container(script);
+    container.run_file = Some(path.clone());
+    let (mut process, _, _, spec) = spawn(&world.native.child, container, world.native.map, Vec::new()).unwrap();
+    process.socket.write_all(&spec).await.unwrap();
+    assert_eq!(process.report().await, Some(Report::Started));
+    (process, path)
+}
+
+fn noted(path: &Path) -> Option<sandbox::Exited> {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).ok()
+}
+
+#[tokio::test]
+async fn how_a_program_ended_is_known_without_anybody_to_tell() {
+    let world = World::new();
+    for code in [0, 5] {
+        let (mut process, path) = begun(&world, &format!("exit {code}")).await;
+        // The report is never read, as by a node that has just died.
+        process.child.wait().await.unwrap();
+        assert_eq!(noted(&path), Some(sandbox::Exited { code, signal: None, asked: false }));
+    }
+
+    let (mut process, path) = begun(&world, "exec sleep 600").await;
+    let lock = std::fs::File::open(&path).unwrap();
+    assert!(lock.try_lock().is_err(), "the container holds its run");
+    drop(process.socket);
+    process.child.wait().await.unwrap();
+    assert_eq!(noted(&path), Some(sandbox::Exited { code: 137, signal: Some(9), asked: true }));
+    assert!(lock.try_lock().is_ok(), "nothing of it is left");
+}
+
+#[tokio::test]
+async fn a_good_end_on_request_is_told_from_one_of_its_own_accord() {
+    let world = World::new();
+    let mut running = world
+        .native
+        .start(world.container("trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done"))
+        .await
+        .unwrap();
+    running.stdout.read_exact(&mut [0; 6]).await.unwrap();
+    running.process.signal(15).await;
+    let exit = tokio::time::timeout(Duration::from_secs(10), running.process.wait()).await.unwrap();
+    assert_eq!(exit, Exit { code: 0, signal: None, asked: true });
+}
+
+#[tokio::test]
+async fn a_run_that_was_given_up_does_not_begin_late() {
+    let world = World::new();
+    let path = world.directory.path().join("main.0");
+    crate::pod::run::begin(&path).unwrap();
+    assert_eq!(crate::pod::run::left(world.directory.path()).await.len(), 1);
+    let mut container = world.container("true");
+    container.run_file = Some(path);
+    let error = world.native.start(container).await.err().unwrap();
+    assert_eq!(error.message, "take the run's file: the node has given this run up");
 }
