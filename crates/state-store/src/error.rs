@@ -32,13 +32,23 @@ impl std::fmt::Display for Place {
 }
 
 /// Trouble with a store as a whole; it concerns everybody who waits for it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {trouble}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// Which store.
     pub place: Arc<Place>,
     /// What is the matter.
     pub trouble: Trouble,
+}
+
+impl std::error::Error for Error {}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Texts of refused pushes have always begun like this, and are searched for.
+        let verb =
+            if matches!(self.trouble, Trouble::Refused { .. } | Trouble::Moved(_)) { "failed to push: " } else { "" };
+        write!(f, "{verb}{}: {}", self.place, self.trouble)
+    }
 }
 
 /// What is the matter with a store.
@@ -82,7 +92,7 @@ pub enum Trouble {
     #[error("Remote branch {0} not found in upstream origin")]
     BranchMissing(String),
     /// The remote refused the push by a rule or a hook.
-    #[error("the push to branch {branch:?} was refused: {message}")]
+    #[error("branch {branch:?} refuses it: {message}")]
     Refused {
         /// The branch.
         branch: String,
@@ -90,7 +100,7 @@ pub enum Trouble {
         message: String,
     },
     /// The branch kept moving while the change was being built.
-    #[error("failed to push: branch {0:?} moved each time")]
+    #[error("branch {0:?} moved each time")]
     Moved(String),
     /// A lock in the repository is held by somebody else.
     #[error("branch {branch:?} is locked by {path}")]

@@ -1,4 +1,5 @@
-//! A Git repository as a store: one batch is synchronise, build, publish, and again if the remote moved meanwhile.
+//! A Git repository as a store: one batch is synchronise, build, publish, and again if the remote moved meanwhile, in
+//! halves if the remote refuses it.
 //!
 //! Crash points of a batch, and what the next start finds:
 //! * before the pack is complete: a temporary file that nothing names;
@@ -14,6 +15,7 @@ mod refs;
 mod remote;
 mod tree;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,6 +35,9 @@ use crate::path::Path;
 
 /// How often a batch is built anew because the remote moved, before its callers are told.
 const REBASES_MAX: usize = 24;
+/// How many refused pushes one batch may cost: finding one change among a full queue takes ten. At the limit, what has not
+/// been tried by itself is told what its last piece was told; its callers try again later.
+const REFUSALS_MAX: usize = 32;
 
 /// A Git repository, owned by one task.
 pub(crate) struct Store {
@@ -63,7 +68,7 @@ enum Published {
 }
 
 impl Store {
-    pub(crate) fn new(config: GitConfig, cache: PathBuf) -> Result<Self, Error> {
+    pub(crate) fn new(config: GitConfig, cache: PathBuf, lives: ledger::Liveness) -> Result<Self, Error> {
         let parsed = remote::Url::parse(&config.url);
         let shown = match &parsed {
             Ok(url) => url.shown(),
@@ -84,7 +89,7 @@ impl Store {
             None => Address::Remote,
         };
         let remote = remote::Remote::new(url, config.clone(), cache);
-        Ok(Self { config, place, root, address, remote, ledgers: ledger::Index::default(), seen: None })
+        Ok(Self { config, place, root, address, remote, ledgers: ledger::Index::new(lives), seen: None })
     }
 
     pub(crate) fn place(&self) -> &Arc<Place> {
@@ -96,21 +101,52 @@ impl Store {
         head.map(version)
     }
 
-    /// Makes all changes durable in one commit; the results are in the order of the changes.
+    /// Makes all changes durable, in one commit if the remote takes it; the results are in the order of the changes.
+    ///
+    /// A remote refuses a push as a whole, and says for what in words of its own. So a refused batch is halved until the
+    /// change that is refused stands alone: one bad file does not hold up the others. The order of the changes is kept.
     pub(crate) async fn commit(&mut self, changes: Vec<Checked>) -> Vec<Result<Written, WriteError>> {
         let changes: Arc<[Checked]> = changes.into();
-        let mut result = self.try_commit(&changes).await;
-        if matches!(result, Err(Trouble::Damaged(_))) && self.forget_cache().await {
-            result = self.try_commit(&changes).await;
-        }
-        match result {
-            Ok(outcomes) => outcomes,
-            Err(trouble) => {
-                let error = self.fail(trouble);
-                tracing::debug!(%error, "batch failed");
-                changes.iter().map(|_| Err(WriteError::Store(error.clone()))).collect()
+        let mut outcomes = Vec::with_capacity(changes.len());
+        // What is still to be done, the next piece last.
+        let mut pieces = Vec::new();
+        pieces.push(0..changes.len());
+        let mut refusals = 0;
+        while let Some(piece) = pieces.pop() {
+            match self.commit_piece(&changes, piece.clone()).await {
+                Ok(written) => outcomes.extend(written),
+                Err(Trouble::Refused { .. }) if piece.len() > 1 && refusals < REFUSALS_MAX => {
+                    refusals += 1;
+                    let middle = piece.start + piece.len() / 2;
+                    pieces.extend([middle..piece.end, piece.start..middle]);
+                }
+                Err(trouble) => {
+                    refusals += 1;
+                    // A store that does not answer is not asked once more for each piece.
+                    let is_about_content = matches!(trouble, Trouble::Refused { .. });
+                    let end = if is_about_content { piece.end } else { changes.len() };
+                    if !is_about_content {
+                        pieces.clear();
+                    }
+                    let error = self.fail(trouble);
+                    tracing::debug!(%error, changes = end - piece.start, "changes are not accepted");
+                    outcomes.extend((piece.start..end).map(|_| Err(WriteError::Store(error.clone()))));
+                }
             }
         }
+        outcomes
+    }
+
+    async fn commit_piece(
+        &mut self,
+        changes: &Arc<[Checked]>,
+        piece: Range<usize>,
+    ) -> Result<Vec<Result<Written, WriteError>>, Trouble> {
+        let result = self.try_commit(changes, &piece).await;
+        if matches!(result, Err(Trouble::Damaged(_))) && self.forget_cache().await {
+            return self.try_commit(changes, &piece).await;
+        }
+        result
     }
 
     /// Throws the cache of a remote away; `false` if there is none that could be the damaged one.
@@ -119,7 +155,11 @@ impl Store {
         self.remote.discard().await.unwrap_or(false)
     }
 
-    async fn try_commit(&mut self, changes: &Arc<[Checked]>) -> Result<Vec<Result<Written, WriteError>>, Trouble> {
+    async fn try_commit(
+        &mut self,
+        changes: &Arc<[Checked]>,
+        piece: &Range<usize>,
+    ) -> Result<Vec<Result<Written, WriteError>>, Trouble> {
         let mut belief = Belief::Any;
         // A push whose answer was lost looks like somebody else's when it is tried again.
         let mut pushed: Option<(ObjectId, Vec<Result<bool, WriteError>>)> = None;
@@ -128,7 +168,7 @@ impl Store {
             if let Some((id, outcomes)) = pushed.take_if(|(id, _)| head == Some(*id)) {
                 return Ok(outcomes.into_iter().map(|outcome| written(outcome, Some(id))).collect());
             }
-            let batch = self.build(head, changes).await?;
+            let batch = self.build(head, changes, piece.clone()).await?;
             // Neither "nothing to do" nor a refusal is said about a state that may be history.
             let hollow = batch.commit.is_none() || batch.outcomes.iter().any(Result::is_err);
             if hollow && !fresh && belief == Belief::Any {
@@ -185,12 +225,18 @@ impl Store {
         blocking(move || local.has_hooks()).await
     }
 
-    async fn build(&mut self, head: Option<ObjectId>, changes: &Arc<[Checked]>) -> Result<batch::Batch, Trouble> {
+    async fn build(
+        &mut self,
+        head: Option<ObjectId>,
+        changes: &Arc<[Checked]>,
+        piece: Range<usize>,
+    ) -> Result<batch::Batch, Trouble> {
         let odb = self.objects().await?;
         let (changes, config, root) = (changes.clone(), self.config.clone(), self.root.clone());
-        let mut ledgers = std::mem::take(&mut self.ledgers);
+        let mut ledgers = self.ledgers.take();
         let (batch, ledgers) = blocking(move || {
-            let batch = batch::build(&odb.to_thread_local(), head, &root, &changes, &config.author, &mut ledgers)?;
+            let batch =
+                batch::build(&odb.to_thread_local(), head, &root, &changes[piece], &config.author, &mut ledgers)?;
             Ok((batch, ledgers))
         })
         .await?;

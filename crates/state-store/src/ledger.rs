@@ -10,6 +10,7 @@
 //! Ledgers of one shared directory lie side by side; the file's name without its extension names the owner.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gix::ObjectId;
@@ -114,10 +115,15 @@ fn is_plain(text: &str) -> bool {
     word && starts && !keyword
 }
 
+/// Tells whether the owner with a ledger of this name (without its extension) still exists.
+///
+/// A ledger that was left behind by an owner who is gone owns nothing: its paths are free for others.
+pub type Liveness = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// Who owns what in shared directories, as far as it was asked for.
-#[derive(Default)]
 pub(crate) struct Index {
     directories: HashMap<Path, Ledgers>,
+    lives: Liveness,
 }
 
 #[derive(Default)]
@@ -132,17 +138,28 @@ struct Ledgers {
 pub(crate) struct Owners<'i> {
     ledgers: &'i Ledgers,
     own: String,
+    lives: &'i Liveness,
 }
 
 impl Owners<'_> {
     /// Returns who else owns `path`: the name of the ledger without its extension.
     pub(crate) fn other(&self, path: &Path) -> Option<&str> {
-        let owner = self.ledgers.owners.get(path)?.iter().find(|owner| **owner != self.own)?;
-        Some(owner.rsplit_once('.').map_or(owner.as_str(), |(name, _)| name))
+        let owners = self.ledgers.owners.get(path)?.iter().filter(|owner| **owner != self.own);
+        let mut names = owners.map(|owner| owner.rsplit_once('.').map_or(owner.as_str(), |(name, _)| name));
+        names.find(|name| (self.lives)(name))
     }
 }
 
 impl Index {
+    pub(crate) fn new(lives: Liveness) -> Self {
+        Self { directories: HashMap::new(), lives }
+    }
+
+    /// Takes what is known out of the index.
+    pub(crate) fn take(&mut self) -> Self {
+        Self { directories: std::mem::take(&mut self.directories), lives: Arc::clone(&self.lives) }
+    }
+
     /// Brings the index of the ledger's directory up to date; only ledgers that have changed are read.
     pub(crate) fn owners(
         &mut self,
@@ -174,7 +191,7 @@ impl Index {
         for name in unseen {
             ledgers.forget(&name);
         }
-        Ok(Owners { ledgers, own })
+        Ok(Owners { ledgers, own, lives: &self.lives })
     }
 }
 

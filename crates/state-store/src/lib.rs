@@ -36,5 +36,6 @@ pub use change::{Change, File, Kind, Operation, Tree, Version, Written};
 pub use config::{Auth, Author, GitConfig, Secret, Tls};
 pub use error::{Error, Place, Retry, Trouble, WriteError};
 pub use git::init_bare;
+pub use ledger::Liveness;
 pub use path::Reason;
-pub use queue::{CHANGE_BYTES_MAX, Handle, QUEUE_MAX, Slot, open};
+pub use queue::{CHANGE_BYTES_MAX, Handle, QUEUE_MAX, Slot, open, open_with};

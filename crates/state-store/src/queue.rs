@@ -13,6 +13,7 @@ use crate::change::{Change, Tree, Version, Written};
 use crate::config::GitConfig;
 use crate::error::{Error, Place, Trouble, WriteError};
 use crate::git;
+use crate::ledger::Liveness;
 use crate::path::Path;
 
 /// How many requests wait for one store; whoever comes then waits for a place.
@@ -33,8 +34,19 @@ const BATCH_BYTES_MAX: usize = 64 << 20;
 /// # Panics
 /// Outside a Tokio runtime.
 pub fn open(config: GitConfig, cache: impl Into<PathBuf>) -> Result<Handle, Error> {
+    open_with(config, cache, Arc::new(|_| true))
+}
+
+/// As [`open`], with knowledge of which owners of ledgers still exist.
+///
+/// # Errors
+/// As [`open`].
+///
+/// # Panics
+/// As [`open`].
+pub fn open_with(config: GitConfig, cache: impl Into<PathBuf>, lives: Liveness) -> Result<Handle, Error> {
     let pause = config.pushes_per_minute.map(|pushes| Duration::from_secs(60) / pushes.get());
-    let store = git::Store::new(config, cache.into())?;
+    let store = git::Store::new(config, cache.into(), lives)?;
     let (inbox, requests) = mpsc::channel(QUEUE_MAX);
     let (head, heads) = watch::channel(None);
     let handle = Handle { inbox, heads, place: store.place().clone() };

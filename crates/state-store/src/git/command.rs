@@ -40,6 +40,7 @@ pub(super) struct Git {
     directory: PathBuf,
     home: PathBuf,
     settings: Vec<(String, String)>,
+    traces_headers: bool,
     deadline: Duration,
 }
 
@@ -54,7 +55,7 @@ pub(super) struct Ended {
 impl Git {
     /// Prepares calls in `directory`; `home` is an empty directory.
     pub(super) fn new(directory: PathBuf, home: PathBuf, deadline: Duration) -> Self {
-        let mut git = Self { directory, home, settings: Vec::new(), deadline };
+        let mut git = Self { directory, home, settings: Vec::new(), traces_headers: false, deadline };
         for (name, value) in [
             ("protocol.allow", "never"),
             ("protocol.https.allow", "always"),
@@ -81,6 +82,11 @@ impl Git {
         self.settings.push((name.into(), value.into()));
     }
 
+    /// Has git tell the headers of what it sends and gets. Not for calls with credentials.
+    pub(super) fn trace_headers(&mut self) {
+        self.traces_headers = true;
+    }
+
     /// Runs git to its end.
     ///
     /// # Cancel safety
@@ -99,6 +105,9 @@ impl Git {
         command.env("GIT_CONFIG_COUNT", self.settings.len().to_string());
         for (at, (name, value)) in self.settings.iter().enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{at}"), name).env(format!("GIT_CONFIG_VALUE_{at}"), value);
+        }
+        if self.traces_headers {
+            command.env("GIT_TRACE_CURL", "1").env("GIT_TRACE_CURL_NO_DATA", "1");
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);

@@ -34,6 +34,8 @@ const CACHES_MAX: usize = 16;
 /// The remote end of a store.
 pub(super) struct Remote {
     url: Url,
+    /// Where its server sends those who ask at `url`, once that is known: another path of the same server.
+    moved_to: Option<Url>,
     config: Arc<GitConfig>,
     directory: PathBuf,
     cache: Option<Cache>,
@@ -49,7 +51,7 @@ struct Cache {
 
 impl Remote {
     pub(super) fn new(url: Url, config: Arc<GitConfig>, directory: PathBuf) -> Self {
-        Self { url, config, directory, cache: None, pushes: 0 }
+        Self { url, moved_to: None, config, directory, cache: None, pushes: 0 }
     }
 
     /// Brings the cache to the remote's present state and returns the head of the branch.
@@ -60,8 +62,31 @@ impl Remote {
                 self.discard().await?;
                 self.try_fetch().await
             }
+            Err(Trouble::Redirected) if self.follow().await? => self.try_fetch().await,
+            Err(error) if self.moved_to.take().is_some() => {
+                // Perhaps it has moved back, or on: the next fetch asks at the first address.
+                Err(error)
+            }
             result => result,
         }
+    }
+
+    /// Finds out where the server sends to. Git itself would follow to any host, and take the credentials along; so it is
+    /// asked without them and does not follow, and only another path of the same server counts.
+    async fn follow(&mut self) -> Result<bool, Trouble> {
+        let mut git = self.git_without_credentials().await?;
+        git.trace_headers();
+        let ended = git.run(&["ls-remote", "--heads", self.argument()]).await?;
+        let target = answer::redirection(&ended.stderr).and_then(|target| self.url.elsewhere_on_this_server(target));
+        let Some(target) = target.filter(|target| target.argument() != self.argument()) else { return Ok(false) };
+        tracing::debug!(store = %self.config.name, url = target.shown(), "the server sends to another path");
+        self.moved_to = Some(target);
+        Ok(true)
+    }
+
+    /// Returns the address for git.
+    fn argument(&self) -> &str {
+        self.moved_to.as_ref().unwrap_or(&self.url).argument()
     }
 
     async fn try_fetch(&mut self) -> Result<Option<ObjectId>, Trouble> {
@@ -70,7 +95,7 @@ impl Remote {
         let branch = &self.config.branch;
         let refspec = format!("+refs/heads/{branch}:{TRACKED}");
         let arguments =
-            ["fetch", "--depth=1", "--no-tags", "--quiet", "--no-write-fetch-head", self.url.argument(), &refspec];
+            ["fetch", "--depth=1", "--no-tags", "--quiet", "--no-write-fetch-head", self.argument(), &refspec];
         let ended = git.run(&arguments).await?;
         if ended.success {
             return blocking(move || refs::read(&git_dir, TRACKED)).await;
@@ -79,7 +104,7 @@ impl Remote {
             return Err(self.trouble(&ended));
         }
         // Either a repository without any branch, whose first one is ours to make, or a missing branch.
-        let ended = git.run(&["ls-remote", "--heads", self.url.argument()]).await?;
+        let ended = git.run(&["ls-remote", "--heads", self.argument()]).await?;
         if !ended.success {
             return Err(self.trouble(&ended));
         }
@@ -140,7 +165,7 @@ impl Remote {
         let mut arguments = vec!["push", "--porcelain", "--no-verify", "--recurse-submodules=no", &lease];
         arguments.extend_from_slice(options);
         let git = self.git().await?;
-        arguments.extend_from_slice(&[self.url.argument(), &refspec]);
+        arguments.extend_from_slice(&[self.argument(), &refspec]);
         git.run(&arguments).await
     }
 
@@ -191,14 +216,19 @@ impl Remote {
     }
 
     async fn git(&mut self) -> Result<Git, Trouble> {
-        let cache = self.cache().await?;
-        let (git_dir, home) = (cache.git_dir.clone(), cache.home.clone());
-        let mut git = Git::new(git_dir, home.clone(), self.config.deadline);
+        let mut git = self.git_without_credentials().await?;
         if let Some((username, password)) = self.credentials() {
             let pair = format!("{username}:{}", password.expose());
             let header = base64::engine::general_purpose::STANDARD.encode(pair);
             git.set("http.extraHeader", format!("Authorization: Basic {header}"));
         }
+        Ok(git)
+    }
+
+    async fn git_without_credentials(&mut self) -> Result<Git, Trouble> {
+        let cache = self.cache().await?;
+        let (git_dir, home) = (cache.git_dir.clone(), cache.home.clone());
+        let mut git = Git::new(git_dir, home.clone(), self.config.deadline);
         if self.config.tls.insecure {
             git.set("http.sslVerify", "false");
         } else if let Some(pem) = &self.config.tls.ca_pem {

@@ -163,10 +163,76 @@ async fn a_refusing_hook_is_quoted_and_a_fixed_one_forgotten() {
     let error = trouble(store.write(placement("b", "1")).await);
     let message = "branch main is protected (pre-receive hook declined)".to_owned();
     assert_eq!(error.trouble, Trouble::Refused { branch: "main".to_owned(), message });
+    assert!(error.to_string().starts_with("failed to push: state store default ("), "{error}");
     assert_eq!(bed.commits(), 1);
     std::fs::remove_file(&hook).expect("removed");
     store.write(placement("b", "1")).await.expect("written");
     assert_eq!(bed.paths().len(), 2);
+}
+
+/// Makes the repository refuse pushes that touch a path for which `condition`, a shell command on `$path`, succeeds.
+fn refuse_paths(bed: &Bed, condition: &str) {
+    let script = format!(
+        "#!/bin/sh
+while read old new ref; do
+    [ \"$old\" = 0000000000000000000000000000000000000000 ] && old=$(git hash-object -t tree /dev/null)
+    for path in $(git diff --name-only $old $new); do
+        if {condition}; then echo \"$path is not allowed\" >&2; exit 1; fi
+    done
+done
+"
+    );
+    let hook = bed.repository().join("hooks/pre-receive");
+    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
+    std::fs::write(&hook, script).expect("a file");
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+}
+
+#[tokio::test]
+async fn a_refused_change_does_not_hold_up_the_others_of_its_batch() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    refuse_paths(&bed, r#"[ "$path" != "${path%bad*}" ]"#);
+    for (store, prefix) in [(store(&bed, config(&server)), "remote"), (bed.store(), "local")] {
+        let mut pending = Vec::new();
+        for at in 0..20 {
+            let name = if at == 3 || at == 17 { format!("{prefix}-bad{at}") } else { format!("{prefix}-{at}") };
+            let answer = store.reserve().await.expect("a place").send(placement(&name, "1"));
+            pending.push((name, answer));
+        }
+        for (name, answer) in pending {
+            match (answer.await, name.contains("bad")) {
+                (Ok(written), false) => assert!(written.changed),
+                (Err(WriteError::Store(error)), true) => {
+                    let expected = format!("worker-1/{name}/a.yaml is not allowed");
+                    assert!(error.to_string().contains(&expected), "{name} gets its own reason: {error}");
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+    assert_eq!(bed.paths().len(), 36);
+    assert!(server.pushes() < 40, "{} requests", server.pushes());
+    bed.is_sound();
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_everything_is_not_asked_without_end() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    let counter = bed.directory.path().join("pushes");
+    refuse_paths(&bed, &format!("echo >> {}", counter.display()));
+    let store = store(&bed, config(&server));
+    let mut pending = Vec::new();
+    for at in 0..200 {
+        pending.push(store.reserve().await.expect("a place").send(placement(&format!("p{at}"), "1")));
+    }
+    for answer in pending {
+        assert!(matches!(trouble(answer.await).trouble, Trouble::Refused { .. }));
+    }
+    // What queues up during the first push is a second batch.
+    let asked = std::fs::read_to_string(counter).expect("it was asked").lines().count();
+    assert!(asked < 2 * 70, "{asked}");
 }
 
 #[tokio::test]
@@ -230,6 +296,28 @@ async fn hosts_that_do_not_answer_are_told_apart() {
     config.url = "https://ok/x".to_owned();
     config.branch = "a..b".to_owned();
     assert_eq!(open(config, bed.cache()).err().map(|error| error.category()), Some("StoreConfigInvalid"));
+}
+
+#[tokio::test]
+async fn a_server_that_sends_to_another_path_is_followed_and_no_other_host_gets_the_credentials() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    server.require("kratix", "s3cret");
+    server.fail(Fault::Redirect("/old.git".into(), server.url("state.git")));
+    let mut config = config(&server);
+    config.url = server.url("old.git");
+    config.auth = basic("kratix", "s3cret");
+    let moved = store(&bed, config.clone());
+    moved.check().await.expect("followed");
+    moved.write(placement("a", "1")).await.expect("written");
+    assert_eq!(bed.paths(), ["worker-1/a/a.yaml"]);
+
+    // Another port is another server, which here would take the same account.
+    let other = Server::plain(bed.directory.path()).await;
+    server.fail(Fault::Redirect("/old.git".into(), other.url("state.git")));
+    let elsewhere = store(&bed, config);
+    assert_eq!(elsewhere.check().await.expect_err("not followed").trouble, Trouble::Redirected);
+    assert_eq!(bed.commits(), 1);
 }
 
 #[tokio::test]

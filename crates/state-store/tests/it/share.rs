@@ -1,6 +1,8 @@
 //! Directories that several owners share, each with a ledger of its files.
 
-use kratix_state_store::{Change, File, WriteError};
+use std::sync::Arc;
+
+use kratix_state_store::{Change, File, WriteError, open_with};
 
 use crate::{Bed, file};
 
@@ -74,6 +76,27 @@ async fn overlaps_of_older_versions_lose_nobodys_file() {
     assert!(matches!(broken, Err(WriteError::Ledger { .. })), "{broken:?}");
     store.write(share("b", None)).await.expect("written");
     assert_eq!(bed.paths(), ["worker-1/.kratix/default-broken.yaml"]);
+}
+
+#[tokio::test]
+async fn a_ledger_whose_owner_is_gone_owns_nothing() {
+    let bed = Bed::new();
+    let store = bed.store();
+    for owner in ["left", "a"] {
+        let files = vec![file(&format!("{owner}.yaml"), owner)];
+        store.write(share(owner, Some(files))).await.expect("written");
+    }
+    bed.foreign_push("worker-1/.kratix/default-left.yaml", "files:\n- worker-1/left.yaml\n- worker-1/a.yaml\n");
+    let taken = store.write(share("b", Some(vec![file("left.yaml", "b")]))).await;
+    assert!(matches!(taken, Err(WriteError::Owned { .. })), "{taken:?}");
+
+    let knowing = open_with(bed.config(), bed.cache(), Arc::new(|owner| owner != "default-left")).expect("usable");
+    knowing.write(share("b", Some(vec![file("left.yaml", "b")]))).await.expect("written");
+    assert_eq!(bed.git(&["show", "main:worker-1/left.yaml"]), "b");
+    knowing.write(share("a", None)).await.expect("written");
+    assert!(!bed.paths().contains(&"worker-1/a.yaml".to_owned()), "nobody else has it");
+    let taken = knowing.write(share("c", Some(vec![file("left.yaml", "c")]))).await;
+    assert!(matches!(taken, Err(WriteError::Owned { owner, .. }) if owner == "default-b"));
 }
 
 #[tokio::test]

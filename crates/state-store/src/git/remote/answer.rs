@@ -38,6 +38,16 @@ pub(super) fn push(ended: &Ended, branch: &str) -> Option<Result<Published, Trou
     Some(Ok(Published::Moved))
 }
 
+/// Returns where a server sends to: from the headers that git traces, without what git appends to the address.
+pub(super) fn redirection(stderr: &str) -> Option<&str> {
+    let mut headers = stderr.lines().filter_map(|line| line.split_once("<= Recv header: ").map(|(_, header)| header));
+    let location = headers.find_map(|header| {
+        let (name, value) = header.split_once(':')?;
+        name.eq_ignore_ascii_case("location").then(|| value.trim())
+    })?;
+    location.split_once("/info/refs").map(|(address, _)| address)
+}
+
 /// What hooks of the remote have said.
 fn remote_text(stderr: &str) -> String {
     let lines = stderr.lines().filter_map(|line| line.strip_prefix("remote:"));

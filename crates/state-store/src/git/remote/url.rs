@@ -79,6 +79,21 @@ impl Url {
             .map(|(name, password)| (name.as_str(), password))
     }
 
+    /// Returns another address if it is on the same server, reached in the same way; with these credentials.
+    pub(super) fn elsewhere_on_this_server(&self, text: &str) -> Option<Self> {
+        let absolute = match (text.starts_with('/'), self.plain.split_once("://")) {
+            (true, Some((scheme, rest))) => format!("{scheme}://{}{text}", rest.split('/').next().unwrap_or_default()),
+            _ => text.to_owned(),
+        };
+        let other = Self::parse(&absolute).ok().filter(|other| other.credentials.is_none())?;
+        let server = |plain: &str| {
+            let (scheme, rest) = plain.split_once("://")?;
+            Some((scheme.to_owned(), rest.split('/').next()?.to_ascii_lowercase()))
+        };
+        let is_same = server(&self.plain).is_some() && server(&self.plain) == server(&other.plain);
+        is_same.then(|| Self { credentials: self.credentials.clone(), ..other })
+    }
+
     /// Returns a file name that is the same for the same repository and branch only.
     pub(super) fn cache_name(&self, branch: &str) -> String {
         super::tree::hash(gix::objs::Kind::Blob, format!("{}\n{branch}", self.plain).as_bytes()).to_string()
@@ -133,6 +148,26 @@ mod tests {
         for host in ["example.org", "localhost.example.org", "10.0.0.1", "x@example.org", "localhost:x@example.org"] {
             assert_eq!(Url::parse(&format!("http://{host}/r")).err(), Some(Trouble::PlainHttp), "{host}");
         }
+    }
+
+    #[test]
+    fn only_another_path_of_the_same_server_is_followed() {
+        let url = Url::parse("https://u:p@host:8443/old.git").expect("usable");
+        for (target, is_followed) in [
+            ("https://host:8443/new.git/", true),
+            ("https://HOST:8443/new.git", true),
+            ("https://host/new.git", false),
+            ("http://host:8443/new.git", false),
+            ("https://host.example.org:8443/new.git", false),
+            ("https://x:y@host:8443/new.git", false),
+            ("https://host:8443@evil.example.org/new.git", false),
+            ("/new.git", true),
+            ("ext::sh", false),
+        ] {
+            assert_eq!(url.elsewhere_on_this_server(target).is_some(), is_followed, "{target}");
+        }
+        let local = Url::parse("/srv/a.git").expect("usable");
+        assert!(local.elsewhere_on_this_server("/srv/b.git").is_none());
     }
 
     #[test]
