@@ -72,6 +72,9 @@ pub const MANUAL_RECONCILIATION: &str = "kratix.io/manual-reconciliation";
 pub const RECONCILE_RESOURCES: &str = "kratix.io/reconcile-resources";
 /// Starts the workflow over; set and consumed by controllers.
 pub const RUN_FROM_START: &str = "internal.workflows.kratix.io/run-from-start";
+/// Annotation on Jobs: one more than the highest of the parent's Jobs when it was made. On Works: that of the Job which
+/// wrote them last.
+pub const SEQUENCE: &str = "internal.workflows.kratix.io/sequence";
 /// The current workflow is suspended.
 pub const WORKFLOW_SUSPENDED: &str = "kratix.io/workflow-suspended";
 /// The newest revision.
@@ -215,6 +218,8 @@ pub mod env {
     pub const DRY_RUN: &str = "KRATIX_DRY_RUN";
     /// `true` in the last pipeline of a workflow; for `status-writer` only.
     pub const IS_LAST_PIPELINE: &str = "IS_LAST_PIPELINE";
+    /// Number of the Job, see [`SEQUENCE`](super::SEQUENCE); for `work-writer` only.
+    pub const SEQUENCE: &str = "KRATIX_JOB_SEQUENCE";
     /// W3C `traceparent`; for `work-writer` only.
     pub const TRACE_PARENT: &str = "KRATIX_TRACE_PARENT";
     /// W3C `tracestate`; for `work-writer` only.

@@ -10,6 +10,10 @@ const KEPT_BYTES_MAX: usize = 57;
 /// What is kept of a longer one. One less than what a name may have: names made by the reference stay valid.
 const CUT_BYTES: usize = 56;
 const SUFFIX_DIGITS: usize = 5;
+/// Digits of a suffix that is never equal for two objects.
+const LONG_SUFFIX_DIGITS: usize = 16;
+/// What such a suffix and its dash leave of the longest name.
+const LONG_PREFIX_BYTES: usize = 46;
 /// Longest value of a label.
 pub const LABEL_BYTES_MAX: usize = 63;
 
@@ -71,6 +75,15 @@ pub fn resource_binding(request: &str, promise: &str) -> String {
     deterministic(&format!("{request}-{promise}"), &[])
 }
 
+/// Name of a ResourceBinding whose usual name is that of another request: sixteen digits tell `x-y` of `z` from `x` of
+/// `y-z`, which five digits of their common text cannot.
+pub fn unambiguous_resource_binding(request: &str, promise: &str) -> String {
+    let digest = hash::text(&format!("{request}\n{promise}"));
+    let base = format!("{request}-{promise}");
+    let kept = &base[..base.floor_char_boundary(LONG_PREFIX_BYTES)];
+    format!("{}-{}", shorten(kept), &digest[..LONG_SUFFIX_DIGITS])
+}
+
 /// Name of a WorkPlacement.
 pub fn work_placement(work: &str, destination: &str, group_id: &str) -> String {
     let id: String = group_id.chars().take(SUFFIX_DIGITS).collect();
@@ -116,6 +129,15 @@ mod tests {
     fn only_a_value_too_long_for_a_label_is_shortened() {
         assert_eq!(label_value(&"a".repeat(63)), "a".repeat(63));
         assert_eq!(label_value(&"a".repeat(64)).len(), 62);
+    }
+
+    #[test]
+    fn requests_whose_bindings_have_one_usual_name_have_two_others() {
+        assert_eq!(resource_binding("x-y", "z"), resource_binding("x", "y-z"));
+        let names = [unambiguous_resource_binding("x-y", "z"), unambiguous_resource_binding("x", "y-z")];
+        assert_ne!(names[0], names[1]);
+        assert!(names[0].starts_with("x-y-z-"));
+        assert!(unambiguous_resource_binding(&"a".repeat(80), "é").len() <= LABEL_BYTES_MAX);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod merge;
 mod prepare;
+mod spelling;
 #[cfg(test)]
 mod tests;
 
@@ -59,6 +60,7 @@ pub fn read(spec: &PromiseSpec) -> Result<Api, Error> {
     let invalid = |cause: String| Error::Invalid { cause };
     // The generated type insists on its own kind, the reference does not look at it; see `check_kind`.
     let mut document = document.clone();
+    spelling::correct(&mut document);
     if let Value::Object(map) = &mut document {
         map.insert("apiVersion".into(), CRD_API_VERSION.into());
         map.insert("kind".into(), CRD_KIND.into());

@@ -61,19 +61,26 @@ pub struct ResourceBindingStatus {
 }
 
 impl ResourceBinding {
-    /// Returns the version that is being rolled out, as told by the `UpgradeSucceeded` condition.
+    /// Returns whether this version is being rolled out, as told by the `UpgradeSucceeded` condition.
     ///
-    /// # Limits
-    /// The condition carries a sentence: a version with a space in it comes back cut.
+    /// The texts are contract: another implementation reads the version from them.
     /// # Source
     /// `01-api.md` §2.9
-    pub fn version_in_flight(&self) -> Option<&str> {
-        const MARKER: &str = "version ";
-        let upgrade = condition::find(&self.status.as_ref()?.conditions, condition::UPGRADE_SUCCEEDED)?;
-        if upgrade.status != condition::Status::Unknown || upgrade.reason != condition::UPGRADE_IN_PROGRESS {
-            return None;
-        }
-        let after = &upgrade.message[upgrade.message.find(MARKER)? + MARKER.len()..];
-        after.split(char::is_whitespace).next().filter(|version| !version.is_empty())
+    pub fn is_in_flight(&self, version: &str) -> bool {
+        let conditions = self.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        let Some(upgrade) = condition::find(conditions, condition::UPGRADE_SUCCEEDED) else { return false };
+        upgrade.status == condition::Status::Unknown
+            && upgrade.reason == condition::UPGRADE_IN_PROGRESS
+            && [upgrading(version), requested(version)].contains(&upgrade.message)
     }
+}
+
+/// Returns the message of `UpgradeSucceeded` while a version is rolled out.
+pub fn upgrading(version: &str) -> String {
+    format!("Upgrade to version {version} is in progress")
+}
+
+/// Returns the message of `UpgradeSucceeded` after a run was asked for on the binding.
+pub fn requested(version: &str) -> String {
+    format!("Reconciliation requested for version {version}")
 }

@@ -167,6 +167,7 @@ fn work_writer_config(args: &[String], lookup: Lookup<'_>) -> Result<work_writer
         resource_namespace: value("resource-namespace"),
         workflow_type: or("workflow-type", WorkflowType::Resource.as_str()),
         is_dry_run: is_true(lookup, env::DRY_RUN),
+        sequence: text(lookup, env::SEQUENCE),
         trace_parent: text(lookup, env::TRACE_PARENT),
         trace_state: text(lookup, env::TRACE_STATE),
     })
@@ -209,13 +210,13 @@ mod tests {
                 "rr",
                 "--resource-namespace=team",
             ],
-            &[("KRATIX_TRACE_PARENT", "00-x"), ("KRATIX_DRY_RUN", "true")],
+            &[("KRATIX_TRACE_PARENT", "00-x"), ("KRATIX_DRY_RUN", "true"), ("KRATIX_JOB_SEQUENCE", "7")],
         );
         let Ok(Program::WorkWriter(config)) = program else { panic!("{program:?}") };
         assert_eq!((config.promise.as_str(), config.resource.as_str()), ("p", "rr"));
         assert_eq!((config.namespace.as_str(), config.resource_namespace.as_str()), ("ns", "team"));
         assert!(config.is_dry_run);
-        assert_eq!(config.trace_parent, "00-x");
+        assert_eq!((config.trace_parent.as_str(), config.sequence.as_str()), ("00-x", "7"));
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct Config {
     pub workflow_type: String,
     /// Whether this is a preview.
     pub is_dry_run: bool,
+    /// Number of the Job that runs the pipeline, or empty.
+    pub sequence: String,
     /// W3C `traceparent`, or empty.
     pub trace_parent: String,
     /// W3C `tracestate`, or empty.
@@ -269,8 +271,12 @@ impl Config {
         let mut work = Work::new(&self.work_name(attempt), spec);
         work.metadata.namespace = Some(self.namespace.clone());
         work.metadata.labels = Some(self.labels());
-        let traces = [(keys::TRACE_PARENT, &self.trace_parent), (keys::TRACE_STATE, &self.trace_state)];
-        let given = traces.into_iter().filter(|(_, value)| !value.is_empty());
+        let known = [
+            (keys::TRACE_PARENT, &self.trace_parent),
+            (keys::TRACE_STATE, &self.trace_state),
+            (keys::SEQUENCE, &self.sequence),
+        ];
+        let given = known.into_iter().filter(|(_, value)| !value.is_empty());
         let annotations: BTreeMap<_, _> = given.map(|(key, value)| (key.to_owned(), value.clone())).collect();
         work.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
         work
@@ -309,6 +315,17 @@ mod tests {
             Plan::Create(work) => *work,
             Plan::Patch { name, .. } => panic!("patches {name}"),
         }
+    }
+
+    #[test]
+    fn a_work_tells_which_job_wrote_it_last() {
+        let first = create(&Config { sequence: "3".into(), ..config() }, &[]);
+        assert_eq!(first.annotations()[keys::SEQUENCE], "3");
+        let again = Config { sequence: "4".into(), ..config() };
+        let Plan::Patch { patch, .. } = plan(&again, group(&[("a.yaml", "a: 1")]), &[first], 0, now()).unwrap() else {
+            panic!("makes a second one")
+        };
+        assert_eq!(patch["metadata"]["annotations"], json!({ keys::SEQUENCE: "4" }));
     }
 
     #[test]
