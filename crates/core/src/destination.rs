@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub placements: Vec<Arc<WorkPlacement>>,
     /// What the process last tried for it.
     pub attempt: Option<Attempt>,
+    /// How often the test documents are written again; `None` for never.
+    pub interval: Option<Duration>,
 }
 
 /// What is to be done about a Destination: first the plan, then the effect, then [`record`] tells what follows from it.
@@ -123,11 +125,11 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
         return Decision { plan: Plan::from(align), effect: None };
     }
     match &snapshot.store {
-        Availability::Ready { place } => {
+        Availability::Ready { place, epoch } => {
             let purpose = if destination.spec.init_workloads.enabled { Purpose::Write } else { Purpose::Remove };
-            decide_ready(snapshot, place, purpose)
+            decide_ready(snapshot, &format!("{place}/{epoch}"), purpose)
         }
-        Availability::Opening => wait(display(destination.spec.state_store_ref.as_ref())),
+        Availability::Opening { .. } => wait(display(destination.spec.state_store_ref.as_ref())),
         _ => unavailable(snapshot),
     }
 }
@@ -150,13 +152,18 @@ fn decide_ready(snapshot: &Snapshot, place: &str, purpose: Purpose) -> Decision 
     let attempt = snapshot.attempt.as_ref().filter(|attempt| attempt.stamp == stamp);
     let mut decision = match attempt.map(|attempt| (&attempt.outcome, since(attempt.at, snapshot.now))) {
         None => wait(display(destination.spec.state_store_ref.as_ref())),
-        Some((Ok(_), _)) => {
+        Some((Ok(_), age)) => {
             let (reason, message) = match purpose {
                 Purpose::Write => ("TestDocumentsWritten", "Test documents written to State Store"),
                 Purpose::Remove => ("DestinationReady", "Destination is ready"),
             };
             let ready = Condition::new(condition::READY, Status::True, reason, message);
-            return settled(snapshot, ready, "Destination is Ready".to_owned(), Next::OnChange);
+            let next = snapshot.interval.map_or(Next::OnChange, |interval| Next::After(interval.saturating_sub(age)));
+            let decision = settled(snapshot, ready, "Destination is Ready".to_owned(), next);
+            if snapshot.interval.is_none_or(|interval| age < interval) {
+                return decision;
+            }
+            decision
         }
         Some((Err(failure), age)) => {
             let decision = not_written(snapshot, purpose, failure);
@@ -186,14 +193,15 @@ fn decide_deletion(snapshot: &Snapshot) -> Decision {
         return decision;
     }
     match &snapshot.store {
-        Availability::Ready { place } => {
+        Availability::Ready { place, epoch } => {
+            let place = &format!("{place}/{epoch}");
             let is_done = snapshot.attempt.as_ref().is_some_and(|attempt| {
                 attempt.outcome.is_ok() && attempt.stamp == stamp(destination, place, Purpose::Remove)
             });
             if is_done { drop_finalizer(destination) } else { decide_ready(snapshot, place, Purpose::Remove) }
         }
-        Availability::Opening => wait(display(destination.spec.state_store_ref.as_ref())),
-        Availability::NotReady => unavailable(snapshot),
+        Availability::Opening { .. } => wait(display(destination.spec.state_store_ref.as_ref())),
+        Availability::NotReady { .. } => unavailable(snapshot),
         // Without a store there is nothing left to clean.
         Availability::Unset | Availability::UnknownKind | Availability::NotFound => {
             let mut decision = drop_finalizer(destination);

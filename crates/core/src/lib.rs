@@ -5,15 +5,17 @@
 //! (which print it) and explanations (which read its findings).
 //!
 //! Reading order: [`object`] (how objects are named), [`plan`] (what a decision may ask for), [`patch`] (how a change
-//! becomes the smallest write), then the resources along the path of a request.
+//! becomes the smallest write), then the resources along the path of a request, and [`admission`] (what may be stored at
+//! all).
 
+pub mod admission;
 pub mod config;
+pub mod destination;
 pub mod object;
 pub mod patch;
 pub mod plan;
 pub mod promise;
 pub mod promise_revision;
-pub mod destination;
 pub mod request;
 pub mod resource_binding;
 pub mod state_store;

@@ -151,6 +151,8 @@ pub enum EventType {
 /// `05-scheduling-and-writing.md` §11, `02-workflows.md` §17
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reporter {
+    /// The process as a whole.
+    Manager,
     /// Placement decisions.
     Scheduler,
     /// The Work controller.
@@ -181,6 +183,7 @@ impl Reporter {
     /// Returns the `reportingController` of the event.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Manager => "KratixManager",
             Self::Scheduler => "Scheduler",
             Self::Work => "WorkController",
             Self::WorkPlacement => "WorkPlacementController",

@@ -18,9 +18,9 @@ mod closing;
 pub mod deletion;
 mod dependencies;
 mod fault;
-mod interval;
+pub(crate) mod interval;
 mod pause;
-mod requirement;
+pub(crate) mod requirement;
 mod rerun;
 mod revision;
 mod status;
@@ -358,7 +358,7 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
         }
     };
     let parent = Parent::of_promise(&snapshot.promise);
-    let jobs: Vec<_> = snapshot.own_jobs().cloned().collect();
+    let jobs: Vec<_> = snapshot.own_jobs().filter(|job| workflow::history::is_of(job, &parent)).cloned().collect();
     let written: Vec<_> = snapshot.works_of(keys::WORK_TYPE_PROMISE).cloned().collect();
     let view = workflow::Snapshot {
         now: snapshot.now,
@@ -370,7 +370,7 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
         settings: &snapshot.settings,
         interval: Some(interval::of_promise(&snapshot.promise, &snapshot.revisions, &snapshot.settings.config).0),
         // The end of a pause is this module's own business: requests are told as well.
-        labels_after_pause: &[],
+        annotations_after_pause: &[],
     };
     let outcome = workflow::configure(&view);
     walk.writes.extend(outcome.writes);

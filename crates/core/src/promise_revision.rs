@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,22 +66,70 @@ pub enum Finding {
     },
 }
 
-/// Returns the revision that requests on `latest` get.
+/// What a request needs a revision for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be brought about: a revision that is being deleted is not to be used any more.
+    Configure,
+    /// To be removed: a revision that is being deleted waits for just that.
+    Delete,
+}
+
+/// Returns the revision that requests on `latest` get: the one of the Promise's version.
 ///
 /// # Guarantees
-/// Revisions being deleted do not count. Of several, the one that is labelled as well wins, then the youngest.
-pub fn latest(revisions: &[Arc<PromiseRevision>]) -> Option<&Arc<PromiseRevision>> {
-    let candidates = revisions.iter().filter(|revision| revision.is_latest() && !is_deleting(revision));
-    candidates.max_by_key(|revision| {
+/// Between two versions, when several call themselves the latest or none does yet, the Promise decides. Without it, or
+/// before its revision is there, the one that calls itself the latest counts; of several, the one that is labelled as
+/// well, then the youngest.
+pub fn latest<'a>(
+    revisions: &'a [Arc<PromiseRevision>],
+    promise: Option<&Promise>,
+    purpose: Purpose,
+) -> Option<&'a Arc<PromiseRevision>> {
+    let is_present =
+        |revision: &PromiseRevision| promise.is_some_and(|promise| promise.version() == revision.spec.version);
+    let candidates = usable(revisions, purpose, |revision| revision.is_latest() || is_present(revision));
+    candidates.into_iter().max_by_key(|revision| {
         let created = revision.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (is_labelled(revision), created, revision.name_any())
+        (is_present(revision), revision.is_latest(), is_labelled(revision), created, revision.name_any())
     })
 }
 
-/// Returns the revisions at exactly this version, those being deleted left out; more than one is an error to show.
-pub fn at_version<'a>(revisions: &'a [Arc<PromiseRevision>], version: &str) -> Vec<&'a Arc<PromiseRevision>> {
-    let is_at = |revision: &&Arc<PromiseRevision>| revision.spec.version == version && !is_deleting(revision);
-    revisions.iter().filter(is_at).collect()
+/// Returns the revisions at exactly this version; more than one is an error to show.
+pub fn at_version<'a>(
+    revisions: &'a [Arc<PromiseRevision>],
+    version: &str,
+    purpose: Purpose,
+) -> Vec<&'a Arc<PromiseRevision>> {
+    usable(revisions, purpose, |revision| revision.spec.version == version)
+}
+
+/// Returns the revisions that requests have or are to have, the latest first, the others by name.
+pub fn in_use<'a>(
+    revisions: &'a [Arc<PromiseRevision>],
+    bindings: &[Arc<ResourceBinding>],
+    promise: Option<&Promise>,
+) -> Vec<&'a Arc<PromiseRevision>> {
+    let latest = latest(revisions, promise, Purpose::Configure);
+    let asked_for = bindings.iter().map(|binding| binding.spec.version.as_str());
+    let applied = bindings.iter().filter_map(|binding| Some(binding.status.as_ref()?.last_applied_version.as_str()));
+    let versions: BTreeSet<&str> = asked_for.chain(applied).collect();
+    let is_latest = |revision: &PromiseRevision| latest.is_some_and(|latest| latest.name_any() == revision.name_any());
+    let others = revisions.iter().filter(|revision| versions.contains(revision.spec.version.as_str()));
+    let mut others: Vec<_> = others.filter(|revision| !is_latest(revision)).collect();
+    others.sort_by_key(|revision| revision.name_any());
+    latest.into_iter().chain(others).collect()
+}
+
+/// Selects revisions: those being deleted count only for a removal, and only when there is no other.
+fn usable(
+    revisions: &[Arc<PromiseRevision>],
+    purpose: Purpose,
+    is_wanted: impl Fn(&PromiseRevision) -> bool,
+) -> Vec<&Arc<PromiseRevision>> {
+    let wanted = revisions.iter().filter(|revision| is_wanted(revision));
+    let (going, staying): (Vec<_>, Vec<_>) = wanted.partition(|revision| is_deleting(revision));
+    if staying.is_empty() && purpose == Purpose::Delete { going } else { staying }
 }
 
 /// Returns whether deleting a binding is this revision's business: it pins a request to its version.
@@ -187,12 +236,14 @@ fn decide_deletion(snapshot: &Snapshot) -> Plan<Finding> {
     }
 }
 
-fn name_of(binding: &ResourceBinding) -> String {
+/// Returns `namespace/name` of the request that a binding binds.
+pub(crate) fn name_of(binding: &ResourceBinding) -> String {
     let request = &binding.spec.resource_ref;
     format!("{}/{}", request.namespace, request.name)
 }
 
-fn listed(names: &[String]) -> String {
+/// Returns the first few names, and how many there are beside them.
+pub(crate) fn listed(names: &[String]) -> String {
     let shown = names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(NAMES_MAX) {
         0 => shown,

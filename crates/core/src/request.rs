@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kratix_api::condition::{self, Status};
 use kratix_api::pipeline::Action;
 use kratix_api::promise::RequirementState;
@@ -43,6 +44,12 @@ pub const FINALIZERS: [&str; 4] = [
     keys::FINALIZER_DELETE_WORKFLOWS,
     keys::FINALIZER_RESOURCE_BINDING_CLEANUP,
 ];
+
+/// Reason of `Reconciled` during a pause.
+const PAUSED: &str = "PausedReconciliation";
+
+/// Longest cause that is copied into a condition.
+const CAUSE_BYTES_MAX: usize = 1024;
 
 /// How often a request looks at an unavailable Promise although Promises are watched.
 const UNAVAILABLE: Duration = Duration::from_secs(60);
@@ -122,18 +129,23 @@ pub enum Finding {
 }
 
 /// Returns whether a change of the Promise concerns all of its requests: it was paused, released, has become available or
-/// unavailable, or goes.
+/// unavailable, has another version, or goes.
 pub fn concerns_requests(old: Option<&Promise>, new: Option<&Promise>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return true };
     let paused = |promise: &Promise| promise.labels().get(keys::PAUSED).is_some_and(|value| value == keys::TRUE);
     let deleting = |promise: &Promise| promise.meta().deletion_timestamp.is_some();
-    paused(old) != paused(new) || is_serving(old) != is_serving(new) || deleting(old) != deleting(new)
+    let differ = |view: fn(&Promise) -> bool| view(old) != view(new);
+    differ(paused) || differ(is_serving) || differ(deleting) || old.version() != new.version()
 }
 
 /// Returns whether a change of a revision concerns the requests that may use it.
 pub fn revision_concerns_requests(old: Option<&PromiseRevision>, new: Option<&PromiseRevision>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return true };
-    old.spec != new.spec || old.is_latest() != new.is_latest() || old.metadata.annotations != new.metadata.annotations
+    let view = |revision: &PromiseRevision| {
+        let deleting = revision.metadata.deletion_timestamp.is_some();
+        (revision.is_latest(), deleting, revision.metadata.annotations.clone(), revision.metadata.labels.clone())
+    };
+    old.spec != new.spec || view(old) != view(new)
 }
 
 /// Returns whether a change of a Job concerns the request it is for.
@@ -151,7 +163,8 @@ pub fn work_concerns_request(old: Option<&Work>, new: Option<&Work>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return true };
     let view = |work: &Work| {
         let deleting = work.metadata.deletion_timestamp.is_some();
-        (crate::work::readiness(work), deleting, work.metadata.generation, work.metadata.labels.clone())
+        let written_by = work.annotations().get(keys::SEQUENCE).cloned();
+        (crate::work::readiness(work), deleting, work.metadata.generation, work.metadata.labels.clone(), written_by)
     };
     view(old) != view(new)
 }
@@ -176,6 +189,19 @@ pub fn owns_work(work: &Work, promise: &str, key: &ObjectKey) -> bool {
         && namespace == key.namespace.as_deref()
 }
 
+/// Returns how the requests behind a CRD are addressed: by its storage version, which is served longest.
+pub fn kind_of(crd: &CustomResourceDefinition) -> Option<Kind> {
+    let spec = &crd.spec;
+    let served = || spec.versions.iter().filter(|version| version.served);
+    let version = served().find(|version| version.storage).or_else(|| served().next())?;
+    Some(Kind::new(&spec.group, &version.name, &spec.names.kind, &spec.names.plural))
+}
+
+/// Returns whether a finalizer of Kratix keeps the request: somebody must look after it, also when its Promise is gone.
+pub fn is_held(request: &DynamicObject) -> bool {
+    request.finalizers().iter().any(|finalizer| FINALIZERS.contains(&finalizer.as_str()))
+}
+
 /// Decides about one request.
 ///
 /// # Guarantees
@@ -185,9 +211,28 @@ pub fn decide(snapshot: &Snapshot<'_>) -> Plan<Finding> {
     parent.promise_generation = snapshot.promise.as_ref().and_then(|promise| promise.metadata.generation);
     let mut snapshot = snapshot.clone();
     let key = ObjectKey::of(snapshot.request.as_ref());
-    snapshot.jobs.retain(|job| workflow::history::is_of(job, &parent));
+    // A Job of an early version tells its request only by name: the Promise must be the same as well.
+    let promise = |job: &Job| job.labels().get(keys::PROMISE_NAME).is_none_or(|name| name == snapshot.promise_name);
+    snapshot.jobs.retain(|job| workflow::history::is_of(job, &parent) && promise(job));
     snapshot.works.retain(|work| owns_work(work, snapshot.promise_name, &key));
     Pass { snapshot: &snapshot, parent: &parent }.decide()
+}
+
+/// Returns what becomes visible on a request when the API server refused a write for it, so that nobody has to search the
+/// log for it. `cause` names the object and says why, in the API server's words.
+///
+/// # Guarantees
+/// A pause on record stays on record: its end starts a run.
+pub fn refused(now: Timestamp, kind: &Kind, request: &DynamicObject, cause: &str) -> Plan<Finding> {
+    let cause = &cause[..cause.floor_char_boundary(CAUSE_BYTES_MAX)];
+    let findings = vec![Finding::Blocked { cause: cause.to_owned() }];
+    let stored = request.data.get("status").unwrap_or(&Value::Null);
+    let mut document = Document::read(stored);
+    if !document.has_condition(condition::RECONCILED, &Status::Unknown, PAUSED) {
+        document.set_condition(condition::RECONCILED, Status::False, "WriteRefused", cause, now);
+    }
+    let target = crate::object::Target::with_kind(kind.clone(), request);
+    Plan { status: Write::status(target, stored, &document.into_value()), findings, ..Plan::silent() }
 }
 
 /// One look at one request.
@@ -199,12 +244,14 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn decide(&self) -> Plan<Finding> {
         let Some(promise) = &self.snapshot.promise else {
-            return match self.is_deleting() {
-                true => self.delete_without_promise(),
-                false => {
-                    self.blocked("PromiseNotFound", format!("Promise {} not found", self.snapshot.promise_name), None)
-                }
-            };
+            if self.is_deleting() {
+                return self.delete_without_promise();
+            }
+            // What Kratix has never touched may be of a CRD that merely carries the label of a Promise.
+            if !is_held(&self.snapshot.request) {
+                return Plan::silent();
+            }
+            return self.blocked("PromiseNotFound", format!("Promise {} not found", self.snapshot.promise_name), None);
         };
         if let Some(by_promise) = self.paused_by(promise) {
             return self.paused(by_promise);
@@ -242,7 +289,12 @@ impl Pass<'_> {
         definition.request_workflow(self.snapshot.promise_name, &self.snapshot.request, action, dry_run)
     }
 
-    fn engine<'b>(&'b self, workflow: &'b Workflow, revision: Option<&PromiseRevision>) -> workflow::Snapshot<'b> {
+    fn engine<'b>(
+        &'b self,
+        workflow: &'b Workflow,
+        revision: Option<&PromiseRevision>,
+        annotations_after_pause: &'b [(&'b str, &'b str)],
+    ) -> workflow::Snapshot<'b> {
         workflow::Snapshot {
             now: self.snapshot.now,
             parent: self.parent,
@@ -252,7 +304,7 @@ impl Pass<'_> {
             surroundings: self.snapshot.surroundings,
             settings: self.snapshot.settings,
             interval: revision.and_then(|revision| self.interval(revision)),
-            labels_after_pause: &[],
+            annotations_after_pause,
         }
     }
 
@@ -265,7 +317,11 @@ impl Pass<'_> {
     }
 
     fn configure(&self, chosen: &revision::Chosen<'_>, bound: binding::Bound, workflow: &Workflow) -> Plan<Finding> {
-        let engine = self.engine(workflow, Some(chosen.revision));
+        // A Promise that was paused as well tells all of its requests to run. The run at the end of the pause is the one
+        // that it asks for: a request of which this is on record is not told again.
+        let round = self.snapshot.promise.as_ref().and_then(|promise| promise.annotations().get(crate::promise::RERUN));
+        let told: Vec<_> = round.map(|round| (crate::promise::RERUN, round.as_str())).into_iter().collect();
+        let engine = self.engine(workflow, Some(chosen.revision), &told);
         let outcome = workflow::configure(&engine);
         let mut plan: Plan<Finding> = Plan { next: outcome.next, ..bound.clone().into_plan() };
         if outcome.progress == Progress::Relabelled {
@@ -363,7 +419,7 @@ impl Pass<'_> {
 
     fn paused(&self, by_promise: bool) -> Plan<Finding> {
         let mut document = self.document();
-        let (unknown, reason) = (Status::Unknown, "PausedReconciliation");
+        let (unknown, reason) = (Status::Unknown, PAUSED);
         let is_new = document.set_condition(condition::RECONCILED, unknown, reason, "Paused", self.snapshot.now);
         let mut plan = Plan { findings: vec![Finding::Paused { by_promise }], ..Plan::silent() };
         if is_new {
@@ -403,7 +459,12 @@ impl Pass<'_> {
             revision::Error::ManyBindings { .. } => None,
             _ => Some("FailedPromiseRevisionLookup"),
         };
-        self.blocked(error.reason(), error.to_string(), event)
+        let cause = error.to_string();
+        let mut plan = self.blocked(error.reason(), cause.clone(), event);
+        if matches!(error, revision::Error::NoVersion { .. }) {
+            plan.writes.extend(self.version_missing(&cause));
+        }
+        plan
     }
 
     /// Shows on the request why nothing happens. What brings it back is watched.

@@ -12,12 +12,14 @@
 use std::sync::Arc;
 
 use kratix_api::condition::{self, Condition, Status};
-use kratix_api::{PromiseRevision, ResourceBinding, Timestamp, keys};
+use kratix_api::resource_binding::{requested, upgrading};
+use kratix_api::{Promise, PromiseRevision, ResourceBinding, Timestamp, keys};
 use kube_core::{DynamicObject, Resource, ResourceExt};
 use serde_json::json;
 
 use crate::object::{Kind, Target};
 use crate::plan::{Plan, Write};
+use crate::promise_revision::{self, Purpose};
 
 /// Everything the decision about one binding may look at.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub struct Snapshot {
     pub binding: Arc<ResourceBinding>,
     /// Its request with its resource; `None` when there is none, or its API is not served.
     pub request: Option<(Kind, Arc<DynamicObject>)>,
+    /// The Promise; `None` when it is gone.
+    pub promise: Option<Arc<Promise>>,
     /// The revisions of the Promise, sorted by name.
     pub revisions: Vec<Arc<PromiseRevision>>,
 }
@@ -55,28 +59,33 @@ pub fn decide(snapshot: &Snapshot) -> Plan<Finding> {
     let Some((kind, request)) = &snapshot.request else { return silent(Finding::NoRequest) };
     let applied =
         request.data.pointer("/status/promiseVersion").and_then(|version| version.as_str()).unwrap_or_default();
+    let manual = has(binding, keys::MANUAL_RECONCILIATION);
+    let run = || {
+        let target = Target::with_kind(kind.clone(), request.as_ref()).unpinned();
+        let patch = json!({ "metadata": { "labels": { keys::MANUAL_RECONCILIATION: keys::TRUE } } });
+        Some(Write::Patch { target, patch }).filter(|_| !has(request.as_ref(), keys::MANUAL_RECONCILIATION))
+    };
+    let consume = || {
+        let labels = json!({ "labels": { keys::MANUAL_RECONCILIATION: null } });
+        Write::metadata(Target::of(binding), &labels)
+    };
     if applied.is_empty() || applied == keys::VERSION_NOT_SET {
-        return silent(Finding::Unversioned);
+        // There is no roll-out to tell of, but a run that is asked for is one.
+        let writes = if manual { run().into_iter().chain(consume()).collect() } else { Vec::new() };
+        return Plan { writes, ..silent(Finding::Unversioned) };
     }
     let Some(desired) = desired(snapshot) else { return silent(Finding::NoLatest) };
-    let manual = has(binding, keys::MANUAL_RECONCILIATION);
     let held = has(request.as_ref(), keys::WORKFLOW_SUSPENDED) && is_behind(binding, applied, &desired);
     if !manual && !held {
         return Plan::silent();
     }
 
     let mut plan = silent(Finding::Requested { version: desired.clone() });
-    let in_flight = binding.version_in_flight() == Some(desired.as_str());
-    if !in_flight && !has(request.as_ref(), keys::MANUAL_RECONCILIATION) {
-        let target = Target::with_kind(kind.clone(), request.as_ref()).unpinned();
-        let patch = json!({ "metadata": { "labels": { keys::MANUAL_RECONCILIATION: keys::TRUE } } });
-        plan.writes.push(Write::Patch { target, patch });
-    }
+    plan.writes.extend(run());
     let status = status(snapshot, &desired, manual);
     if manual {
         plan.writes.extend(status);
-        let labels = json!({ "labels": { keys::MANUAL_RECONCILIATION: null } });
-        plan.writes.extend(Write::metadata(Target::of(binding), &labels));
+        plan.writes.extend(consume());
     } else {
         plan.status = status;
     }
@@ -93,7 +102,7 @@ fn desired(snapshot: &Snapshot) -> Option<String> {
     if !version.is_empty() && version != keys::VERSION_LATEST {
         return Some(version.clone());
     }
-    let latest = snapshot.revisions.iter().find(|revision| revision.is_latest());
+    let latest = promise_revision::latest(&snapshot.revisions, snapshot.promise.as_deref(), Purpose::Configure);
     latest.map(|revision| revision.spec.version.clone())
 }
 
@@ -102,15 +111,15 @@ fn is_behind(binding: &ResourceBinding, applied: &str, desired: &str) -> bool {
     let status = binding.status.clone().unwrap_or_default();
     let upgrade = condition::find(&status.conditions, condition::UPGRADE_SUCCEEDED);
     let failed = upgrade.is_some_and(|upgrade| upgrade.status == Status::False) && status.failed_version == desired;
-    applied != desired && !failed && binding.version_in_flight() != Some(desired)
+    applied != desired && !failed && !binding.is_in_flight(desired)
 }
 
 fn status(snapshot: &Snapshot, desired: &str, manual: bool) -> Option<Write> {
     let old = snapshot.binding.status.clone().unwrap_or_default();
     let mut new = old.clone();
     let message = match manual {
-        true => format!("Reconciliation requested for version {desired}"),
-        false => format!("Upgrade to version {desired} is in progress"),
+        true => requested(desired),
+        false => upgrading(desired),
     };
     let reason = condition::UPGRADE_IN_PROGRESS;
     let upgrade = Condition::new(condition::UPGRADE_SUCCEEDED, Status::Unknown, reason, message);
@@ -143,6 +152,7 @@ mod tests {
             now: Timestamp::UNIX_EPOCH,
             binding: Arc::new(binding),
             request: Some((Kind::new("x.io", "v1", "X", "xs"), Arc::new(request))),
+            promise: None,
             revisions: vec![Arc::new(revision)],
         }
     }
@@ -164,9 +174,43 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_never_completed_or_has_no_version_is_left_alone() {
-        assert!(decide(&snapshot("latest", "", &[], &[keys::MANUAL_RECONCILIATION])).is_silent());
-        assert!(decide(&snapshot("latest", "not-set", &[], &[keys::MANUAL_RECONCILIATION])).is_silent());
+    fn a_request_without_a_version_is_told_of_no_upgrade_but_runs_when_it_is_asked_to() {
+        for applied in ["", "not-set"] {
+            assert!(decide(&snapshot("latest", applied, &[keys::WORKFLOW_SUSPENDED], &[])).is_silent());
+            let plan = decide(&snapshot("latest", applied, &[], &[keys::MANUAL_RECONCILIATION]));
+            let kinds: Vec<_> = plan.writes.iter().map(|write| write.address().0.kind.clone()).collect();
+            assert_eq!(kinds, ["X", "ResourceBinding"]);
+            assert_eq!(plan.status, None);
+            // The label is on the request already: its next run is the one that was asked for.
+            let labels = [keys::MANUAL_RECONCILIATION];
+            assert_eq!(decide(&snapshot("latest", applied, &labels, &labels)).writes.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_asked_for_while_its_version_is_rolled_out_is_not_lost() {
+        let mut snapshot = snapshot("latest", "v1", &[], &[keys::MANUAL_RECONCILIATION]);
+        let told = json!({ "type": "UpgradeSucceeded", "status": "Unknown", "reason": "UpgradeInProgress",
+            "message": "Upgrade to version v2 is in progress" });
+        let binding = Arc::make_mut(&mut snapshot.binding);
+        binding.status = Some(serde_json::from_value(json!({ "conditions": [told] })).unwrap());
+        assert!(binding.is_in_flight("v2") && !binding.is_in_flight("v"));
+        let plan = decide(&snapshot);
+        assert_eq!(plan.writes[0].address().0.kind, "X");
+    }
+
+    #[test]
+    fn the_promise_says_which_revision_is_the_latest() {
+        let mut snapshot = snapshot("latest", "v2", &[keys::WORKFLOW_SUSPENDED], &[]);
+        assert!(decide(&snapshot).is_silent());
+        let mut older = snapshot.revisions[0].as_ref().clone();
+        older.metadata.name = Some("p-0".into());
+        older.spec.version = "v1".into();
+        snapshot.revisions.insert(0, Arc::new(older));
+        let mut promise = Promise::new("p", Default::default());
+        promise.metadata.labels = Some([(keys::PROMISE_VERSION.to_owned(), "v2".to_owned())].into());
+        snapshot.promise = Some(Arc::new(promise));
+        assert!(decide(&snapshot).is_silent());
     }
 
     #[test]

@@ -29,6 +29,8 @@ mod bucket;
 mod change;
 mod git;
 
+pub(crate) use self::git::complaints as git_complaints;
+
 pub use self::change::{About, Attempt, Change, ChangeKind, Failure, File, Operation, Written};
 
 /// Namespace of a Secret that a Git store names without one.
@@ -47,13 +49,22 @@ pub enum Availability {
     /// There is no such object.
     NotFound,
     /// It is about to be opened; nothing is known yet.
-    Opening,
+    Opening {
+        /// See [`place`].
+        place: String,
+    },
     /// It cannot be written.
-    NotReady,
+    NotReady {
+        /// See [`place`].
+        place: String,
+    },
     /// It can be written.
     Ready {
-        /// Identifies where writes go: a store whose address changes is another place.
+        /// See [`place`].
         place: String,
+        /// Another number after every time in which the store may have lost what it held: what was written before is
+        /// handed to it once more.
+        epoch: u64,
     },
 }
 
@@ -68,9 +79,17 @@ impl Availability {
                 ("StateStoreNotFound", format!("{store}: unknown state store type: {kind}"))
             }
             Self::NotFound => ("StateStoreNotFound", format!("{store}: not found")),
-            Self::Opening | Self::NotReady | Self::Ready { .. } => {
+            Self::Opening { .. } | Self::NotReady { .. } | Self::Ready { .. } => {
                 ("StateStoreNotReady", format!("{store}: not ready"))
             }
+        }
+    }
+
+    /// Returns where writes go, or would go.
+    pub(crate) fn place(&self) -> Option<&str> {
+        match self {
+            Self::Unset | Self::UnknownKind | Self::NotFound => None,
+            Self::Opening { place } | Self::NotReady { place } | Self::Ready { place, .. } => Some(place),
         }
     }
 }
@@ -135,12 +154,14 @@ pub struct Snapshot {
     pub opened: Option<Opened>,
     /// A writer has had trouble with the store as a whole since it was opened.
     pub is_suspect: bool,
+    /// How old the known state of a remote may be: part of what a writer is opened with.
+    pub fetch_interval: Duration,
 }
 
 /// An attempt to open a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// Identifies what was opened: generation and Secret.
+    /// Identifies what was opened: generation, Secret and settings.
     pub fingerprint: String,
     /// When.
     pub at: Timestamp,
@@ -270,7 +291,7 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
         }
     };
     let fingerprint = fingerprint(snapshot);
-    let place = place(&connection);
+    let place = place(&snapshot.store);
     let opened = snapshot.opened.as_ref().filter(|opened| opened.fingerprint == fingerprint);
     let open = Effect::Open { connection: Box::new(connection), fingerprint, place };
     match opened {
@@ -394,12 +415,17 @@ fn fingerprint(snapshot: &Snapshot) -> String {
         Secret::Found { resource_version, .. } => resource_version.as_str(),
         _ => "",
     };
-    format!("{}/{}/{secret}", snapshot.store.uid(), snapshot.store.generation().unwrap_or_default())
+    let interval = snapshot.fetch_interval.as_millis();
+    format!("{}/{}/{secret}/{interval}", snapshot.store.uid(), snapshot.store.generation().unwrap_or_default())
 }
 
-fn place(connection: &Connection) -> String {
-    let Connection { url, branch, path, .. } = connection;
-    kratix_api::hash::text(&format!("{url}\n{branch}\n{path}"))
+/// Identifies where a store's files are: one whose address changes is another place, one with other credentials is not.
+pub fn place(store: &Store) -> String {
+    let parts = match store {
+        Store::Git(store) => [&store.spec.url, &store.spec.branch, &store.spec.path],
+        Store::Bucket(store) => [&store.spec.endpoint, &store.spec.bucket_name, &store.spec.path],
+    };
+    kratix_api::hash::text(&parts.map(String::as_str).join("\n"))
 }
 
 fn namespace(reference: &SecretRef) -> &str {

@@ -11,11 +11,12 @@
 //! # Source
 //! `05-scheduling-and-writing.md` §3–§5, §11; decisions 1, 2, 14; weaknesses 1–14
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kratix_api::destination::StateStoreRef;
 use kratix_api::{Destination, Work, WorkPlacement, WorkloadGroup, condition, keys};
 use kube_core::ResourceExt;
 use serde_json::json;
@@ -29,6 +30,9 @@ mod placement;
 mod selector;
 mod status;
 
+pub(crate) use self::selector::{
+    LABEL_BYTES_MAX, PREFIX_BYTES_MAX, has_qualified_form, has_subdomain_form, is_subdomain,
+};
 pub use self::selector::{NearMiss, Obstacle, Selector};
 pub(crate) use self::status::{cut, set_condition};
 
@@ -48,7 +52,10 @@ pub struct Snapshot {
     pub work: Arc<Work>,
     /// All Destinations, sorted by name.
     pub destinations: Vec<Arc<Destination>>,
-    /// The placements in the Work's namespace that carry its name as label, sorted by name, those being deleted included.
+    /// Where each state store's files are ([`crate::state_store::place`]).
+    pub places: BTreeMap<StateStoreRef, String>,
+    /// The placements in the Work's namespace that carry its name as label or have it as owner, sorted by name, those being
+    /// deleted included.
     pub placements: Vec<Arc<WorkPlacement>>,
     /// Placements in the same namespace of the same Promise; needed only if [`shares_namespace`] holds.
     pub neighbours: Vec<Arc<WorkPlacement>>,
@@ -218,18 +225,24 @@ pub fn decide(snapshot: &Snapshot) -> Plan<Finding> {
     Plan { writes, status, events, next, findings }
 }
 
-/// Returns the plan that says on the Work that the API server refused a write for it.
-pub fn refused(snapshot: &Snapshot, cause: &str) -> Plan<Finding> {
-    let failed: Vec<group::Placed> = snapshot
-        .work
-        .spec
-        .workload_groups
-        .iter()
-        .map(|group| group::Placed::refused(group, cause.to_owned()))
-        .collect();
-    let verdict = status::Verdict::of(&failed);
-    let (status, events) = verdict.status(snapshot, &failed);
-    let findings = failed.into_iter().flat_map(|group| group.findings).collect();
+/// Returns the plan that says on the Work that the API server refused writes for some of its groups: for each placement
+/// the cause. The other groups have been placed.
+pub fn refused(snapshot: &Snapshot, causes: &BTreeMap<ObjectKey, String>) -> Plan<Finding> {
+    if snapshot.work.metadata.deletion_timestamp.is_some() {
+        return deletion::refused(snapshot, causes);
+    }
+    let mut groups = place_groups(snapshot);
+    for (placed, group) in groups.iter_mut().zip(&snapshot.work.spec.workload_groups) {
+        let cause = placed.writes.iter().find_map(|write| causes.get(write.address().1));
+        if let Some(cause) = cause {
+            *placed = group::Placed::refused(group, cause.clone());
+        }
+    }
+    let mut events: Vec<Event> = groups.iter().flat_map(|group| group.events.iter().cloned()).collect();
+    let verdict = status::Verdict::of(&groups);
+    let (status, transitions) = verdict.status(snapshot, &groups);
+    events.extend(transitions);
+    let findings = groups.into_iter().flat_map(|group| group.findings).collect();
     Plan { writes: Vec::new(), status, events, next: Next::OnChange, findings }
 }
 
@@ -268,17 +281,18 @@ fn place_groups(snapshot: &Snapshot) -> Vec<group::Placed> {
 fn dangling(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<WorkPlacement>> {
     let groups: BTreeSet<&str> = snapshot.work.spec.workload_groups.iter().map(|group| group.id.as_str()).collect();
     snapshot.placements.iter().filter(move |placement| {
-        let group = placement.labels().get(keys::WORKLOAD_GROUP_ID).map_or("", String::as_str);
-        placement.metadata.deletion_timestamp.is_none() && !groups.contains(group)
+        placement.metadata.deletion_timestamp.is_none() && !groups.contains(group_of(placement))
     })
 }
 
 /// Returns the placements of one group, those being deleted included.
 fn placements_of<'a>(snapshot: &'a Snapshot, group: &WorkloadGroup) -> Vec<&'a Arc<WorkPlacement>> {
-    let carries = |placement: &&Arc<WorkPlacement>| {
-        placement.labels().get(keys::WORKLOAD_GROUP_ID).is_some_and(|id| *id == group.id)
-    };
-    snapshot.placements.iter().filter(carries).collect()
+    snapshot.placements.iter().filter(|placement| group_of(placement) == group.id).collect()
+}
+
+/// Returns the id of a placement's group: its label, or its spec where the label was taken away.
+fn group_of(placement: &WorkPlacement) -> &str {
+    placement.labels().get(keys::WORKLOAD_GROUP_ID).unwrap_or(&placement.spec.id)
 }
 
 fn scheduler_event(work: &Work, reason: &'static str, note: String) -> Event {

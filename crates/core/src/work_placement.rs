@@ -5,7 +5,9 @@
 //! be applied again and then changes nothing; the status comes after the store has durably accepted the content.
 //!
 //! What is in the store is remembered by the process ([`Attempt`]), not in the cluster: after a start every placement is
-//! handed to its store once more, which repairs what was altered there meanwhile, and writes nothing otherwise.
+//! handed to its store once more, which repairs what was altered there meanwhile, and writes nothing otherwise. Of which
+//! place the status speaks is in the cluster ([`STORE_LOCATION`]): another store, address or path is another place, and
+//! the content is not there yet.
 //!
 //! # Source
 //! `05-scheduling-and-writing.md` §6; decisions 3, 9, 12, 14, 16; weaknesses 6, 10, 12, 15–23
@@ -30,8 +32,8 @@ mod rival;
 mod status;
 
 pub use self::content::CONTENT_BYTES_MAX;
-pub use self::location::{DIRECTORY_NAMESPACE, Location};
-pub(crate) use self::location::{join, pipeline};
+pub use self::location::{DIRECTORY_NAMESPACE, Location, STORE_LOCATION, ledger_name};
+pub(crate) use self::location::{is_below, join, pipeline, site};
 use self::status::Content;
 
 /// Time between attempts that fail, and how often a wait is looked at although watches report its end.
@@ -49,13 +51,26 @@ pub struct Snapshot {
     /// Whether the Destination's state store can be written.
     pub store: Availability,
     /// Other placements that could have the same directory ([`may_collide`]) with their Destinations, sorted by key.
-    pub rivals: Vec<(Arc<WorkPlacement>, Option<Arc<Destination>>)>,
+    pub rivals: Vec<Rival>,
+    /// Other Destinations of the same store, sorted by name; needed only if [`aggregates`] holds.
+    pub neighbours: Vec<Arc<Destination>>,
     /// All placements on the Destination, sorted by key; needed only if [`aggregates`] holds.
     pub members: Vec<Arc<WorkPlacement>>,
     /// What the process last tried for this placement.
     pub attempt: Option<Attempt>,
     /// How often what was written is written again; `None` for never.
     pub interval: Option<Duration>,
+}
+
+/// Another placement that could have the same directory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rival {
+    /// The placement.
+    pub placement: Arc<WorkPlacement>,
+    /// Its Destination, if that exists.
+    pub destination: Option<Arc<Destination>>,
+    /// The process has written it, whatever the cache shows of its status.
+    pub has_written: bool,
 }
 
 /// What is to be done about a placement: first the plan, then the effect, then [`record`] tells what follows from it.
@@ -119,6 +134,18 @@ pub fn aggregates(destination: &Destination) -> bool {
     destination.spec.filepath.mode == kratix_api::destination::FilepathMode::AggregatedYaml
 }
 
+/// Names what placements that take turns have in common: those of one aggregate, so that each is computed from the ones
+/// before it, and those of one directory, so that the first is known to have written when the second looks.
+pub fn turn(placement: &WorkPlacement, destination: &Destination) -> Option<String> {
+    let store = display(destination.spec.state_store_ref.as_ref());
+    match Location::of(placement, destination).ok()? {
+        Location::Directory(directory) => Some(format!("{store} {directory}")),
+        Location::Aggregate { directory, file } => Some(format!("{store} {}", join(&[&directory, &file]))),
+        // Its state files are read and written in one commit.
+        Location::Shared { .. } => None,
+    }
+}
+
 /// Names what two placements have in common if they could have the same directory.
 pub fn collision_key(placement: &WorkPlacement) -> (String, String) {
     (placement.spec.promise_name.clone(), placement.spec.resource_name.clone())
@@ -140,9 +167,11 @@ pub fn concerns_itself(old: Option<&WorkPlacement>, new: Option<&WorkPlacement>)
     let metadata = |placement: &WorkPlacement| {
         let metadata = &placement.metadata;
         let directory = placement.annotations().get(DIRECTORY_NAMESPACE).cloned();
+        let site = placement.annotations().get(STORE_LOCATION).cloned();
         let misplaced = placement.labels().get(keys::MISPLACED).cloned();
         let is_terminating = metadata.deletion_timestamp.is_some();
-        (metadata.uid.clone(), metadata.generation, metadata.finalizers.clone(), is_terminating, directory, misplaced)
+        let identity = (metadata.uid.clone(), metadata.generation, metadata.finalizers.clone());
+        (identity, is_terminating, directory, site, misplaced)
     };
     metadata(old) != metadata(new) || pipeline(old) != pipeline(new) || old.spec != new.spec
 }
@@ -177,27 +206,37 @@ pub fn queued(snapshot: &Snapshot) -> Plan<Finding> {
     if is_terminating || is_claimed(snapshot) {
         return Plan::silent();
     }
+    unwritten(snapshot).plan
+}
+
+/// Says that the content is on its way.
+fn unwritten(snapshot: &Snapshot) -> Decision {
     let store = snapshot.destination.as_ref().map(|destination| display(destination.spec.state_store_ref.as_ref()));
     let message = format!("waiting for {}", store.unwrap_or_default());
-    waiting(snapshot, Content::Waiting { reason: "WaitingForStateStore", message, warns: false }).plan
+    waiting(snapshot, Content::Waiting { reason: "WaitingForStateStore", message, warns: false })
 }
 
 fn decide_located(snapshot: &Snapshot, destination: &Destination, location: &Location) -> Decision {
     match rival::before(snapshot, destination, location) {
         Some(rival) if rival.is_leaving => {
-            let message = format!("path is still being cleared by workplacement {}", rival.key);
+            let message = format!("path is still being cleared by {}", rival.owner);
             return waiting(snapshot, Content::Waiting { reason: "WaitingForPath", message, warns: false });
         }
         Some(rival) => {
-            let message = format!("path {:?} already belongs to workplacement {}", rival.directory, rival.key);
+            let message = format!("path {:?} already belongs to {}", rival.path, rival.owner);
             return failed(snapshot, &Failure { retry: true, ..Failure::content(message) });
         }
         None => {}
     }
     match &snapshot.store {
-        Availability::Ready { place } => decide_ready(snapshot, destination, location, place),
-        // Nothing is known about the store yet; what the status says may well hold.
-        Availability::Opening => keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) }),
+        Availability::Ready { place, epoch } => {
+            decide_ready(snapshot, destination, location, &format!("{place}/{epoch}"))
+        }
+        // Nothing is known about the store yet; what the status says of the same place may well hold.
+        Availability::Opening { .. } if is_written(&snapshot.placement) && !is_claimed(snapshot) => unwritten(snapshot),
+        Availability::Opening { .. } => {
+            keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) })
+        }
         unavailable => {
             let (reason, message) = unavailable.problem(destination.spec.state_store_ref.as_ref());
             if is_claimed(snapshot) {
@@ -218,10 +257,13 @@ fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Locat
     let attempt = snapshot.attempt.as_ref().filter(|attempt| attempt.stamp == stamp);
     let age = attempt.map_or(Duration::MAX, |attempt| since(attempt.at, snapshot.now));
     let mut decision = match attempt.map(|attempt| &attempt.outcome) {
+        // What was true of another place is taken back before this one is written.
+        None if is_written(&snapshot.placement) && !is_claimed(snapshot) => unwritten(snapshot),
         None => keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) }),
         Some(Ok(written)) => {
             let next = snapshot.interval.map_or(Next::OnChange, |interval| Next::After(interval.saturating_sub(age)));
-            let decision = settled(snapshot, &Content::Written(written), next, Finding::Written);
+            let settled = settled(snapshot, &Content::Written(written), next, Finding::Written);
+            let decision = prepend(relocation(snapshot, destination).into_iter().collect(), settled);
             if snapshot.interval.is_none_or(|interval| age < interval) {
                 return decision;
             }
@@ -230,7 +272,7 @@ fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Locat
         Some(Err(failure)) => {
             // A store that cannot be asked now takes nothing back of what was durable before.
             let decision = match failure.about {
-                crate::state_store::About::Store if is_written(&snapshot.placement) => settled(
+                crate::state_store::About::Store if is_claimed(snapshot) => settled(
                     snapshot,
                     &Content::Claimed,
                     Next::OnChange,
@@ -307,19 +349,26 @@ fn stamp(
     hash::text(&format!("{identity:?}\n{location:?}\n{store}\n{place}\n{purpose:?}"))
 }
 
-/// The status says that the content is in the store, and nothing that the process did says otherwise.
+/// The status says that the content is in the store, and speaks of the place where it should be.
+///
+/// A placement that does not say of which place it speaks is believed: it is of the original, or of an earlier version,
+/// and the scheduler is about to note the place.
 fn is_claimed(snapshot: &Snapshot) -> bool {
-    if !is_written(&snapshot.placement) {
-        return false;
+    let placement = &snapshot.placement;
+    let (Some(destination), Some(place)) = (&snapshot.destination, snapshot.store.place()) else { return false };
+    let noted = placement.annotations().get(STORE_LOCATION);
+    is_written(placement) && noted.is_none_or(|noted| Some(noted) == site(placement, destination, place).as_ref())
+}
+
+/// Returns the write that notes of which place the status is about to speak, if that is another one.
+fn relocation(snapshot: &Snapshot, destination: &Destination) -> Option<Write> {
+    let placement = &*snapshot.placement;
+    let site = site(placement, destination, snapshot.store.place()?)?;
+    let noted = placement.annotations().get(STORE_LOCATION)?;
+    if *noted == site {
+        return None;
     }
-    let (Some(attempt), Some(destination)) = (&snapshot.attempt, &snapshot.destination) else { return true };
-    let Ok(location) = Location::of(&snapshot.placement, destination) else { return false };
-    match &snapshot.store {
-        Availability::Ready { place } => {
-            attempt.stamp == stamp(&snapshot.placement, destination, &location, place, Purpose::Update)
-        }
-        _ => true,
-    }
+    Write::metadata(Target::of(placement), &json!({ "annotations": { STORE_LOCATION: site } }))
 }
 
 fn finalizers(snapshot: &Snapshot, destination: &Destination) -> Option<Write> {

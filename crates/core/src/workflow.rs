@@ -49,9 +49,8 @@ use crate::plan::{Event, Next, Reporter, Write};
 
 pub use configure::configure;
 pub use delete::{delete, live_configure_job};
+pub use kratix_api::keys::SEQUENCE;
 
-/// Annotation on Jobs: one more than the highest of the parent's Jobs when it was made.
-pub const SEQUENCE: &str = "internal.workflows.kratix.io/sequence";
 /// Annotation on parents and Jobs: how often the workflow was told to start over.
 pub const RUN: &str = "internal.workflows.kratix.io/run";
 /// Annotation on parents: number of the Job whose suspended pipeline is to run again.
@@ -96,6 +95,7 @@ impl Definition {
             namespace: self.namespace.clone(),
             is_shared: !self.namespace.is_empty(),
             selectors: self.selectors.clone(),
+            scheduling_key: access::SCHEDULING_KEY.to_owned(),
             is_cluster_scoped: false,
             is_dry_run: false,
         })
@@ -160,6 +160,8 @@ pub struct Workflow {
     pub is_shared: bool,
     /// Selectors of the Promise.
     pub selectors: Vec<DestinationSelector>,
+    /// Where the ConfigMap keeps them.
+    pub scheduling_key: String,
     /// Whether the parent has no namespace.
     pub is_cluster_scoped: bool,
     /// Whether its output is a preview only.
@@ -254,6 +256,12 @@ pub trait Surroundings {
     /// `namespace`, labelled with it as pipeline namespace, or without namespace. More do no harm.
     fn existing(&self, promise: &str, namespace: &str) -> access::Existing;
 
+    /// Returns what the revisions say that requests of the Promise use or may use next, the latest first. Their pipelines
+    /// share accounts and permissions with this one.
+    fn in_use(&self, _promise: &str) -> Vec<Arc<Definition>> {
+        Vec::new()
+    }
+
     /// Returns whether a Job of this key exists that is not `parent`'s; see [`history::is_of`].
     fn is_taken(&self, key: &ObjectKey, parent: &Parent) -> bool;
 }
@@ -277,8 +285,8 @@ pub struct Snapshot<'a> {
     pub settings: &'a Settings,
     /// How old a configure run may become before it is repeated; `None`: never repeated on a timer.
     pub interval: Option<Duration>,
-    /// More labels to set when the end of a pause is acted on.
-    pub labels_after_pause: &'a [(&'a str, &'a str)],
+    /// More annotations to set when the end of a pause is acted on.
+    pub annotations_after_pause: &'a [(&'a str, &'a str)],
 }
 
 /// What the engine asks for.
@@ -355,24 +363,40 @@ impl Snapshot<'_> {
         outcome
     }
 
-    /// Returns the annotation that starts the workflow over.
+    /// Returns the annotation that starts the workflow over: a number above those of all Jobs, also when the parent has
+    /// lost its own.
     fn next_run(&self) -> (&'static str, String) {
-        (RUN, self.parent.run().saturating_add(1).to_string())
+        let highest = self.jobs.iter().map(|job| history::run(job)).max().unwrap_or_default();
+        (RUN, self.parent.run().max(highest).saturating_add(1).to_string())
+    }
+
+    /// Returns this workflow as the revisions in use have it, as if it ran in the same namespace; the latest first.
+    fn others(&self) -> Vec<Workflow> {
+        let own = self.workflow;
+        let definitions = self.surroundings.in_use(&own.promise);
+        let workflows = definitions.iter().filter_map(|other| other.workflow(&own.promise, own.kind, own.action).ok());
+        let here = |other| Workflow { namespace: own.namespace.clone(), is_shared: own.is_shared, ..other };
+        workflows.map(here).collect()
     }
 
     /// Returns the writes that start the pipeline at `index`: what its Job needs, then the Job.
     fn start(&self, index: usize, next_sequence: i64) -> Vec<Write> {
-        let (parent, workflow) = (self.parent, self.workflow);
+        let parent = self.parent;
+        let others = self.others();
+        let workflow =
+            &Workflow { scheduling_key: access::scheduling_key(self.workflow, &others), ..self.workflow.clone() };
         let pipeline = &workflow.pipelines[index];
         let existing = self.surroundings.existing(&workflow.promise, &workflow.namespace);
-        let mut writes = access::writes(parent, workflow, pipeline, &existing);
+        let mut writes = access::writes(parent, workflow, pipeline, &existing, &others);
         // Five digits of a hash can coincide with those of another Job of a similar name.
         let is_taken = |sequence: i64| {
             let key = job::key(parent, workflow, pipeline, sequence);
             let own = self.jobs.iter().any(|job| ObjectKey::of(job.as_ref()) == key);
             own || self.surroundings.is_taken(&key, parent)
         };
-        let mut sequence = next_sequence;
+        // Works outlive Jobs that somebody removed; a number twice would make an old output pass for a new one.
+        let written = self.works.iter().filter_map(|work| works::written_by(work)).max().unwrap_or_default();
+        let mut sequence = next_sequence.max(written.saturating_add(1));
         while is_taken(sequence) {
             sequence = sequence.saturating_add(1);
         }

@@ -22,12 +22,21 @@ fn destination(mode: FilepathMode) -> Destination {
     destination
 }
 
+fn ready() -> Availability {
+    Availability::Ready { place: "here".into(), epoch: 0 }
+}
+
+fn not_ready() -> Availability {
+    Availability::NotReady { place: "here".into() }
+}
+
 #[derive(Clone)]
 struct World {
     destination: Option<Destination>,
     store: Availability,
     placements: Vec<WorkPlacement>,
     attempt: Option<Attempt>,
+    interval: Option<Duration>,
     refuses: Option<Failure>,
     now: i64,
     files: BTreeMap<String, String>,
@@ -40,9 +49,10 @@ impl World {
     fn new(destination: Destination) -> Self {
         Self {
             destination: Some(destination),
-            store: Availability::Ready { place: "here".into() },
+            store: ready(),
             placements: Vec::new(),
             attempt: None,
+            interval: None,
             refuses: None,
             now: 0,
             files: BTreeMap::new(),
@@ -59,6 +69,7 @@ impl World {
             store: self.store.clone(),
             placements: self.placements.iter().cloned().map(Arc::new).collect(),
             attempt: self.attempt.clone(),
+            interval: self.interval,
         }
     }
 
@@ -195,7 +206,7 @@ fn switching_test_documents_off_removes_them() {
 fn a_store_that_is_missing_or_not_ready_is_named_and_its_return_heals() {
     for (store, reason, message) in [
         (Availability::NotFound, "StateStoreNotFound", "GitStateStore/default: not found"),
-        (Availability::NotReady, "StateStoreNotReady", "GitStateStore/default: not ready"),
+        (not_ready(), "StateStoreNotReady", "GitStateStore/default: not ready"),
         (Availability::Unset, "StateStoreNotFound", "stateStoreRef is not set"),
     ] {
         let mut world = World::new(destination(FilepathMode::None));
@@ -204,10 +215,10 @@ fn a_store_that_is_missing_or_not_ready_is_named_and_its_return_heals() {
         assert_eq!(world.ready(), said((Status::False, reason, message)));
         assert_eq!(world.notes, [message]);
         assert_eq!(decide(&world.snapshot()).plan.next, Next::After(RETRY_AFTER));
-        world.store = Availability::Ready { place: "here".into() };
+        world.store = ready();
         world.settle();
         assert_eq!(world.ready().0, Status::True);
-        world.store = Availability::Opening;
+        world.store = Availability::Opening { place: "here".into() };
         assert!(!world.pass(), "a store that is being opened takes nothing back");
     }
 }
@@ -268,7 +279,7 @@ fn deleting_with_clean_up_goes_on_without_a_store_but_waits_for_one_that_is_not_
     start.spec.cleanup = Cleanup::All;
     let mut world = World::new(start);
     world.delete();
-    world.store = Availability::NotReady;
+    world.store = not_ready();
     world.settle();
     assert_eq!(world.ready().2, "GitStateStore/default: not ready");
     world.store = Availability::NotFound;
@@ -287,4 +298,26 @@ fn own_status_writes_do_not_bring_a_destination_back() {
     assert!(!concerns_itself(Some(&old), Some(&new)));
     new.spec.path = "x".into();
     assert!(concerns_itself(Some(&old), Some(&new)));
+}
+
+#[test]
+fn test_documents_are_put_back_after_the_interval_and_when_the_store_may_have_lost_them() {
+    let mut world = World::new(destination(FilepathMode::NestedByMetadata));
+    world.interval = Some(Duration::from_secs(100));
+    world.settle();
+    assert_eq!(decide(&world.snapshot()).plan.next, Next::After(Duration::from_secs(100)));
+    let statuses = world.statuses;
+    world.files.clear();
+    world.now = 99;
+    assert_eq!(decide(&world.snapshot()).effect, None);
+    world.now = 100;
+    world.settle();
+    assert_eq!(world.files.len(), 2);
+    world.interval = None;
+    world.files.clear();
+    assert_eq!(decide(&world.snapshot()).effect, None);
+    world.store = Availability::Ready { place: "here".into(), epoch: 1 };
+    world.settle();
+    assert_eq!(world.files.len(), 2);
+    assert_eq!(world.statuses, statuses, "nothing is said about it");
 }

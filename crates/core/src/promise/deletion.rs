@@ -12,7 +12,8 @@
 //!
 //! The delete workflow runs while there are requests; revisions outlive requests, whose own deletion needs them; the
 //! CRD goes last. Every step is looked at in every pass, with or without its finalizer: a Promise without API carries
-//! fewer finalizers and is cleaned up as completely. A finalizer is removed by a write of its own, in the pass that finds
+//! fewer finalizers and is cleaned up as completely. Only the list of requests is not waited for once step 3 has been
+//! done: from step 5 on there is no controller any more that would bring it, nor the right to do so. A finalizer is removed by a write of its own, in the pass that finds
 //! its step done, so what made it go is always the present state. While a step waits, `Reconciled` says for what.
 //!
 //! # Source
@@ -202,7 +203,7 @@ fn delete_workflow(snapshot: &Snapshot) -> Step {
         }
     };
     let parent = Parent::of_promise(&snapshot.promise);
-    let jobs: Vec<_> = snapshot.own_jobs().cloned().collect();
+    let jobs: Vec<_> = snapshot.own_jobs().filter(|job| history::is_of(job, &parent)).cloned().collect();
     let outcome = workflow::delete(&workflow::Snapshot {
         now: snapshot.now,
         parent: &parent,
@@ -212,7 +213,7 @@ fn delete_workflow(snapshot: &Snapshot) -> Step {
         surroundings: &*snapshot.surroundings,
         settings: &snapshot.settings,
         interval: None,
-        labels_after_pause: &[],
+        annotations_after_pause: &[],
     });
     let ending = match outcome.progress {
         Progress::Finished => return Step::Done,
@@ -240,6 +241,9 @@ fn requests(snapshot: &Snapshot) -> Step {
     // A kind that is not served, or that is somebody else's, has no requests of this Promise.
     let Some(kind) = api::established_kind(snapshot) else { return Step::Done };
     let Some(requests) = &snapshot.requests else {
+        if !snapshot.promise.finalizers().iter().any(|present| present == keys::FINALIZER_RESOURCE_REQUEST_CLEANUP) {
+            return Step::Done;
+        }
         let waits_for = format!("the list of requests of {}.{}", kind.plural, kind.group);
         return Step::Waits { writes: Vec::new(), waits_for };
     };

@@ -32,7 +32,7 @@ impl Fault {
         Self { reason: "InvalidAPI", message: message.into() }
     }
 
-    pub(super) fn foreign_crd(crd: &str, owner: Option<&str>) -> Self {
+    pub(crate) fn foreign_crd(crd: &str, owner: Option<&str>) -> Self {
         let message = match owner {
             Some(owner) => format!(
                 "CustomResourceDefinition {crd:?} belongs to Promise {owner:?}; give this Promise an API of another name, \

@@ -11,8 +11,6 @@ use kube_core::ResourceExt;
 
 use crate::config::Config;
 
-/// Shortest interval that an annotation may ask for.
-const ANNOTATION_MIN: Duration = Duration::from_secs(60);
 /// What an interval of zero or less in a spec is read as: it would keep the platform busy with re-runs.
 const FLOOR: Duration = Duration::from_secs(60);
 
@@ -43,7 +41,8 @@ impl Source {
 
 /// Returns the interval of a Promise and where it comes from.
 pub fn of_promise(promise: &Promise, revisions: &[Arc<PromiseRevision>], config: &Config) -> (Duration, Source) {
-    match crate::promise_revision::latest(revisions) {
+    let purpose = crate::promise_revision::Purpose::Configure;
+    match crate::promise_revision::latest(revisions, Some(promise), purpose) {
         Some(latest) => of_revision(latest, config),
         None => match in_spec(&promise.spec) {
             Some(interval) => (interval, Source::PromiseSpec),
@@ -66,7 +65,22 @@ pub fn of_revision(revision: &PromiseRevision, config: &Config) -> (Duration, So
 
 /// Returns the interval an annotation asks for, if it is one that is allowed.
 pub(super) fn in_annotation(text: &str) -> Option<Duration> {
-    positive(text).filter(|interval| *interval >= ANNOTATION_MIN)
+    check(text).ok().map(kratix_api::Duration::as_wait)
+}
+
+/// Why a text is not an interval that may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// It is not a duration.
+    Malformed,
+    /// It is shorter than [`kratix_api::Duration::MINUTE`].
+    TooShort,
+}
+
+/// Reads an interval that somebody asks for.
+pub(crate) fn check(text: &str) -> Result<kratix_api::Duration, Unfit> {
+    let interval: kratix_api::Duration = text.parse().map_err(|_| Unfit::Malformed)?;
+    if interval < kratix_api::Duration::MINUTE { Err(Unfit::TooShort) } else { Ok(interval) }
 }
 
 fn in_spec(spec: &kratix_api::PromiseSpec) -> Option<Duration> {

@@ -47,7 +47,7 @@ pub(super) fn keep(walk: &mut Walk<'_>) -> State {
         }
         return State::Fulfilled;
     };
-    let cycle = cycle(snapshot);
+    let cycle = cycle(snapshot.name(), |name| find(snapshot, name).map(required_names).unwrap_or_default());
     let message = match &cycle {
         Some(names) => format!("{NOT_FULFILLED}: these Promises require each other: {}", names.join(" -> ")),
         None => NOT_FULFILLED.to_owned(),
@@ -78,12 +78,15 @@ fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Promise> {
 }
 
 fn has_version(snapshot: &Snapshot, requirement: &RequiredPromise) -> bool {
-    let holds = |revision: &PromiseRevision| {
-        revision.spec.promise_ref.name == requirement.name
-            && revision.spec.version == requirement.version
-            && revision.metadata.deletion_timestamp.is_none()
-    };
-    requirement.version.is_empty() || snapshot.required_revisions.iter().any(|revision| holds(revision))
+    requirement.version.is_empty()
+        || snapshot.required_revisions.iter().any(|revision| is_asked_for(revision, requirement))
+}
+
+/// Returns whether a revision is the version that a requirement asks for.
+pub(crate) fn is_asked_for(revision: &PromiseRevision, requirement: &RequiredPromise) -> bool {
+    revision.spec.promise_ref.name == requirement.name
+        && revision.spec.version == requirement.version
+        && revision.metadata.deletion_timestamp.is_none()
 }
 
 fn is_available(promise: &Promise) -> bool {
@@ -118,20 +121,24 @@ fn tell_changes(walk: &mut Walk<'_>, before: &[RequiredPromiseStatus], states: &
     }
 }
 
-/// Returns the names on a way from the Promise back to itself, if its requirements lead there.
-fn cycle(snapshot: &Snapshot) -> Option<Vec<String>> {
-    let start = snapshot.name();
+/// Returns the names of the Promises that a Promise requires.
+pub(crate) fn required_names(promise: &Promise) -> Vec<String> {
+    promise.spec.required_promises.iter().map(|required| required.name.clone()).collect()
+}
+
+/// Returns the names on a way from the Promise `start` back to itself, if its requirements lead there; `required` knows
+/// what each Promise requires.
+pub(crate) fn cycle(start: &str, mut required: impl FnMut(&str) -> Vec<String>) -> Option<Vec<String>> {
     let mut visited = std::collections::BTreeSet::new();
     let mut ways = vec![vec![start.to_owned()]];
     while let Some(way) = ways.pop() {
-        let promise = find(snapshot, way.last().expect("a way has a start"));
-        for requirement in promise.iter().flat_map(|promise| &promise.spec.required_promises) {
+        for name in required(way.last().expect("a way has a start")) {
             let mut longer = way.clone();
-            longer.push(requirement.name.clone());
-            if requirement.name == start {
+            longer.push(name.clone());
+            if name == start {
                 return Some(longer);
             }
-            if visited.insert(requirement.name.clone()) {
+            if visited.insert(name) {
                 ways.push(longer);
             }
         }

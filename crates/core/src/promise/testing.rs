@@ -337,7 +337,9 @@ impl World {
             cluster_role: self.get_typed("ClusterRole", &access_name),
             cluster_role_binding: self.get_typed("ClusterRoleBinding", &access_name),
             works: self.labelled("Work", name),
-            requests: Some(requests.iter().map(|request| Request::of(&**request)).collect()),
+            // The list comes and goes with the controller of the requests.
+            requests: (self.requests != Requests::Stopped)
+                .then(|| requests.iter().map(|request| Request::of(&**request)).collect()),
             bindings: self.labelled("ResourceBinding", name),
             surroundings: Arc::new(Nearby { existing: existing.clone(), jobs: Vec::new() }),
             jobs,
@@ -387,9 +389,12 @@ impl World {
                 "type": "Ready", "status": "True", "reason": "AllWorkplacementsScheduled", "message": "Ready",
                 "lastTransitionTime": self.now.to_string(), "observedGeneration": generation,
             }]);
+            if !work["hold"].is_null() {
+                continue;
+            }
             if work.pointer("/metadata/deletionTimestamp").is_some() {
                 self.patch("Work", &key, &json!({ "metadata": { "finalizers": [] } }));
-            } else if work.pointer("/status/conditions") != Some(&ready) && work["hold"].is_null() {
+            } else if work.pointer("/status/conditions") != Some(&ready) {
                 self.patch("Work", &key, &json!({ "status": { "conditions": ready } }));
             }
         }
@@ -475,7 +480,7 @@ impl World {
             let mut changed = false;
             if self.kinds("Promise").contains(&&ObjectKey::cluster(NAME)) {
                 let decision = decide(&self.snapshot());
-                changed |= !decision.plan.is_silent();
+                changed |= !decision.plan.is_silent() || decision.requests != self.requests;
                 let limit = limit(number, self, &decision.plan);
                 self.act(&decision.plan, limit);
                 self.requests = decision.requests;

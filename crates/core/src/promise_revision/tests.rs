@@ -129,14 +129,27 @@ fn without_an_api_nothing_is_left_to_clean_up() {
 }
 
 #[test]
-fn of_several_latest_revisions_the_labelled_one_is_taken_and_none_being_deleted() {
+fn of_several_latest_revisions_the_one_of_the_promise_is_taken_then_the_labelled_one_and_none_being_deleted() {
     let no_label = json!({ "metadata": { "labels": { keys::LATEST_REVISION: null } } });
     let old = revision("z", "v1", no_label);
     let new = revision("a", "v2", json!({}));
     let gone = deleting(json!({ "metadata": { "name": "b" } }));
-    let name = |revisions: &[Arc<PromiseRevision>]| latest(revisions).map(|revision| revision.name_any());
-    assert_eq!(name(&[old.clone(), new.clone(), gone.clone()]).as_deref(), Some("a"));
-    assert_eq!(name(std::slice::from_ref(&gone)), None);
-    assert_eq!(name(std::slice::from_ref(&old)).as_deref(), Some("z"));
-    assert_eq!(at_version(&[old, new, gone], "v1").len(), 1);
+    let all = [old.clone(), new.clone(), gone.clone()];
+    let promise = snapshot(Arc::clone(&old), Some("v1")).promise;
+    let unmarked = revision("u", "v1", json!({ "status": null }));
+    for (revisions, promise, purpose, expected) in [
+        (&all[..], None, Purpose::Configure, Some("a")),
+        (&all[..], promise.as_deref(), Purpose::Configure, Some("z")),
+        (&[new.clone(), unmarked][..], promise.as_deref(), Purpose::Configure, Some("u")),
+        (std::slice::from_ref(&gone), promise.as_deref(), Purpose::Configure, None),
+        (std::slice::from_ref(&gone), promise.as_deref(), Purpose::Delete, Some("b")),
+        (&all[..], promise.as_deref(), Purpose::Delete, Some("z")),
+        (&[old][..], None, Purpose::Configure, Some("z")),
+    ] {
+        let found = latest(revisions, promise, purpose).map(|revision| revision.name_any());
+        assert_eq!(found.as_deref(), expected);
+    }
+    assert_eq!(at_version(&all, "v1", Purpose::Configure).len(), 1);
+    assert_eq!(at_version(std::slice::from_ref(&gone), "v1", Purpose::Configure).len(), 0);
+    assert_eq!(at_version(&[gone], "v1", Purpose::Delete).len(), 1);
 }

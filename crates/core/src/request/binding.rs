@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kratix_api::condition::{self, Condition, Status};
+use kratix_api::resource_binding::upgrading;
 use kratix_api::{ResourceBinding, ResourceBindingStatus, keys, name};
 use kube_core::ResourceExt;
 use serde_json::{Value, json};
@@ -43,15 +44,46 @@ impl Bound {
 impl Pass<'_> {
     /// Returns what the binding needs, and the version it asks for.
     pub(super) fn bound(&self, chosen: &Chosen<'_>) -> Bound {
-        let derived = name::resource_binding(&self.parent.target.key.name, self.snapshot.promise_name);
-        let found = chosen.binding.or_else(|| {
-            // One of that name without labels is adopted.
-            self.snapshot.bindings.iter().find(|binding| binding.name_any() == derived)
-        });
-        match found {
-            Some(binding) => self.kept(binding),
-            None => self.made(derived),
+        if let Some(binding) = chosen.binding {
+            return self.kept(binding);
         }
+        let (request, promise) = (&self.parent.target.key.name, self.snapshot.promise_name);
+        let usual = name::resource_binding(request, promise);
+        // Request `x-y` of Promise `z` and request `x` of Promise `y-z` have one usual name.
+        let is_foreign = |binding: &Arc<ResourceBinding>| binding.name_any() == usual && !self.may_adopt(binding);
+        match self.snapshot.bindings.iter().any(is_foreign) {
+            true => self.made(name::unambiguous_resource_binding(request, promise)),
+            false => self.made(usual),
+        }
+    }
+
+    /// Returns a binding of the usual name that lacks the request's labels and is to get them.
+    pub(super) fn adoptable(&self) -> Option<&Arc<ResourceBinding>> {
+        let usual = name::resource_binding(&self.parent.target.key.name, self.snapshot.promise_name);
+        let is_there = |binding: &ResourceBinding| binding.metadata.deletion_timestamp.is_none();
+        let mut usual = self.snapshot.bindings.iter().filter(|binding| binding.name_any() == usual);
+        usual.find(|binding| is_there(binding) && self.may_adopt(binding))
+    }
+
+    /// Returns whether nothing on the binding says that it is another request's.
+    fn may_adopt(&self, binding: &ResourceBinding) -> bool {
+        let (promise, request) = (self.snapshot.promise_name, &self.parent.target.key.name);
+        let reference = &binding.spec.resource_ref;
+        let label = |key: &str| binding.labels().get(key).map_or("", String::as_str);
+        let pairs = [
+            (binding.spec.promise_ref.name.as_str(), promise),
+            (reference.name.as_str(), request),
+            (reference.namespace.as_str(), self.parent.namespace()),
+            (label(keys::PROMISE_NAME), promise),
+            (label(keys::RESOURCE_NAME), &name::label_value(request)),
+        ];
+        pairs.iter().all(|(found, own)| found.is_empty() || found == own)
+    }
+
+    /// Returns the version that a binding asks for.
+    pub(super) fn version_of(&self, binding: &ResourceBinding) -> String {
+        let given = &binding.spec.version;
+        if given.is_empty() { self.first_version() } else { given.clone() }
     }
 
     fn made(&self, name: String) -> Bound {
@@ -76,8 +108,7 @@ impl Pass<'_> {
     }
 
     fn kept(&self, binding: &Arc<ResourceBinding>) -> Bound {
-        let given = &binding.spec.version;
-        let version = if given.is_empty() { self.first_version() } else { given.clone() };
+        let version = self.version_of(binding);
         let mut patch = serde_json::Map::new();
         if let Some(metadata) = self.metadata_patch(binding) {
             patch.insert("metadata".into(), metadata);
@@ -159,6 +190,18 @@ impl Pass<'_> {
         (!patch.is_empty()).then_some(Value::Object(patch))
     }
 
+    /// Returns the write that tells the binding why its version cannot be had.
+    pub(super) fn version_missing(&self, cause: &str) -> Option<Write> {
+        let binding = self.bindings().next().filter(|_| !self.is_deleting())?;
+        let old = binding.status.clone().unwrap_or_default();
+        let mut new = old.clone();
+        let failed = Condition::new(condition::UPGRADE_SUCCEEDED, Status::False, "UpgradeFailed", cause);
+        condition::set(&mut new.conditions, failed, self.snapshot.now);
+        new.failed_version.clone_from(&binding.spec.version);
+        let values = (crate::patch::to_value(&old), crate::patch::to_value(&new));
+        Write::status(Target::of(binding.as_ref()), &values.0, &values.1)
+    }
+
     /// Returns the write that tells the binding how its version fares, judged by what the request's stored status says.
     pub(super) fn upgrade_status(&self, progress: &Progress, chosen: &Chosen<'_>, bound: &Bound) -> Option<Write> {
         let binding = chosen.binding.filter(|binding| binding.spec.version == bound.version)?;
@@ -196,7 +239,7 @@ impl Pass<'_> {
         if !versioned || !(moves || has_failed(old) || !old.failed_version.is_empty()) {
             return None;
         }
-        let message = format!("Upgrade to version {attempted} is in progress");
+        let message = upgrading(attempted);
         let reason = condition::UPGRADE_IN_PROGRESS;
         let upgrade = Condition::new(condition::UPGRADE_SUCCEEDED, Status::Unknown, reason, message);
         condition::set(&mut new.conditions, upgrade, self.snapshot.now);

@@ -4,6 +4,7 @@
 //! `04-resource-requests.md` §16, weaknesses 2, 3, 14–17; `02-workflows.md` §11, weaknesses 28–32; decisions 10, 17
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kratix_api::condition::Status;
 use kratix_api::keys;
@@ -18,6 +19,8 @@ use crate::plan::{Event, Next, Plan, Write};
 use crate::workflow::status::Document;
 use crate::workflow::{self, Outcome, Progress, history};
 
+/// A look in between, although everything that a step waits for is watched.
+const SAFETY_NET: Duration = Duration::from_secs(5);
 /// Names shown in a condition; more are counted.
 const NAMES_MAX: usize = 5;
 
@@ -37,7 +40,7 @@ impl Pass<'_> {
         if workflow.pipelines.is_empty() {
             return self.clean_up();
         }
-        let engine = self.engine(&workflow, None);
+        let engine = self.engine(&workflow, None, &[]);
         let Outcome { writes, status, events, progress, next } = workflow::delete(&engine);
         let mut plan = Plan { writes, events, next, ..Plan::silent() };
         let mut document = Document::read(&status);
@@ -114,7 +117,7 @@ impl Pass<'_> {
         let finalizers = self.finalizers_without(done);
         let changes_metadata = finalizers.is_some();
         let writes = finalizers.into_iter().chain(writes).collect();
-        let mut plan = Plan { writes, next: Next::OnChange, ..Plan::silent() };
+        let mut plan = Plan { writes, next: Next::After(SAFETY_NET), ..Plan::silent() };
         let mut document = self.document();
         self.tell(&mut plan, &mut document, reason, waits_for);
         // The watch event of the metadata brings the next pass, which tells the status if there is still anything to wait for.

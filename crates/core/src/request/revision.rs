@@ -9,6 +9,7 @@ use kratix_api::{PromiseRevision, ResourceBinding, keys, name};
 use kube_core::{Resource, ResourceExt};
 
 use super::Pass;
+use crate::promise_revision::{self, Purpose};
 
 /// The revision a pass works with.
 pub(super) struct Chosen<'a> {
@@ -62,13 +63,15 @@ impl Pass<'_> {
         };
         let document = self.document();
         let applied = document.text("promiseVersion");
-        let version = if self.is_deleting() {
+        if self.is_deleting() {
             let last = binding.and_then(|binding| binding.status.as_ref()).map(|status| &status.last_applied_version);
-            if applied.is_empty() { last.map_or("", String::as_str) } else { applied }
-        } else {
-            binding.map_or(applied, |binding| binding.spec.version.as_str())
-        };
-        Ok(Chosen { revision: self.revision(version)?, binding })
+            let version = if applied.is_empty() { last.map_or("", String::as_str) } else { applied };
+            return Ok(Chosen { revision: self.revision(version)?, binding });
+        }
+        // One that is to be adopted counts at once: no run with another version precedes the one it asks for.
+        let binding = binding.or_else(|| self.adoptable());
+        let version = binding.map_or_else(|| applied.to_owned(), |binding| self.version_of(binding));
+        Ok(Chosen { revision: self.revision(&version)?, binding })
     }
 
     /// Returns the binding that carries the request's labels, wherever its name comes from.
@@ -102,17 +105,21 @@ impl Pass<'_> {
             return self.latest_revision();
         }
         let promise = || self.snapshot.promise_name.to_owned();
-        let mut matching = self.snapshot.revisions.iter().filter(|revision| revision.spec.version == version);
-        match (matching.next(), matching.next()) {
-            (Some(revision), None) => Ok(revision),
-            (None, _) => Err(Error::NoVersion { promise: promise(), version: version.to_owned() }),
-            (Some(_), Some(_)) => Err(Error::Ambiguous { promise: promise(), version: version.to_owned() }),
+        match promise_revision::at_version(&self.snapshot.revisions, version, self.purpose()).as_slice() {
+            [revision] => Ok(revision),
+            [] => Err(Error::NoVersion { promise: promise(), version: version.to_owned() }),
+            _ => Err(Error::Ambiguous { promise: promise(), version: version.to_owned() }),
         }
     }
 
     /// Returns the latest revision.
     pub(super) fn latest_revision(&self) -> Result<&Arc<PromiseRevision>, Error> {
-        let latest = self.snapshot.revisions.iter().find(|revision| revision.is_latest());
+        let latest =
+            promise_revision::latest(&self.snapshot.revisions, self.snapshot.promise.as_deref(), self.purpose());
         latest.ok_or_else(|| Error::NoLatest { promise: self.snapshot.promise_name.to_owned() })
+    }
+
+    fn purpose(&self) -> Purpose {
+        if self.is_deleting() { Purpose::Delete } else { Purpose::Configure }
     }
 }

@@ -2,6 +2,7 @@
 
 mod binding;
 mod deletion;
+mod golden;
 mod life;
 mod properties;
 mod triggers;
@@ -33,6 +34,8 @@ pub(super) struct World {
     pub(super) crash_before: Option<usize>,
     /// In the pass of this number, the newest Job and the newest version of the request are not seen yet.
     pub(super) stale_in: Option<usize>,
+    /// Seconds by which the clock of the nodes differs from that of the API server.
+    pub(super) node_clock_ahead: i64,
     passes: usize,
     versions: u64,
     previous: Option<(ObjectKey, Value)>,
@@ -62,6 +65,13 @@ impl workflow::Surroundings for Nearby<'_> {
             cluster_roles: self.0.list("ClusterRole"),
             cluster_role_bindings: self.0.list("ClusterRoleBinding"),
         }
+    }
+
+    fn in_use(&self, _promise: &str) -> Vec<Arc<Definition>> {
+        let (revisions, bindings) = (self.0.list("PromiseRevision"), self.0.list("ResourceBinding"));
+        let promise = self.0.objects.get(&("Promise".to_owned(), ObjectKey::cluster(PROMISE))).map(typed::<Promise>);
+        let used = crate::promise_revision::in_use(&revisions, &bindings, promise.as_ref());
+        used.into_iter().map(|revision| self.definition(revision)).collect()
     }
 
     fn is_taken(&self, key: &ObjectKey, parent: &Parent) -> bool {
@@ -128,6 +138,7 @@ impl World {
             config: Config::default(),
             crash_before: None,
             stale_in: None,
+            node_clock_ahead: 0,
             passes: 0,
             versions: 0,
             previous: None,
@@ -143,8 +154,10 @@ impl World {
         world
     }
 
-    /// Makes a revision the latest.
+    /// Gives the Promise a version, and makes its revision the latest.
     pub(super) fn revise(&mut self, version: &str, spec: Value) {
+        let label = json!({ "metadata": { "labels": { keys::PROMISE_VERSION: version } } });
+        self.change("Promise", &ObjectKey::cluster(PROMISE), label);
         for ((kind, _), object) in &mut self.objects {
             if kind == "PromiseRevision" {
                 object["status"] = json!({});
@@ -441,11 +454,19 @@ impl World {
         }
         let name = format!("{PROMISE}-x-{}-{pipeline}", own.unwrap_or_default());
         let work = ObjectKey::namespaced(job.namespace().unwrap(), name.clone());
-        let spec = json!({ "promiseName": PROMISE, "lastExecutionTimestamp": self.now.to_string() });
+        let written = Timestamp::from_second(self.now.as_second() + self.node_clock_ahead).unwrap();
+        let spec = json!({ "promiseName": PROMISE, "lastExecutionTimestamp": written.to_string() });
+        let writer = job.spec.as_ref().unwrap().template.spec.as_ref().unwrap().init_containers.iter().flatten();
+        let env = writer.filter(|container| container.name == "work-writer").flat_map(|container| &container.env);
+        let sequence = env.flatten().find(|variable| variable.name == keys::env::SEQUENCE).unwrap().value.clone();
+        let annotations = json!({ keys::SEQUENCE: sequence });
         if self.objects.contains_key(&("Work".to_owned(), work.clone())) {
-            return self.change("Work", &work, json!({ "spec": spec, "status": null }));
+            let metadata = json!({ "annotations": annotations });
+            return self.change("Work", &work, json!({ "metadata": metadata, "spec": spec, "status": null }));
         }
-        let metadata = json!({ "name": name, "namespace": work.namespace, "labels": labels, "generation": 1 });
+        let metadata = json!({
+            "name": name, "namespace": work.namespace, "labels": labels, "annotations": annotations, "generation": 1,
+        });
         self.put(json!({ "kind": "Work", "metadata": metadata, "spec": spec }), work);
     }
 

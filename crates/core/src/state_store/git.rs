@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kratix_api::GitStateStore;
 use kratix_api::state_store::GitAuthMethod;
+use kratix_api::{GitStateStore, GitStateStoreSpec};
 
 use super::{Connection, Credentials, Secret, Snapshot, Store, namespace};
 
@@ -54,8 +54,8 @@ fn credentials(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Resul
     if let Some(key) = required.iter().find(|key| !data.contains_key(**key)) {
         return Err(format!("{key} not found in secret {secret}"));
     }
-    if matches!(spec.auth_method, GitAuthMethod::Ssh | GitAuthMethod::GithubApp) {
-        return Err(format!("authMethod {} is not available in this version, use basicAuth", spec.auth_method));
+    if let Some(problem) = unavailable(spec) {
+        return Err(problem);
     }
     let text = |key: &str| -> Result<String, String> {
         let bytes = data.get(key).cloned().unwrap_or_default();
@@ -66,6 +66,30 @@ fn credentials(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Resul
         TOKEN_USER.clone_into(&mut username);
     }
     Ok((!password.is_empty()).then_some(Credentials { username, password }))
+}
+
+/// Returns why the method does not work at all.
+fn unavailable(spec: &GitStateStoreSpec) -> Option<String> {
+    let is_missing = matches!(spec.auth_method, GitAuthMethod::Ssh | GitAuthMethod::GithubApp);
+    is_missing.then(|| format!("authMethod {} is not available in this version, use basicAuth", spec.auth_method))
+}
+
+/// Returns what is odd about a store before anything but its spec is known; for admission, which warns of it.
+pub(crate) fn complaints(spec: &GitStateStoreSpec) -> Vec<String> {
+    if let Some(problem) = unavailable(spec) {
+        return vec![problem]; // the rest is about the methods there are
+    }
+    let url = match spec.url.as_str() {
+        "" => Some("spec.url is empty, nothing can be written to the store".to_owned()),
+        url => check_url(url).err(),
+    };
+    let needs_password = spec.secret_ref.is_none()
+        && spec.auth_method == GitAuthMethod::BasicAuth
+        && (spec.url.starts_with("https://") || spec.url.starts_with("http://"));
+    let anonymous = needs_password.then(|| {
+        format!("without spec.secretRef {} is written without user name and password", without_user(&spec.url))
+    });
+    url.into_iter().chain(anonymous).collect()
 }
 
 /// Only addresses to which credentials and documents travel unread: https, this machine, or the loopback interface.

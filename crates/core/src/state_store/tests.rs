@@ -21,7 +21,7 @@ fn secret(pairs: &[(&str, &str)]) -> Secret {
 }
 
 fn snapshot(store: Store, secret: Secret) -> Snapshot {
-    Snapshot { now: at(0), store, secret, opened: None, is_suspect: false }
+    Snapshot { now: at(0), store, secret, opened: None, is_suspect: false, fetch_interval: Duration::from_secs(5) }
 }
 
 fn of_git(store: GitStateStore, secret: Secret) -> Snapshot {
@@ -73,7 +73,7 @@ fn a_store_is_opened_and_then_says_that_it_is_ready_once() {
     let credentials = Credentials { username: "u".into(), password: "p".into() };
     assert_eq!(connection.credentials, Some(credentials));
     assert_eq!(connection.author, ("kratix".to_owned(), String::new()));
-    assert_eq!(fingerprint, "uid/1/7");
+    assert_eq!(fingerprint, "uid/1/7/5000");
     let plan = record(&start, Opened { fingerprint, at: at(0), outcome: Ok(()) });
     assert_eq!(plan.events[0].note, "GitStateStore \"default\" is ready");
     assert_eq!(plan.events[0].reporter, Reporter::GitStateStore);
@@ -237,6 +237,9 @@ fn a_changed_secret_or_spec_is_opened_anew() {
         other => panic!("{other:?}"),
     };
     assert_eq!(place(&rotated), place(&ready), "other credentials are no other place");
+    let reconfigured = Snapshot { fetch_interval: Duration::ZERO, ..ready.clone() };
+    assert!(decide(&reconfigured).effect.is_some() && decide(&reconfigured).plan.is_silent());
+    assert_eq!(place(&reconfigured), place(&ready));
     let mut moved = ready.clone();
     let Store::Git(store) = &mut moved.store else { panic!() };
     let store = Arc::make_mut(store);

@@ -1,5 +1,6 @@
 //! A Work that is being deleted: its placements go first, each with its files; then the finalizer.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kratix_api::condition::{self, Condition, Status};
@@ -11,7 +12,7 @@ use super::status::{cut, set_condition};
 use super::{Finding, Snapshot, is_terminating};
 use crate::object::{ObjectKey, Target};
 use crate::patch::to_value;
-use crate::plan::{Next, Plan, Write};
+use crate::plan::{Event, Next, Plan, Reporter, Write};
 
 /// How long a deletion may take before the status names what it waits for: most are over earlier, without a word.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -37,6 +38,18 @@ pub(super) fn decide(snapshot: &Snapshot) -> Plan<Finding> {
         return Plan { writes, status: None, events: Vec::new(), next: Next::After(rest), findings };
     }
     Plan { writes, status: status(snapshot), events: Vec::new(), next: Next::OnChange, findings }
+}
+
+/// Returns the plan that says which placements could not be deleted.
+pub(super) fn refused(snapshot: &Snapshot, causes: &BTreeMap<ObjectKey, String>) -> Plan<Finding> {
+    let work = &*snapshot.work;
+    let tell = |cause: &String| {
+        let note = format!("deleting associated workplacement failed: {cause}");
+        Event::warning(Reporter::Work, Target::of(work), "FailedDelete", note)
+    };
+    let placements = snapshot.placements.iter().map(|placement| ObjectKey::of(&**placement)).collect();
+    let findings = vec![Finding::Terminating { placements }];
+    Plan { events: causes.values().map(tell).collect(), findings, ..Plan::silent() }
 }
 
 fn status(snapshot: &Snapshot) -> Option<Write> {

@@ -171,7 +171,7 @@ fn apply(snapshot: &Snapshot, group: &WorkloadGroup, selector: &Selector, site: 
         work: &snapshot.work,
         group,
         destination: site.destination,
-        mode: site.object.map(|destination| &destination.spec.filepath.mode),
+        object: site.object.map(|destination| &**destination),
         is_misplaced: site.is_misplaced,
     };
     if site.is_misplaced {
@@ -188,7 +188,7 @@ fn apply(snapshot: &Snapshot, group: &WorkloadGroup, selector: &Selector, site: 
             placed.writes.push(write);
             true
         }),
-        Some(existing) => wanted.align(existing).map(|aligned| {
+        Some(existing) => wanted.align(snapshot, existing).map(|aligned| {
             placed.events.extend(aligned.mismatch);
             let changes_content = aligned.changes_content;
             if changes_content && !is_request(&snapshot.work) {

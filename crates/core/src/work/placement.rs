@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kratix_api::destination::FilepathMode;
-use kratix_api::{ObjectMeta, OwnerReference, Work, WorkPlacement, WorkPlacementSpec, WorkloadGroup, keys, name};
+use kratix_api::{
+    Destination, ObjectMeta, OwnerReference, Work, WorkPlacement, WorkPlacementSpec, WorkloadGroup, keys, name,
+};
 use kube_core::ResourceExt;
 use serde_json::{Map, Value, json};
 
@@ -13,7 +15,7 @@ use super::{Snapshot, is_request, shares_namespace};
 use crate::object::{Kind, ObjectKey, Target};
 use crate::patch;
 use crate::plan::{Event, Reporter, Write};
-use crate::work_placement::{DIRECTORY_NAMESPACE, pipeline};
+use crate::work_placement::{DIRECTORY_NAMESPACE, STORE_LOCATION, pipeline, site};
 
 /// How many characters of a group id are part of names and directories.
 pub(super) const ID_PREFIX: usize = 5;
@@ -29,7 +31,7 @@ pub(super) struct Placement<'a> {
     pub(super) work: &'a Arc<Work>,
     pub(super) group: &'a WorkloadGroup,
     pub(super) destination: &'a str,
-    pub(super) mode: Option<&'a FilepathMode>,
+    pub(super) object: Option<&'a Destination>,
     pub(super) is_misplaced: bool,
 }
 
@@ -82,15 +84,15 @@ impl Placement<'_> {
             annotations.insert(DIRECTORY_NAMESPACE.to_owned(), namespace);
         }
         let mut finalizers = vec![keys::FINALIZER_REPO_CLEANUP.to_owned()];
-        if self.mode == Some(&FilepathMode::None) {
+        if self.object.is_some_and(|destination| destination.spec.filepath.mode == FilepathMode::None) {
             finalizers.push(keys::FINALIZER_DOT_FILES_CLEANUP.to_owned());
         }
-        let placement = WorkPlacement {
+        let mut placement = WorkPlacement {
             metadata: ObjectMeta {
                 name: Some(name),
                 namespace: self.work.namespace(),
                 labels: Some(self.labels()),
-                annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
+                annotations: Some(annotations),
                 finalizers: Some(finalizers),
                 owner_references: Some(vec![self.owner()]),
                 ..ObjectMeta::default()
@@ -98,11 +100,14 @@ impl Placement<'_> {
             spec: self.spec(&WorkPlacementSpec::default()),
             status: None,
         };
+        let site = self.site(snapshot, &placement);
+        placement.annotations_mut().extend(site.map(|site| (STORE_LOCATION.to_owned(), site)));
+        placement.metadata.annotations = placement.metadata.annotations.filter(|annotations| !annotations.is_empty());
         Ok(Write::create(Kind::of::<WorkPlacement>(), patch::to_value(&placement)))
     }
 
     /// Returns what brings an existing placement in line. Labels and annotations of users stay.
-    pub(super) fn align(&self, existing: &WorkPlacement) -> Result<Aligned, String> {
+    pub(super) fn align(&self, snapshot: &Snapshot, existing: &WorkPlacement) -> Result<Aligned, String> {
         self.check_destination()?;
         let mut metadata = Map::new();
         let mut target = Target::of(existing).unpinned();
@@ -118,7 +123,13 @@ impl Placement<'_> {
         if !labels.is_empty() {
             metadata.insert("labels".into(), Value::Object(labels));
         }
-        let annotations = missing(&self.annotations(Some(existing)), existing.annotations());
+        let mut annotations = missing(&self.annotations(Some(existing)), existing.annotations());
+        // One of the original: what its status says is about where it is now.
+        if !existing.annotations().contains_key(STORE_LOCATION)
+            && let Some(site) = self.site(snapshot, existing)
+        {
+            annotations.insert(STORE_LOCATION.into(), json!(site));
+        }
         if !annotations.is_empty() {
             metadata.insert("annotations".into(), Value::Object(annotations));
         }
@@ -134,6 +145,13 @@ impl Placement<'_> {
         let mismatch = (self.is_misplaced && !was_misplaced).then(|| self.mismatch(existing));
         let write = (!changes.is_empty()).then_some(Write::Patch { target, patch: Value::Object(changes) });
         Ok(Aligned { write, changes_content, mismatch })
+    }
+
+    /// Returns where the placement's content is about to be.
+    fn site(&self, snapshot: &Snapshot, placement: &WorkPlacement) -> Option<String> {
+        let destination = self.object?;
+        let store = destination.spec.state_store_ref.as_ref()?;
+        site(placement, destination, snapshot.places.get(store).map_or("", String::as_str))
     }
 
     fn mismatch(&self, existing: &WorkPlacement) -> Event {

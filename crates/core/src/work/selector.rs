@@ -10,7 +10,7 @@ use kube_core::ResourceExt;
 /// Longest name in a label key and longest label value.
 pub(crate) const LABEL_BYTES_MAX: usize = 63;
 /// Longest prefix of a label key.
-const PREFIX_BYTES_MAX: usize = 253;
+pub(crate) const PREFIX_BYTES_MAX: usize = 253;
 /// How many Destinations an explanation names.
 const NEAR_MAX: usize = 3;
 
@@ -157,19 +157,24 @@ pub(crate) fn is_label_value(value: &str) -> bool {
 }
 
 fn is_qualified(name: &str) -> bool {
+    name.len() <= LABEL_BYTES_MAX && has_qualified_form(name)
+}
+
+/// Tells whether `name` has the form of the name in a label key, whatever its length.
+pub(crate) fn has_qualified_form(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let border = |c: char| c.is_ascii_alphanumeric();
-    !name.is_empty()
-        && name.len() <= LABEL_BYTES_MAX
-        && name.chars().all(inner)
-        && name.starts_with(border)
-        && name.ends_with(border)
+    name.chars().all(inner) && name.starts_with(border) && name.ends_with(border)
 }
 
 /// Tells whether `name` can be (part of) the name of an object.
 pub(crate) fn is_subdomain(name: &str) -> bool {
+    name.len() <= PREFIX_BYTES_MAX && has_subdomain_form(name)
+}
+
+/// Tells whether `name` has the form of a subdomain, whatever its length.
+pub(crate) fn has_subdomain_form(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let border = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.len() <= PREFIX_BYTES_MAX
-        && name.split('.').all(|part| part.chars().all(inner) && part.starts_with(border) && part.ends_with(border))
+    name.split('.').all(|part| part.chars().all(inner) && part.starts_with(border) && part.ends_with(border))
 }

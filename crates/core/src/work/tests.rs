@@ -1,6 +1,7 @@
 //! Tables over `decide`, and a world in memory in which plans are executed.
 
 mod golden;
+mod refusals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,9 +91,14 @@ impl World {
         let mut destinations: Vec<Arc<Destination>> = self.destinations.iter().cloned().map(Arc::new).collect();
         destinations.sort_by_key(|destination| destination.name_any());
         let work = self.work.clone().expect("the work exists");
-        let is_of_work = |placement: &&WorkPlacement| placement.labels().get(keys::WORK) == Some(&work.name_any());
+        let is_of_work = |placement: &&WorkPlacement| {
+            let is_owned =
+                placement.owner_references().iter().any(|owner| Some(&owner.uid) == work.metadata.uid.as_ref());
+            is_owned || placement.labels().get(keys::WORK) == Some(&work.name_any())
+        };
         Snapshot {
             now: at(self.now),
+            places: BTreeMap::new(),
             placements: self.placements.values().filter(is_of_work).cloned().map(Arc::new).collect(),
             neighbours: self.placements.values().cloned().map(Arc::new).collect(),
             work: Arc::new(work),
@@ -592,6 +598,7 @@ fn deleting_a_work_waits_for_its_placements_and_touches_no_namesake() {
     let mut foreign = world.placement("w.d-5058f").clone();
     foreign.metadata.name = Some("other.d-5058f".into());
     foreign.metadata.labels.as_mut().unwrap().insert(keys::WORK.into(), "other".into());
+    foreign.metadata.owner_references = None;
     world.placements.insert(ObjectKey::of(&foreign), foreign);
 
     world.work.as_mut().unwrap().metadata.deletion_timestamp = Some(Time(at(world.now)));
@@ -645,19 +652,6 @@ fn a_namesake_of_another_namespace_gets_a_directory_of_its_own() {
     assert_eq!(two.labels()[keys::RESOURCE_NAMESPACE], "team-b");
     world.placements.retain(|key, _| key.name.starts_with("two"));
     assert!(world.decide().is_silent(), "its directory stays when the first is gone");
-}
-
-#[test]
-fn a_refused_write_is_told_on_the_work() {
-    let mut world = World::new(work("w", vec![group(".", &[])]), vec![destination("d", &[])]);
-    let plan = refused(&world.snapshot(), "create of WorkPlacement default/w.d-5058f failed: forbidden");
-    world.execute(&plan, usize::MAX);
-    assert_eq!(
-        world.condition("ScheduleSucceeded").2,
-        format!(
-            "Failed to schedule or update for workloadGroups: [{DOT}]: create of WorkPlacement default/w.d-5058f failed: forbidden"
-        )
-    );
 }
 
 #[test]

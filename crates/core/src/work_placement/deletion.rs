@@ -1,6 +1,7 @@
 //! A placement that is being deleted: its files go first, then its finalizers.
 //!
-//! Where its files cannot be reached any more, because Destination or store do not exist, it goes without them.
+//! Without its Destination, nobody knows where they are, and it goes without them. A store that does not exist may be back in
+//! a moment and is waited for, unless the Destination goes too.
 
 use kratix_api::{Destination, WorkPlacement, keys};
 use kube_core::ResourceExt;
@@ -33,16 +34,20 @@ pub(super) fn decide(snapshot: &Snapshot) -> Decision {
         return finish(placement, None, Vec::new()); // the directory is somebody else's
     }
     match &snapshot.store {
-        Availability::Ready { place } => remove(snapshot, destination, &location, place),
-        Availability::Opening => keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) }),
-        Availability::NotReady => {
+        Availability::Ready { place, epoch } => remove(snapshot, destination, &location, &format!("{place}/{epoch}")),
+        Availability::Opening { .. } => {
+            keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) })
+        }
+        Availability::Unset | Availability::UnknownKind | Availability::NotFound
+            if destination.metadata.deletion_timestamp.is_some() =>
+        {
+            let (reason, problem) = snapshot.store.problem(destination.spec.state_store_ref.as_ref());
+            leave(placement, reason, format!("{problem}, files written there stay"))
+        }
+        _ => {
             let (reason, message) = snapshot.store.problem(destination.spec.state_store_ref.as_ref());
             let content = Content::Waiting { reason, message: message.clone(), warns: true };
             settled(snapshot, &content, Next::After(RETRY_AFTER), Finding::Waiting { for_: message })
-        }
-        Availability::Unset | Availability::UnknownKind | Availability::NotFound => {
-            let (reason, problem) = snapshot.store.problem(destination.spec.state_store_ref.as_ref());
-            leave(placement, reason, format!("{problem}, files written there stay"))
         }
     }
 }

@@ -7,10 +7,10 @@
 //! `05-scheduling-and-writing.md` §2.5, §6.3; decision 9, weaknesses 17, 18
 
 use kratix_api::destination::{AGGREGATED_FILENAME, FilepathMode};
-use kratix_api::{Destination, WorkPlacement, keys};
+use kratix_api::{Destination, WorkPlacement, hash, keys};
 use kube_core::ResourceExt;
 
-use crate::state_store::Failure;
+use crate::state_store::{Failure, display};
 
 /// Directory of the state files in mode `none`.
 const LEDGERS: &str = ".kratix";
@@ -20,6 +20,10 @@ const ID_PREFIX: usize = 5;
 /// On a placement: the namespace that stands in its directory instead of its own, so that requests of one name from several
 /// namespaces, whose Works share a pipeline namespace, do not share a directory.
 pub const DIRECTORY_NAMESPACE: &str = "kratix.io/directory-namespace";
+
+/// On a placement: of which place its status speaks, as a hash of store, address and location. The scheduler notes it when
+/// it makes the placement, and the writer notes another one after it has written there.
+pub const STORE_LOCATION: &str = "kratix.io/store-location";
 
 /// Where the files of a placement are, relative to the store's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +56,7 @@ impl Location {
         match &destination.spec.filepath.mode {
             FilepathMode::NestedByMetadata => nested(placement, &directory).map(Self::Directory),
             FilepathMode::None => {
-                let namespace = placement.namespace().unwrap_or_default();
-                let ledger = format!("{LEDGERS}/{namespace}-{}.yaml", placement.name_any());
+                let ledger = format!("{LEDGERS}/{}.yaml", ledger_name(placement));
                 Ok(Self::Shared { directory, ledger })
             }
             FilepathMode::AggregatedYaml => {
@@ -71,6 +74,23 @@ impl Location {
         let (Self::Directory(one), Self::Directory(two)) = (self, other) else { return false };
         one == two || is_below(one, two) || is_below(two, one)
     }
+}
+
+/// Returns the name of a placement's state file, without its extension.
+pub fn ledger_name(placement: &WorkPlacement) -> String {
+    format!("{}-{}", placement.namespace().unwrap_or_default(), placement.name_any())
+}
+
+/// Returns the value of [`STORE_LOCATION`] for a placement whose Destination's store is at `place`; `None` where there is no
+/// location.
+pub(crate) fn site(placement: &WorkPlacement, destination: &Destination, place: &str) -> Option<String> {
+    let location = match Location::of(placement, destination).ok()? {
+        Location::Directory(directory) => directory,
+        Location::Shared { directory, ledger } => format!("{directory}\n{ledger}"),
+        Location::Aggregate { directory, file } => format!("{directory}\n\n{file}"),
+    };
+    let store = display(destination.spec.state_store_ref.as_ref());
+    Some(hash::text(&format!("{store}\n{place}\n{location}")))
 }
 
 /// Returns the pipeline of a placement; empty for static dependencies.
@@ -110,7 +130,8 @@ fn segment<'a>(field: &str, name: &'a str) -> Result<&'a str, Failure> {
     Ok(name)
 }
 
-fn is_below(path: &str, directory: &str) -> bool {
+/// Tells whether a clean path lies below another.
+pub(crate) fn is_below(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 

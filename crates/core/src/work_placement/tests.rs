@@ -1,5 +1,9 @@
 //! Tables over `decide`, with a store in memory that applies effects.
 
+mod owners;
+mod paths;
+mod places;
+
 use std::collections::BTreeMap;
 
 use kratix_api::condition::Status;
@@ -55,6 +59,14 @@ fn placement(name: &str, files: &[(&str, &str)]) -> WorkPlacement {
     }
 }
 
+fn ready() -> Availability {
+    Availability::Ready { place: "here".into(), epoch: 0 }
+}
+
+fn not_ready() -> Availability {
+    Availability::NotReady { place: "here".into() }
+}
+
 /// A placement, its surroundings, and the files of its store.
 #[derive(Clone, Debug)]
 struct World {
@@ -63,6 +75,9 @@ struct World {
     destination: Option<Destination>,
     store: Availability,
     rivals: Vec<WorkPlacement>,
+    /// The process knows that the rivals have written.
+    rivals_have_written: bool,
+    neighbours: Vec<Destination>,
     members: Vec<WorkPlacement>,
     attempt: Option<Attempt>,
     interval: Option<Duration>,
@@ -74,13 +89,19 @@ struct World {
 }
 
 impl World {
-    fn new(placement: WorkPlacement, destination: Destination) -> Self {
+    fn new(mut placement: WorkPlacement, destination: Destination) -> Self {
+        // As the scheduler makes it.
+        if let Some(site) = site(&placement, &destination, "here") {
+            placement.annotations_mut().insert(STORE_LOCATION.into(), site);
+        }
         Self {
             now: 0,
             placement: Some(placement),
             destination: Some(destination),
-            store: Availability::Ready { place: "here".into() },
+            store: ready(),
             rivals: Vec::new(),
+            rivals_have_written: false,
+            neighbours: Vec::new(),
             members: Vec::new(),
             attempt: None,
             interval: None,
@@ -105,7 +126,16 @@ impl World {
         Snapshot {
             now: at(self.now),
             placement: Arc::new(placement),
-            rivals: self.rivals.iter().map(|rival| (Arc::new(rival.clone()), destination.clone())).collect(),
+            rivals: self
+                .rivals
+                .iter()
+                .map(|rival| Rival {
+                    placement: Arc::new(rival.clone()),
+                    destination: destination.clone(),
+                    has_written: self.rivals_have_written,
+                })
+                .collect(),
+            neighbours: self.neighbours.iter().cloned().map(Arc::new).collect(),
             members,
             destination,
             store: self.store.clone(),
@@ -320,91 +350,6 @@ fn files_that_are_no_longer_listed_disappear_and_only_from_the_own_directory() {
 }
 
 #[test]
-fn files_are_where_they_are_expected() {
-    let nested = |path: &str, edit: fn(&mut WorkPlacement)| {
-        let mut placement = placement("p", &[]);
-        edit(&mut placement);
-        Location::of(&placement, &destination(path, FilepathMode::NestedByMetadata))
-    };
-    let directory = |path: &str| Ok(Location::Directory(path.to_owned()));
-    let dependency: fn(&mut WorkPlacement) = |placement| placement.spec.resource_name.clear();
-    let static_dependency: fn(&mut WorkPlacement) = |placement| {
-        placement.spec.resource_name.clear();
-        placement.metadata.labels = Some(labels(&[(keys::PIPELINE_NAME, "")]));
-    };
-    assert_eq!(nested("d", dependency), directory("d/dependencies/redis/configure/5058f"));
-    assert_eq!(nested("./d//e/", static_dependency), directory("d/e/dependencies/redis/5058f"));
-    for root in [".", "/", ""] {
-        assert_eq!(nested(root, |_| {}), directory("resources/default/redis/my-cache/configure/5058f"));
-    }
-    let own: fn(&mut WorkPlacement) = |p| p.metadata.annotations = Some(labels(&[(DIRECTORY_NAMESPACE, "team-b")]));
-    assert_eq!(nested("d", own), directory("d/resources/team-b/redis/my-cache/configure/5058f"));
-
-    let flat = Location::of(&placement("p.d-5058f", &[]), &destination("a/b/", FilepathMode::None)).unwrap();
-    let ledger = ".kratix/default-p.d-5058f.yaml".to_owned();
-    assert_eq!(flat, Location::Shared { directory: "a/b".into(), ledger });
-    let mut aggregate = destination("a", FilepathMode::AggregatedYaml);
-    let file = |name: &str| Ok(Location::Aggregate { directory: "a".into(), file: name.into() });
-    assert_eq!(Location::of(&placement("p", &[]), &aggregate), file("aggregated.yaml"));
-    aggregate.spec.filepath.filename = "all.yaml".into();
-    assert_eq!(Location::of(&placement("p", &[]), &aggregate), file("all.yaml"));
-}
-
-#[test]
-fn names_that_would_add_or_leave_a_level_are_refused_visibly() {
-    let edits: [fn(&mut WorkPlacement); 6] = [
-        |p| p.spec.promise_name = "../../x".into(),
-        |p| p.spec.promise_name.clear(),
-        |p| p.spec.resource_name = "..".into(),
-        |p| p.spec.id.clear(),
-        |p| p.metadata.labels = Some(labels(&[(keys::PIPELINE_NAME, "a/b")])),
-        |p| p.metadata.annotations = Some(labels(&[(DIRECTORY_NAMESPACE, "../x")])),
-    ];
-    for edit in edits {
-        let mut world = World::nested(&[("a.yaml", "1")]);
-        edit(world.placement.as_mut().unwrap());
-        world.settle();
-        assert!(world.files.is_empty());
-        let (status, reason, message) = world.condition("WriteSucceeded");
-        assert_eq!((status, reason.as_str()), (Status::False, "WorkloadsFailedWrite"), "{message}");
-        assert!(message.contains("cannot be a directory name"), "{message}");
-        world.delete();
-        world.settle();
-        assert!(world.placement.is_none(), "what was never written goes at once");
-    }
-    let mut world = World::new(placement("p", &[]), destination("d", FilepathMode::Other("upsideDown".into())));
-    world.settle();
-    assert_eq!(world.condition("WriteSucceeded").2, "unsupported file path mode: upsideDown");
-}
-
-#[test]
-fn a_path_that_leads_out_is_handed_on_for_the_store_to_refuse_and_one_that_stays_is_cleaned() {
-    for (given, handed) in [
-        ("a/../b.yaml", "b.yaml"),
-        ("./a//b.yaml", "a/b.yaml"),
-        ("../b.yaml", "../b.yaml"),
-        ("a/../../b.yaml", "../b.yaml"),
-        ("/etc/passwd", "/etc/passwd"),
-        (".git/config", ".git/config"),
-    ] {
-        let world = World::nested(&[(given, "1")]);
-        let Operation::Replace(files) = decide(&world.snapshot()).effect.unwrap().change.operation else { panic!() };
-        assert_eq!(files[0].path, handed);
-    }
-}
-
-#[test]
-fn in_a_shared_directory_state_files_and_test_documents_belong_to_kratix() {
-    for path in [".kratix/default-other.yaml", ".kratix", "a/../.kratix/x", "kratix-canary-namespace.yaml"] {
-        let mut world = World::new(placement("p", &[(path, "1")]), destination("d", FilepathMode::None));
-        world.settle();
-        assert!(world.files.is_empty(), "{path}");
-        assert_eq!(world.condition("WriteSucceeded").0, Status::False);
-        assert_eq!(world.condition("Ready").2, "Failing");
-    }
-}
-
-#[test]
 fn a_flat_placement_has_both_finalizers_before_its_first_file_and_takes_its_files_along() {
     let mut start = placement("p", &[("ns.yaml", "1"), ("app/x.yaml", "2")]);
     start.metadata.finalizers = Some(vec![keys::FINALIZER_REPO_CLEANUP.into()]);
@@ -537,39 +482,9 @@ fn a_broken_state_file_has_its_own_event() {
 }
 
 #[test]
-fn a_store_that_cannot_be_asked_takes_nothing_back_and_new_content_waits_visibly() {
-    let mut world = World::nested(&[("a", "1")]);
-    world.settle();
-    world.take_events();
-    world.restart();
-    world.refuses = Some(trouble("cannot be reached"));
-    world.pass();
-    assert_eq!(world.condition("Ready").2, "Ready", "what was durable stays so");
-
-    for (store, reason, message) in [
-        (Availability::NotReady, "StateStoreNotReady", "GitStateStore/default: not ready"),
-        (Availability::NotFound, "StateStoreNotFound", "GitStateStore/default: not found"),
-    ] {
-        let mut world = world.clone();
-        world.store = store;
-        assert!(!world.pass());
-        world.edit(&[("a", "2")]);
-        world.settle();
-        assert_eq!(world.condition("WriteSucceeded"), said((Status::Unknown, reason, message)));
-        assert_eq!(world.condition("Ready"), said((Status::False, reason, "Pending")));
-        assert_eq!(world.take_events(), [format!("{reason}: {message}")]);
-        assert!(!world.pass(), "said once");
-        world.store = Availability::Ready { place: "here".into() };
-        world.refuses = None;
-        world.settle();
-        assert_eq!(world.condition("Ready").2, "Ready");
-    }
-}
-
-#[test]
 fn while_a_store_is_being_opened_nothing_is_said() {
     let mut world = World::nested(&[("a", "1")]);
-    world.store = Availability::Opening;
+    world.store = Availability::Opening { place: "here".into() };
     assert!(!world.pass());
     assert!(!world.has_condition("Ready"));
 }
@@ -588,20 +503,6 @@ fn a_long_wait_in_the_queue_is_said_unless_the_content_is_there_already() {
     assert!(queued(&world.snapshot()).is_silent());
     world.edit(&[("a", "2")]);
     assert!(!queued(&world.snapshot()).is_silent());
-}
-
-#[test]
-fn another_place_means_another_write() {
-    let mut world = World::nested(&[("a", "1")]);
-    world.settle();
-    world.store = Availability::Ready { place: "there".into() };
-    assert!(decide(&world.snapshot()).effect.is_some());
-    assert!(!queued(&world.snapshot()).is_silent(), "the content is not where it should be");
-    world.store = Availability::Ready { place: "here".into() };
-    assert_eq!(decide(&world.snapshot()).effect, None);
-    world.destination.as_mut().unwrap().spec.path = "worker-2".into();
-    world.settle();
-    assert!(world.paths().iter().any(|path| path.starts_with("worker-2/")));
 }
 
 #[test]
@@ -680,6 +581,17 @@ fn deletion_goes_through_in_every_order() {
     gone_store.store = Availability::NotFound;
     gone_store.delete();
     gone_store.settle();
+    assert_eq!(gone_store.condition("WriteSucceeded").2, "GitStateStore/default: not found");
+    let mut returned = gone_store.clone();
+    returned.store = ready();
+    returned.settle();
+    assert!(
+        returned.placement.is_none() && returned.files.is_empty(),
+        "the files of a store that was away are removed"
+    );
+    gone_store.take_events();
+    gone_store.destination.as_mut().unwrap().metadata.deletion_timestamp = Some(Time(at(1)));
+    gone_store.settle();
     assert!(gone_store.placement.is_none());
     assert_eq!(
         gone_store.take_events(),
@@ -688,12 +600,12 @@ fn deletion_goes_through_in_every_order() {
 
     let mut broken_store = World::nested(&[("a", "1")]);
     broken_store.settle();
-    broken_store.store = Availability::NotReady;
+    broken_store.store = not_ready();
     broken_store.delete();
     broken_store.settle();
     assert!(broken_store.placement.is_some(), "its files come first");
     assert_eq!(broken_store.condition("Ready"), said((Status::False, "StateStoreNotReady", "Pending")));
-    broken_store.store = Availability::Ready { place: "here".into() };
+    broken_store.store = ready();
     broken_store.settle();
     assert!(broken_store.placement.is_none() && broken_store.files.is_empty());
 
@@ -724,48 +636,6 @@ fn foreign_finalizers_stay() {
     world.delete();
     world.settle();
     assert_eq!(world.placement.unwrap().finalizers(), ["example.com/mine"]);
-}
-
-#[test]
-fn of_two_placements_with_one_directory_the_first_keeps_it() {
-    let mut first =
-        World::new(placement("z-first", &[("a", "first")]), destination("d", FilepathMode::NestedByMetadata));
-    let mut second = placement("a-second", &[("a", "second")]);
-    second.metadata.creation_timestamp = Some(Time(at(5)));
-    first.rivals = vec![second.clone()];
-    first.settle();
-    assert_eq!(first.condition("Ready").2, "Ready");
-
-    let mut world = World::new(second, destination("d", FilepathMode::NestedByMetadata));
-    world.files = first.files.clone();
-    world.rivals = vec![first.placement.clone().unwrap()];
-    world.settle();
-    assert_eq!(
-        world.condition("WriteSucceeded").2,
-        "path \"d/resources/default/redis/my-cache/configure/5058f\" already belongs to workplacement default/z-first"
-    );
-    assert_eq!(world.files, first.files);
-    let mut deleted = world.clone();
-    deleted.delete();
-    deleted.settle();
-    assert!(deleted.placement.is_none());
-    assert_eq!(deleted.files, first.files, "nothing of the first is deleted by it");
-
-    // The first leaves: its directory is cleared before the second writes.
-    world.rivals[0].metadata.deletion_timestamp = Some(Time(at(6)));
-    world.settle();
-    assert_eq!(world.condition("Ready"), said((Status::False, "WaitingForPath", "Pending")));
-    world.rivals.clear();
-    world.settle();
-    assert_eq!(world.condition("Ready").2, "Ready");
-}
-
-#[test]
-fn a_directory_inside_anothers_is_a_collision_and_a_sibling_is_none() {
-    let at_path = |path: &str| Location::Directory(path.to_owned());
-    assert!(at_path("d/dependencies/p/5058f").overlaps(&at_path("d/dependencies/p/5058f/ba6cb")));
-    assert!(at_path("a/b").overlaps(&at_path("a/b")));
-    assert!(!at_path("a/5058f").overlaps(&at_path("a/5058f-x")));
 }
 
 #[test]
@@ -811,10 +681,10 @@ fn only_changes_that_matter_bring_a_placement_back() {
 #[test]
 fn warnings_are_warnings() {
     let mut world = World::nested(&[("a", "1")]);
-    world.store = Availability::NotReady;
+    world.store = not_ready();
     let plan = decide(&world.snapshot()).plan;
     assert_eq!(plan.events[0].type_, EventType::Warning);
-    world.store = Availability::Ready { place: "here".into() };
+    world.store = ready();
     let effect = decide(&world.snapshot()).effect.unwrap();
     let outcome = Ok(Written { version: None, changed: false });
     let plan = record(&world.snapshot(), Attempt { stamp: effect.stamp, at: at(0), outcome });
@@ -845,8 +715,8 @@ proptest! {
         let destination = world.destination.clone();
         for step in steps {
             match step {
-                0 => world.store = Availability::NotReady,
-                1 => world.store = Availability::Ready { place: "here".into() },
+                0 => world.store = not_ready(),
+                1 => world.store = ready(),
                 2 => world.refuses = Some(trouble("no")),
                 3 => world.refuses = None,
                 4 => world.edit(&[("a", "2"), ("b", "2")]),
@@ -865,7 +735,7 @@ proptest! {
                 }
             }
         }
-        world.store = Availability::Ready { place: "here".into() };
+        world.store = ready();
         world.refuses = None;
         world.destination = destination;
         world.now += 20;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
 use kratix_api::pipeline::{Action, Pipeline, WorkflowType};
-use kratix_api::{keys, name};
+use kratix_api::{hash, keys, name};
 use kube_core::{Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ use crate::plan::Write;
 /// Key of the scheduling ConfigMap.
 pub const SCHEDULING_KEY: &str = "destinationSelectors";
 
+/// Digits by which the selectors of one revision are told from those of another.
+const KEY_DIGITS: usize = 8;
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 const VERBS: [&str; 5] = ["get", "list", "update", "create", "patch"];
 const ANYWHERE: &str = "*";
@@ -63,11 +65,25 @@ fn id(workflow: &Workflow, pipeline: &Pipeline) -> String {
 ///
 /// # Guarantees
 /// Nothing is written for what exists as it should; labels, annotations and fields that others added stay. Accounts and
-/// roles come before the bindings that name them.
-pub fn writes(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline, existing: &Existing) -> Vec<Write> {
-    let wanted = objects(parent, workflow, pipeline);
+/// roles come before the bindings that name them. What `others`, the same workflow in the revisions in use, may do stays
+/// allowed: names do not tell revisions apart, and a pod of another one may be running.
+pub fn writes(
+    parent: &Parent,
+    workflow: &Workflow,
+    pipeline: &Pipeline,
+    existing: &Existing,
+    others: &[Workflow],
+) -> Vec<Write> {
+    let mut wanted = objects(parent, workflow, pipeline);
+    let mut kept = Vec::new();
+    for other in others {
+        let same = other.pipelines.iter().find(|other| other.name() == pipeline.name());
+        kept.extend(same.map(|same| objects(parent, other, same)).unwrap_or_default());
+    }
+    wanted.iter_mut().for_each(|wanted| wanted.allow(&kept));
+    kept.extend(wanted.iter().cloned());
     let mut writes = match workflow.action {
-        Action::Configure => outdated(workflow, pipeline, &wanted, existing),
+        Action::Configure => outdated(workflow, pipeline, &kept, existing),
         Action::Delete => Vec::new(),
     };
     writes.extend(wanted.iter().flat_map(|wanted| wanted.writes(existing)));
@@ -126,7 +142,13 @@ impl Wanted {
         }
         let mut patch = serde_json::Map::new();
         for (field, value) in &self.body {
-            if found.get(*field) != Some(value) {
+            let is_there = found.get(*field).is_some_and(|found| match *field {
+                // Two revisions must not reorder the same rules, nor remove each other's selectors, in turns.
+                "rules" => is_part_of(value, found) && is_part_of(found, value),
+                "data" => crate::patch::between(found, value).is_none_or(|change| is_removal(&change)),
+                _ => found == value,
+            });
+            if !is_there {
                 patch.insert((*field).to_owned(), value.clone());
             }
         }
@@ -140,12 +162,42 @@ impl Wanted {
         vec![Write::Patch { target: target.unpinned(), patch: Value::Object(patch) }]
     }
 
+    /// Adds the rules of the same role as `others` want it.
+    fn allow(&mut self, others: &[Self]) {
+        let Some(Value::Array(rules)) = self.body.get_mut("rules") else { return };
+        let same = others.iter().filter(|other| other.kind == self.kind && other.key == self.key);
+        for rule in same.filter_map(|other| other.body.get("rules")?.as_array()).flatten() {
+            if !rules.contains(rule) {
+                rules.push(rule.clone());
+            }
+        }
+    }
+
     fn missing_labels(&self, found: &Value) -> BTreeMap<&String, &String> {
         let has = |key: &str, value: &str| found["metadata"]["labels"].get(key).and_then(Value::as_str) == Some(value);
         // A role for one permission namespace serves pipelines of several namespaces; the label names one of them, and
         // two requests must not rewrite it in turns.
         let shared = |key: &str| key == keys::PIPELINE_NAMESPACE && self.key.namespace.is_none();
         self.labels.iter().filter(|(key, value)| !shared(key) && !has(key, value)).collect()
+    }
+}
+
+fn is_part_of(some: &Value, all: &Value) -> bool {
+    let (Some(some), Some(all)) = (some.as_array(), all.as_array()) else { return false };
+    some.iter().all(|rule| all.contains(rule))
+}
+
+fn is_removal(patch: &Value) -> bool {
+    patch.as_object().is_some_and(|members| members.values().all(Value::is_null))
+}
+
+/// Returns the key under which the ConfigMap keeps the workflow's selectors: the usual one for those of the latest
+/// revision, the first of `others`; one of its own for a revision that says something else.
+pub(super) fn scheduling_key(workflow: &Workflow, others: &[Workflow]) -> String {
+    let own = scheduling(workflow);
+    match others.first() {
+        Some(latest) if scheduling(latest) != own => format!("{SCHEDULING_KEY}-{}", &hash::text(&own)[..KEY_DIGITS]),
+        _ => SCHEDULING_KEY.to_owned(),
     }
 }
 
@@ -156,7 +208,7 @@ pub fn objects(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline) -> Vec
     let mut wanted =
         vec![Wanted::new::<ServiceAccount>(namespace, service_account_name(workflow, pipeline), promise())];
     if workflow.action == Action::Configure {
-        let data = json!({ SCHEDULING_KEY: scheduling(workflow) });
+        let data = json!({ workflow.scheduling_key.as_str(): scheduling(workflow) });
         wanted.push(Wanted::new::<ConfigMap>(namespace, scheduling_name(workflow), promise()).with("data", data));
     }
     wanted.extend(default_permissions(parent, workflow, pipeline, &promise()));

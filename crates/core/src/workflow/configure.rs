@@ -9,7 +9,7 @@ use kratix_api::promise::Phase;
 
 use super::history::{self, History, State};
 use super::status::{Document, PENDING};
-use super::{Outcome, PROMISE_GENERATION, Progress, Snapshot, describe, retention, stop, suspension, works};
+use super::{Outcome, PROMISE_GENERATION, Progress, RUN, Snapshot, describe, retention, stop, suspension, works};
 use crate::plan::{Event, Next, Write};
 
 const IN_PROGRESS: &str = "PipelinesInProgress";
@@ -47,13 +47,15 @@ pub fn configure(snapshot: &Snapshot<'_>) -> Outcome {
         }
         return Outcome { writes: surplus(snapshot), ..Outcome::new(snapshot.document(), Progress::Finished) };
     }
-    if latest.is_some_and(|job| history::run(job) > parent.run()) {
-        // The Job was started by a newer version of the parent than the one in hand.
-        return waiting(snapshot.document(), "the present version of the object to arrive".into());
+    if let Some(run) = latest.map(|job| history::run(job)).filter(|run| *run > parent.run()) {
+        // Either the parent in hand is older than the one that started the Job, and the write conflicts; or somebody has
+        // put back an old copy of the object, and its number is restored, before anything else is decided by it.
+        return snapshot.relabel(&[], &[(RUN, run.to_string())]);
     }
     let starts_over = latest.is_none_or(|job| history::run(job) < parent.run());
-    let is_after_pause = is_paused(&snapshot.document()) && !restart;
-    if is_after_pause && !(starts_over && parent.run() > 0) {
+    // Once the run after the pause is on record nothing is left to do but to start it.
+    let is_left = starts_over && parent.run() > 0 && !restart && !parent.has_label(keys::WORKFLOW_SUSPENDED);
+    if is_paused(&snapshot.document()) && !is_left {
         return leave_pause(snapshot);
     }
     if latest.is_some() && !starts_over && !manual && !restart && running.is_none() && is_overdue(snapshot) {
@@ -265,10 +267,12 @@ fn is_paused(document: &Document) -> bool {
     document.has_condition(condition::RECONCILED, &Status::Unknown, "PausedReconciliation")
 }
 
+/// Starts over and releases what was suspended before the pause; a run that the Promise has asked for is this very one.
 fn leave_pause(snapshot: &Snapshot<'_>) -> Outcome {
-    let mut labels = vec![(keys::WORKFLOW_SUSPENDED, None)];
-    labels.extend(snapshot.labels_after_pause.iter().map(|(key, value)| (*key, Some(*value))));
-    snapshot.relabel(&labels, &[snapshot.next_run()])
+    let labels = [(keys::WORKFLOW_SUSPENDED, None), (keys::RUN_FROM_START, None)];
+    let mut annotations = vec![snapshot.next_run()];
+    annotations.extend(snapshot.annotations_after_pause.iter().map(|(key, value)| (*key, (*value).to_owned())));
+    snapshot.relabel(&labels, &annotations)
 }
 
 /// Returns how long ago the workflow settled, if it did in a way that the interval repeats.

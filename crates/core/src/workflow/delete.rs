@@ -13,7 +13,7 @@ use super::{Outcome, Progress, Snapshot, describe, stop, suspension};
 use crate::plan::{Event, Next};
 
 /// A look in between, although Jobs are watched.
-const SAFETY_NET: Duration = Duration::from_secs(60);
+const SAFETY_NET: Duration = Duration::from_secs(15);
 
 /// Decides the next step of a delete workflow.
 ///

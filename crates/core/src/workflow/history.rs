@@ -146,11 +146,26 @@ pub fn belongs_to(job: &v1::Job, workflow: &Workflow, name: &str) -> bool {
         && label(keys::PIPELINE_NAME) == name
 }
 
-/// Returns the key of the parent a Job is for, from its annotations.
+/// Returns the key of the parent a Job is for, from its annotations; from its labels for Jobs of early versions.
 pub fn parent_key(job: &v1::Job) -> Option<ObjectKey> {
     let annotation = |key: &str| job.annotations().get(key).filter(|value| !value.is_empty()).cloned();
-    let name = annotation(keys::JOB_RESOURCE_NAME)?;
-    Some(ObjectKey { namespace: annotation(keys::JOB_RESOURCE_NAMESPACE), name })
+    match annotation(keys::JOB_RESOURCE_NAME) {
+        Some(name) => Some(ObjectKey { namespace: annotation(keys::JOB_RESOURCE_NAMESPACE), name }),
+        None => early_parent_key(job),
+    }
+}
+
+/// Returns the key of the parent of a Job that has no annotations: a Job of an early version, which ran in the namespace
+/// of its request.
+pub fn early_parent_key(job: &v1::Job) -> Option<ObjectKey> {
+    let label = |key: &str| job.labels().get(key).cloned();
+    if job.annotations().contains_key(keys::JOB_RESOURCE_NAME) {
+        return None;
+    }
+    match (label(keys::RESOURCE_NAME), label(keys::PROMISE_NAME)?) {
+        (Some(name), _) => Some(ObjectKey { namespace: job.namespace(), name }),
+        (None, promise) => Some(ObjectKey::cluster(promise)),
+    }
 }
 
 /// Returns whether the Job is one of this very parent: not of another kind, nor of an earlier object of the same name.

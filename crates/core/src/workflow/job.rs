@@ -107,7 +107,7 @@ pub fn job(parent: &Parent, workflow: &Workflow, settings: &Settings, attempt: A
                     annotations: not_empty(pod_annotations(parent, pipeline)),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod(parent, workflow, settings, attempt.index)),
+                spec: Some(pod(parent, workflow, settings, attempt)),
             },
             ..JobSpec::default()
         }),
@@ -170,10 +170,12 @@ fn owner(parent: &Parent, workflow: &Workflow) -> Option<OwnerReference> {
     }
 }
 
-fn pod(parent: &Parent, workflow: &Workflow, settings: &Settings, index: usize) -> PodSpec {
+fn pod(parent: &Parent, workflow: &Workflow, settings: &Settings, attempt: Attempt<'_>) -> PodSpec {
+    let index = attempt.index;
     let pipeline = &workflow.pipelines[index];
     let spec = &pipeline.spec;
-    let parts = Parts { parent, workflow, settings, pipeline, is_last: index + 1 == workflow.pipelines.len() };
+    let is_last = index + 1 == workflow.pipelines.len();
+    let parts = Parts { parent, workflow, settings, pipeline, is_last, sequence: attempt.sequence };
 
     let mut steps = vec![parts.reader()];
     steps.extend(spec.containers.iter().map(|container| parts.step(container)));
@@ -207,7 +209,7 @@ fn volumes(workflow: &Workflow, pipeline: &Pipeline) -> Vec<Volume> {
             config_map: Some(ConfigMapVolumeSource {
                 name: access::scheduling_name(workflow),
                 items: Some(vec![KeyToPath {
-                    key: access::SCHEDULING_KEY.into(),
+                    key: workflow.scheduling_key.clone(),
                     path: PROMISE_SCHEDULING.into(),
                     mode: None,
                 }]),
@@ -232,6 +234,7 @@ struct Parts<'a> {
     settings: &'a Settings,
     pipeline: &'a Pipeline,
     is_last: bool,
+    sequence: i64,
 }
 
 impl Parts<'_> {
@@ -254,6 +257,7 @@ impl Parts<'_> {
             }
         }
         let mut env = vec![
+            variable(keys::env::SEQUENCE, &self.sequence.to_string()),
             annotation(keys::env::TRACE_PARENT, keys::TRACE_PARENT),
             annotation(keys::env::TRACE_STATE, keys::TRACE_STATE),
         ];

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::batch::v1::Job;
 use kratix_api::condition::whole_seconds;
 use kratix_api::{Work, keys};
 use kube_core::{Resource, ResourceExt};
 
 use super::history::{self, History, State};
-use super::{Snapshot, Workflow};
+use super::{SEQUENCE, Snapshot, Workflow};
 use crate::object::Target;
 use crate::plan::Write;
 use crate::work::{Readiness, readiness};
@@ -32,8 +33,8 @@ pub struct Summary {
 
 /// Sums up the parent's Works.
 ///
-/// Each pipeline writes a Work, even an empty one, so a completed Job without a Work as young as itself means that the
-/// cache is behind. That is told only as long as `is_settled` is false: a Work that somebody removed later is not waited for.
+/// Each pipeline writes a Work, even an empty one, so a completed Job without the Work that it wrote means that the cache is
+/// behind. That is told only as long as `is_settled` is false: a Work that somebody removed later is not waited for.
 pub fn summary(snapshot: &Snapshot<'_>, is_settled: bool) -> Summary {
     let mut summary = Summary::default();
     let current = current(snapshot);
@@ -50,11 +51,7 @@ pub fn summary(snapshot: &Snapshot<'_>, is_settled: bool) -> Summary {
         let history = History::of(snapshot.jobs, snapshot.workflow);
         for pipeline in snapshot.workflow.pipeline_names() {
             let Some(job) = history.latest_of(pipeline) else { continue };
-            let made = history::created(job).map(whole_seconds);
-            let is_fresh = |work: &&Arc<Work>| {
-                let written = work.spec.last_execution_timestamp.as_ref().map(|time| time.0);
-                pipeline_of(work) == pipeline && written >= made
-            };
+            let is_fresh = |work: &&Arc<Work>| pipeline_of(work) == pipeline && is_written_since(work, job);
             if history::state(job) == State::Completed && !current.iter().any(is_fresh) {
                 summary.awaited.push(pipeline.to_owned());
             }
@@ -64,6 +61,23 @@ pub fn summary(snapshot: &Snapshot<'_>, is_settled: bool) -> Summary {
         names.sort();
     }
     summary
+}
+
+/// Returns the number of the Job that wrote the Work last; `None` for Works of the original.
+pub(super) fn written_by(work: &Work) -> Option<i64> {
+    work.annotations().get(SEQUENCE)?.parse().ok()
+}
+
+/// Returns whether the Work was written by this Job or a later one.
+fn is_written_since(work: &Work, job: &Job) -> bool {
+    match (written_by(work), history::sequence(job)) {
+        (Some(by), sequence) if sequence > 0 => by >= sequence,
+        // Of the original: only the clocks of node and API server can tell, as far as they agree.
+        _ => {
+            let written = work.spec.last_execution_timestamp.as_ref().map(|time| time.0);
+            written >= history::created(job).map(whole_seconds)
+        }
+    }
 }
 
 fn current<'a>(snapshot: &Snapshot<'a>) -> Vec<&'a Arc<Work>> {

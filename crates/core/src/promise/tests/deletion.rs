@@ -105,6 +105,28 @@ fn each_step_names_what_it_waits_for() {
 }
 
 #[test]
+fn it_rests_while_files_cannot_be_removed_and_ends_once_they_are() {
+    let mut world = full();
+    let works: Vec<ObjectKey> = world.kinds("Work").into_iter().cloned().collect();
+    assert_eq!(works.len(), 2);
+    for work in &works {
+        world.patch("Work", work, &json!({ "hold": true }));
+    }
+    world.delete_promise();
+    world.settle();
+    assert!(world.says("Reconciled").starts_with("Unknown/Deleting/Deleting: waiting for works"));
+    // Nobody lists the requests any more, so nothing may wait for their list.
+    assert_eq!((&world.requests, world.snapshot().requests.is_none()), (&Requests::Stopped, true));
+    assert_eq!(world.pass().requests, Requests::Stopped);
+    assert!(world.is_silent());
+    for work in &works {
+        world.patch("Work", work, &json!({ "hold": null }));
+    }
+    world.settle();
+    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+}
+
+#[test]
 fn a_running_job_of_a_request_is_waited_for_before_the_delete_workflow() {
     let mut world = full();
     world.create(json!({

@@ -319,3 +319,22 @@ fn removing_all_pipelines_forgets_the_workflow_and_removes_what_it_wrote() {
     assert_eq!(world.promise()["status"]["workflows"], 0);
     assert_eq!(world.says("Reconciled"), "True/Reconciled/Reconciled");
 }
+
+#[test]
+fn jobs_of_an_earlier_promise_of_the_same_name_do_not_count_and_those_of_early_versions_do() {
+    let mut world = World::with(json!({ "workflows": { "promise": { "configure": [pipeline("one")] } } }));
+    world.settle();
+    let job = world.kinds("Job")[0].clone();
+    let early = json!({ "metadata": { "annotations": null, "ownerReferences": null } });
+    world.patch("Job", &job, &early);
+    assert!(world.is_silent());
+    let owner = json!([{ "apiVersion": "v1", "kind": "Promise", "name": "redis", "uid": "another" }]);
+    let mut earlier = world.get("Job", &job).unwrap().clone();
+    earlier["metadata"]["name"] = "kratix-redis-one-00000".into();
+    earlier["metadata"]["ownerReferences"] = owner;
+    world.create(earlier);
+    world.delete("Job", &job);
+    world.settle();
+    assert_eq!(world.kinds("Job").len(), 2);
+    assert_eq!(world.says("Reconciled"), "True/Reconciled/Reconciled");
+}

@@ -176,3 +176,78 @@ fn two_bindings_block_the_request_without_an_event_and_go_with_it() {
     world.settle("a");
     assert!(world.keys("Env").is_empty() && world.keys("ResourceBinding").is_empty());
 }
+
+#[test]
+fn an_unlabelled_binding_is_adopted_and_counts_from_the_first_run() {
+    let mut world = world();
+    v2(&mut world);
+    let usual = ObjectKey::namespaced("a", kratix_api::name::resource_binding("x", PROMISE));
+    let metadata = json!({ "name": usual.name, "namespace": "a" });
+    world.put(json!({ "kind": "ResourceBinding", "metadata": metadata, "spec": { "version": "v1" } }), usual.clone());
+    world.play("a");
+    assert_eq!(binding(&world).0, usual);
+    assert_eq!(world.ran("a"), ["build"], "no run with the latest version");
+    assert_eq!(world.status("a")["promiseVersion"], "v1");
+    assert_eq!(binding(&world).1["spec"]["resourceRef"]["name"], "x");
+}
+
+#[test]
+fn the_binding_of_another_request_is_never_taken_whatever_its_name() {
+    let usual = ObjectKey::namespaced("a", kratix_api::name::resource_binding("x", PROMISE));
+    // As Promise `nv` would make it for its request `x-e`.
+    let labels = json!({ keys::PROMISE_NAME: "nv", keys::RESOURCE_NAME: "x-e" });
+    let spec =
+        json!({ "version": "v7", "promiseRef": { "name": "nv" }, "resourceRef": { "name": "x-e", "namespace": "a" } });
+    for (labels, spec) in [(json!({}), spec.clone()), (labels, json!({ "version": "v7" }))] {
+        let mut world = world();
+        let metadata = json!({ "name": usual.name, "namespace": "a", "labels": labels });
+        world.put(json!({ "kind": "ResourceBinding", "metadata": metadata, "spec": spec }), usual.clone());
+        let before = world.get("ResourceBinding", &usual).clone();
+        world.play("a");
+        assert_eq!(world.get("ResourceBinding", &usual), &before);
+        assert_eq!(world.keys("ResourceBinding").len(), 2);
+        assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+        assert_eq!(world.status("a")["promiseVersion"], "v1");
+        world.delete("Env", &key("a"));
+        world.settle("a");
+        assert_eq!(world.keys("ResourceBinding"), std::slice::from_ref(&usual));
+    }
+}
+
+#[test]
+fn a_missing_version_is_told_on_the_binding_until_it_is_there() {
+    let mut world = world();
+    world.play("a");
+    let (name, _) = binding(&world);
+    world.change("ResourceBinding", &name, json!({ "spec": { "version": "v2" } }));
+    world.settle("a");
+    let (_, told) = binding(&world);
+    assert_eq!(told["status"]["failedVersion"], "v2");
+    assert_eq!(told["status"]["conditions"][0]["reason"], "UpgradeFailed");
+    let text = "cannot find a PromiseRevision for Promise env with version v2: promise revision not found";
+    assert_eq!(told["status"]["conditions"][0]["message"], text);
+    v2(&mut world);
+    world.play("a");
+    let (_, told) = binding(&world);
+    assert_eq!(told["status"]["conditions"][0]["message"], "Resource is at version v2");
+    assert_eq!(told["status"].get("failedVersion"), None);
+}
+
+#[test]
+fn between_two_versions_the_promise_says_which_is_the_latest() {
+    let mut world = world();
+    v2(&mut world);
+    // The older one, first by name, has not noticed yet.
+    world.change("PromiseRevision", &ObjectKey::cluster("env-v1"), json!({ "status": { "latest": true } }));
+    world.play("a");
+    assert_eq!(world.status("a")["promiseVersion"], "v2");
+    world.change("PromiseRevision", &ObjectKey::cluster("env-v1"), json!({ "status": null }));
+    // One that goes is used by nothing but the end of a request.
+    let going = json!({ "metadata": { "deletionTimestamp": world.now.to_string(), "finalizers": ["f"] } });
+    world.change("PromiseRevision", &ObjectKey::cluster("env-v2"), going);
+    let plan = world.settle("a");
+    assert!(matches!(&plan.findings[0], Finding::Blocked { cause } if cause.contains("no latest")), "{plan:?}");
+    world.delete("Env", &key("a"));
+    world.settle("a");
+    assert!(world.keys("Env").is_empty());
+}

@@ -228,6 +228,34 @@ fn a_pause_holds_everything_and_its_end_runs_the_workflow_from_the_start() {
 }
 
 #[test]
+fn the_end_of_a_pause_of_the_promise_releases_a_suspended_request_and_runs_it_once() {
+    let promise = ObjectKey::cluster(PROMISE);
+    // Before the Promise has told the request, and after.
+    for is_told in [false, true] {
+        let mut world = world();
+        world.settle("a");
+        world.finish("a", Pod::Suspends);
+        world.settle("a");
+        world.change("Promise", &promise, json!({ "metadata": { "labels": { keys::PAUSED: "true" } } }));
+        world.settle("a");
+        assert_eq!(world.told("a", "Reconciled"), "Unknown/PausedReconciliation");
+        let over = json!({ "metadata": { "labels": { keys::PAUSED: null }, "annotations": { crate::promise::RERUN: "1.77" } } });
+        world.change("Promise", &promise, over);
+        if is_told {
+            let told = json!({ "metadata": {
+                "labels": { keys::RUN_FROM_START: "true" }, "annotations": { crate::promise::RERUN: "1.77" },
+            }});
+            world.change("Env", &key("a"), told);
+        }
+        world.play("a");
+        assert_eq!(world.ran("a"), ["first", "first", "second"], "told: {is_told}");
+        assert_eq!(labels(&world), json!({ keys::PROMISE_NAME: PROMISE }));
+        assert_eq!(world.request("a")["metadata"]["annotations"][crate::promise::RERUN], "1.77");
+        assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+    }
+}
+
+#[test]
 fn a_paused_promise_holds_new_requests_without_a_mark_on_them() {
     let mut world = world();
     let promise = ObjectKey::cluster(PROMISE);
@@ -237,7 +265,7 @@ fn a_paused_promise_holds_new_requests_without_a_mark_on_them() {
     assert_eq!(labels(&world), Value::Null);
     let note = "'kratix.io/paused' label set to 'true' for promise; pausing reconciliation for this resource request";
     assert_eq!(world.events, [format!("PausedReconciliation {note}")]);
-    world.change("Promise", &promise, json!({ "metadata": { "labels": null } }));
+    world.change("Promise", &promise, json!({ "metadata": { "labels": { keys::PAUSED: null } } }));
     world.play("a");
     assert_eq!(world.ran("a"), ["first", "second"]);
 }
@@ -310,4 +338,30 @@ fn a_message_of_one_pipeline_survives_the_start_of_the_next() {
     world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
     world.settle("a");
     assert_eq!(world.status("a")["message"], "Pending");
+}
+
+#[test]
+fn a_request_that_lost_its_run_number_goes_on_and_its_triggers_work() {
+    for old in [Value::Null, json!("1")] {
+        let mut world = world();
+        world.play("a");
+        for _ in 0..2 {
+            world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+            world.play("a");
+        }
+        assert_eq!(world.ran("a").len(), 6);
+        // As `kubectl replace` of an exported document does.
+        let lost = json!({ "metadata": { "annotations": { workflow::RUN: old } } });
+        world.change("Env", &key("a"), lost.clone());
+        world.settle("a");
+        assert_eq!(world.ran("a").len(), 6, "nothing has changed");
+        assert_eq!(world.request("a")["metadata"]["annotations"][workflow::RUN], "2");
+        world.change("Env", &key("a"), lost);
+        world.change("Env", &key("a"), json!({ "spec": { "size": "large" } }));
+        world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+        world.play("a");
+        assert_eq!(world.ran("a").len(), 8);
+        assert_eq!(labels(&world).get(keys::MANUAL_RECONCILIATION), None);
+        assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+    }
 }

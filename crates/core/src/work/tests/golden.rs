@@ -7,7 +7,9 @@
 //! * conditions carry the generation they speak of (decision 14);
 //! * where two flat placements list one path the second is refused (decision 16), so scenario 06 compares that directory
 //!   only until its second placement appears;
-//! * a placement whose Destination is gone keeps its finalizers and says so (weakness 12).
+//! * a placement whose Destination is gone keeps its finalizers and says so (weakness 12);
+//! * events are emitted on change: a repeated pass says neither `unchanged`, nor once more what holds already (weakness 10),
+//!   and a write that changed nothing is told only when it turns a condition.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -148,6 +150,7 @@ impl Stage {
         let is_meant = |destination: &&Destination| only.is_none_or(|only| only.contains(&destination.name_any()));
         Snapshot {
             now: at(0),
+            places: BTreeMap::new(),
             work: Arc::new(work.clone()),
             destinations: self.destinations.values().filter(is_meant).cloned().map(Arc::new).collect(),
             placements,
@@ -329,8 +332,9 @@ fn placement_snapshot(stage: &Stage, placement: &WorkPlacement, destination: &De
         now: at(0),
         placement: Arc::new(placement.clone()),
         destination: Some(Arc::new(destination.clone())),
-        store: Availability::Ready { place: "here".into() },
+        store: Availability::Ready { place: "here".into(), epoch: 0 },
         rivals: Vec::new(),
+        neighbours: Vec::new(),
         members: stage.placements.values().filter(shares).cloned().map(Arc::new).collect(),
         attempt: None,
         interval: None,
@@ -402,9 +406,10 @@ fn files_are_those_of_the_original() {
                 let snapshot = destinations::Snapshot {
                     now: at(0),
                     destination: Arc::new(destination.clone()),
-                    store: Availability::Ready { place: "here".into() },
+                    store: Availability::Ready { place: "here".into(), epoch: 0 },
                     placements: Vec::new(),
                     attempt: None,
+                    interval: None,
                 };
                 destinations::decide(&snapshot).effect.iter().for_each(|effect| apply(&mut files, &effect.change));
             }
@@ -438,4 +443,92 @@ fn files_are_those_of_the_original() {
         }
     }
     assert!(compared > 350, "{compared}");
+}
+
+/// Returns `type reason reporter note` of the events of one stage that the controllers of delivery have reported.
+fn recorded_events(path: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let reporters = ["Scheduler", "WorkController", "WorkPlacementController", "DestinationController"];
+    let event = |line: &str| {
+        let columns: Vec<&str> = line.split(" | ").map(str::trim).collect();
+        let [kind, reason, action, reporter, _, _, note, ..] = columns[..] else { return None };
+        assert_eq!(reason, action, "{line}");
+        reporters.contains(&reporter).then(|| format!("{kind} {reason} {reporter} {note}"))
+    };
+    text.lines().filter(|line| !line.starts_with('#')).filter_map(event).collect()
+}
+
+fn tell<F>(said: &mut BTreeSet<String>, plan: &Plan<F>) {
+    let texts = plan
+        .events
+        .iter()
+        .map(|event| format!("{:?} {} {} {}", event.type_, event.reason, event.reporter.name(), event.note.trim_end()));
+    said.extend(texts);
+}
+
+#[test]
+fn events_are_those_of_the_original() {
+    let Some(golden) = golden() else { return };
+    let mut compared = 0;
+    for scenario in
+        ["05-destination-selector-groups", "06-filepath-modes-update-delete", "07-unscheduled-misplaced-strict"]
+    {
+        // What can be said at all about the objects of the scenario, from nothing and from where they are.
+        let mut said = BTreeSet::new();
+        let mut recorded = BTreeSet::new();
+        for stage in stages(&golden.join(scenario)) {
+            recorded.extend(recorded_events(&golden.join(scenario).join(format!("events/{}.txt", stage.name))));
+            for work in stage.works.values() {
+                let mut fresh = work.clone();
+                fresh.status = None;
+                let mut existing = stage.placements_of(&work.name_any());
+                tell(&mut said, &decide(&stage.snapshot(&fresh, existing.clone(), None)));
+                for placement in &mut existing {
+                    // The moment at which it stops matching, and one at which its content is another one.
+                    let placement = Arc::make_mut(placement);
+                    placement.labels_mut().remove(keys::MISPLACED);
+                    placement.spec.generation = Some(-1);
+                }
+                tell(&mut said, &decide(&stage.snapshot(&fresh, existing.clone(), None)));
+                for placement in &existing {
+                    let name = &placement.spec.target_destination_name;
+                    // From nothing, on the very Destination that the original has drawn.
+                    let only = BTreeSet::from([name.clone()]);
+                    tell(&mut said, &decide(&stage.snapshot(&fresh, Vec::new(), Some(&only))));
+                    let Some(destination) = stage.destinations.get(name) else { continue };
+                    let mut fresh = WorkPlacement::clone(placement);
+                    (fresh.status, fresh.metadata.deletion_timestamp) = (None, None);
+                    let snapshot = placement_snapshot(&stage, &fresh, destination);
+                    let Some(effect) = work_placement::decide(&snapshot).effect else { continue };
+                    for changed in [true, false] {
+                        let outcome = Ok(Written { version: Some("<commit>".into()), changed });
+                        let attempt = Attempt { stamp: effect.stamp.clone(), at: at(0), outcome };
+                        tell(&mut said, &work_placement::record(&snapshot, attempt));
+                    }
+                }
+            }
+            for destination in stage.destinations.values() {
+                let mut fresh = destination.clone();
+                (fresh.status, fresh.metadata.deletion_timestamp) = (None, None);
+                fresh.metadata.finalizers = None;
+                fresh.spec.cleanup = kratix_api::destination::Cleanup::None;
+                let snapshot = destinations::Snapshot {
+                    now: at(0),
+                    destination: Arc::new(fresh),
+                    store: Availability::Ready { place: "here".into(), epoch: 0 },
+                    placements: Vec::new(),
+                    attempt: None,
+                    interval: None,
+                };
+                let Some(effect) = destinations::decide(&snapshot).effect else { continue };
+                let outcome = Ok(Written { version: Some("<commit>".into()), changed: true });
+                tell(&mut said, &destinations::record(&snapshot, Attempt { stamp: effect.stamp, at: at(0), outcome }));
+            }
+        }
+        recorded.retain(|event| !event.ends_with("operation: unchanged"));
+        let missing: Vec<&String> = recorded.difference(&said).collect();
+        assert!(missing.is_empty(), "{scenario}: {missing:#?}");
+        compared += recorded.len();
+    }
+    assert!(compared >= 50, "{compared}");
 }

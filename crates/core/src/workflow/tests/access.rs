@@ -1,4 +1,4 @@
-use super::super::access::{objects, writes};
+use super::super::access::{SCHEDULING_KEY, objects, scheduling_key, writes};
 use super::*;
 
 fn permissions(verb: &str) -> Value {
@@ -53,7 +53,7 @@ fn what_exists_as_it_should_is_not_written() {
         let spec = spec(&[pipeline("p", permissions("get"))], &[], namespace);
         let (parent, workflow) = case(&spec, Action::Configure);
         let existing = existing(&parent, &workflow);
-        assert_eq!(told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing)), Vec::<String>::new());
+        assert_eq!(told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[])), Vec::<String>::new());
     }
 }
 
@@ -61,7 +61,7 @@ fn what_exists_as_it_should_is_not_written() {
 fn accounts_and_roles_are_made_before_the_bindings_that_name_them() {
     let spec = spec(&[pipeline("p", json!([]))], &[], "");
     let (parent, workflow) = case(&spec, Action::Configure);
-    let told = told(&writes(&parent, &workflow, &workflow.pipelines[0], &Existing::default()));
+    let told = told(&writes(&parent, &workflow, &workflow.pipelines[0], &Existing::default(), &[]));
     assert_eq!(
         told,
         [
@@ -80,7 +80,7 @@ fn changed_rules_are_patched_and_what_others_added_stays() {
     let existing = existing(&parent, &workflow);
     let after = spec(&[pipeline("p", permissions("list"))], &[], "");
     let (parent, workflow) = case(&after, Action::Configure);
-    let writes = writes(&parent, &workflow, &workflow.pipelines[0], &existing);
+    let writes = writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[]);
     assert_eq!(writes.len(), 3, "{:?}", told(&writes));
     for write in &writes {
         let Write::Patch { patch, .. } = write else { panic!("{write:?}") };
@@ -95,7 +95,7 @@ fn a_permission_that_moves_to_another_namespace_leaves_no_role_behind() {
     let existing = existing(&parent, &workflow);
     let after = spec(&[pipeline("p", json!([{ "resourceNamespace": "two", "verbs": ["get"] }]))], &[], "");
     let (parent, workflow) = case(&after, Action::Configure);
-    let told = told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing));
+    let told = told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[]));
     assert_eq!(told.iter().filter(|line| line.starts_with("delete")).count(), 2, "{told:?}");
     assert!(told[0].starts_with("delete RoleBinding one/"), "{told:?}");
 }
@@ -106,7 +106,7 @@ fn permissions_of_a_delete_pipeline_of_the_same_name_are_left_alone() {
     let (parent, delete) = case(&spec, Action::Delete);
     let existing = existing(&parent, &delete);
     let (parent, configure) = case(&spec, Action::Configure);
-    let told = told(&writes(&parent, &configure, &configure.pipelines[0], &existing));
+    let told = told(&writes(&parent, &configure, &configure.pipelines[0], &existing, &[]));
     assert!(told.iter().all(|line| !line.starts_with("delete")), "{told:?}");
 }
 
@@ -116,7 +116,7 @@ fn a_binding_to_another_role_is_made_anew_because_it_cannot_be_changed() {
     let (parent, workflow) = case(&spec, Action::Configure);
     let mut existing = existing(&parent, &workflow);
     Arc::make_mut(&mut existing.role_bindings[0]).role_ref.name = "other".into();
-    let told = told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing));
+    let told = told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[]));
     let name = "RoleBinding a/env-resource-configure-p";
     assert_eq!(told, [format!("delete {name}"), format!("create {name}")]);
 }
@@ -127,7 +127,7 @@ fn requests_of_two_namespaces_do_not_rewrite_their_common_role_in_turns() {
     let (parent, workflow) = of_request(&spec, "a", Action::Configure);
     let mut existing = existing(&parent, &workflow);
     let (parent, workflow) = of_request(&spec, "b", Action::Configure);
-    let first = writes(&parent, &workflow, &workflow.pipelines[0], &existing);
+    let first = writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[]);
     assert!(first.iter().all(|write| matches!(write, Write::Create { .. })), "{:?}", told(&first));
     for write in first {
         let Write::Create { object, .. } = write else { continue };
@@ -135,7 +135,7 @@ fn requests_of_two_namespaces_do_not_rewrite_their_common_role_in_turns() {
     }
     for namespace in ["a", "b"] {
         let (parent, workflow) = of_request(&spec, namespace, Action::Configure);
-        assert!(writes(&parent, &workflow, &workflow.pipelines[0], &existing).is_empty(), "{namespace}");
+        assert!(writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[]).is_empty(), "{namespace}");
     }
 }
 
@@ -153,4 +153,71 @@ fn selectors_are_written_so_that_they_read_back_as_text() {
         "- matchlabels:\n    env: dev\n    \"n\": \"no\"\n    ok: a-b.c_d\n    one: \"1\"\n    v: \"1.0\"\n  source: promise\n\
          - matchlabels: {}\n  source: promise\n"
     );
+}
+
+/// Returns the workflow of a Promise's request with these permissions and selectors.
+fn revision(verb: &str, selector: &str) -> (Parent, Workflow) {
+    let mut spec = spec(&[pipeline("p", permissions(verb))], &[], "");
+    spec.destination_selectors = vec![serde_json::from_value(json!({ "matchLabels": { "env": selector } })).unwrap()];
+    case(&spec, Action::Configure)
+}
+
+#[test]
+fn two_revisions_in_use_keep_each_others_permissions_and_selectors() {
+    let (parent, old) = revision("get", "dev");
+    let (_, new) = revision("list", "prod");
+    let others = [new.clone(), old.clone()];
+    let mut existing = existing(&parent, &old);
+    for (this, is_latest) in [(&new, true), (&old, false), (&new, true)] {
+        let this = Workflow { scheduling_key: scheduling_key(this, &others), ..this.clone() };
+        assert_eq!(this.scheduling_key == SCHEDULING_KEY, is_latest);
+        let writes = writes(&parent, &this, &this.pipelines[0], &existing, &others);
+        assert!(writes.iter().all(|write| matches!(write, Write::Patch { .. })), "{:?}", told(&writes));
+        for write in &writes {
+            apply(&mut existing, write);
+        }
+        let text = |verb: &str| format!("\"verbs\":[\"{verb}\"]");
+        for role in existing.cluster_roles.iter().map(|role| serde_json::to_string(role).unwrap()) {
+            assert!(role.contains(&text("get")) && role.contains(&text("list")), "{role}");
+        }
+    }
+    let data = existing.config_maps[0].data.clone().unwrap();
+    assert_eq!(data.len(), 2);
+    assert!(data["destinationSelectors"].contains("prod"));
+    // Both are at rest now.
+    for this in [&new, &old] {
+        let this = Workflow { scheduling_key: scheduling_key(this, &others), ..this.clone() };
+        assert_eq!(told(&writes(&parent, &this, &this.pipelines[0], &existing, &others)), Vec::<String>::new());
+        let attempt = job::Attempt { index: 0, sequence: 1, run: 0, previous_version: "" };
+        let job = serde_json::to_string(&job::job(&parent, &this, &settings(), attempt)).unwrap();
+        assert!(job.contains(&format!("\"key\":\"{}\"", this.scheduling_key)));
+    }
+    // What only the old one may do goes with its last request.
+    let writes = writes(&parent, &new, &new.pipelines[0], &existing, std::slice::from_ref(&new));
+    assert!(!writes.is_empty());
+    writes.iter().for_each(|write| apply(&mut existing, write));
+    let role = serde_json::to_string(&existing.cluster_roles[0]).unwrap();
+    assert!(!role.contains("\"get\""), "{role}");
+}
+
+/// Applies a patch to what exists.
+fn apply(existing: &mut Existing, write: &Write) {
+    fn patch<K: serde::Serialize + serde::de::DeserializeOwned + kube_core::Resource>(
+        objects: &mut [Arc<K>],
+        key: &ObjectKey,
+        patch: &Value,
+    ) {
+        for object in objects.iter_mut().filter(|object| ObjectKey::of(object.as_ref()) == *key) {
+            let mut value = serde_json::to_value(object.as_ref()).unwrap();
+            crate::promise::testing::merge(&mut value, patch);
+            *object = Arc::new(serde_json::from_value(value).unwrap());
+        }
+    }
+    let Write::Patch { target, patch: change } = write else { panic!("{write:?}") };
+    match target.kind.kind.as_str() {
+        "ConfigMap" => patch(&mut existing.config_maps, &target.key, change),
+        "Role" => patch(&mut existing.roles, &target.key, change),
+        "ClusterRole" => patch(&mut existing.cluster_roles, &target.key, change),
+        kind => panic!("{kind}"),
+    }
 }

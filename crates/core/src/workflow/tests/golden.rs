@@ -15,6 +15,17 @@ fn golden(scenario: &str) -> Option<PathBuf> {
     Some(path)
 }
 
+/// Returns a request as the recorder read it: an unquoted `y` is a text, which the reader of these tests takes for true.
+fn as_recorded(request: &Value) -> Value {
+    let mut request = request.clone();
+    for value in request["spec"].as_object_mut().into_iter().flat_map(|spec| spec.values_mut()) {
+        if *value == json!(true) {
+            *value = "y".into();
+        }
+    }
+    request
+}
+
 fn documents(path: &std::path::Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
     serde_saphyr::from_multiple::<Value>(&text).unwrap()
@@ -23,7 +34,8 @@ fn documents(path: &std::path::Path) -> Vec<Value> {
 /// Everything that was captured at any stage, and everything that was put in, by kind.
 struct Scenario {
     captured: Vec<Value>,
-    promise: Promise,
+    /// As first installed and as changed later.
+    promises: Vec<Promise>,
     requests: Vec<Value>,
 }
 
@@ -39,21 +51,25 @@ impl Scenario {
         let stages = sorted("captured").into_iter().map(|path| path.join("objects.yaml"));
         let captured = stages.filter(|path| path.is_file()).flat_map(|path| documents(&path)).collect();
         let inputs: Vec<Value> = sorted("input").iter().flat_map(|path| documents(path)).collect();
-        let promise = inputs.iter().find(|object| object["kind"] == "Promise").unwrap().clone();
-        let kind = promise["spec"]["api"]["spec"]["names"]["kind"].clone();
-        let requests = inputs.into_iter().filter(|object| object["kind"] == kind).collect();
-        Some(Self { captured, promise: serde_json::from_value(promise).unwrap(), requests })
+        // Merge patches have no kind of their own.
+        let is_promise = |object: &&Value| object["kind"] == "Promise";
+        let promises: Vec<Promise> =
+            inputs.iter().filter(is_promise).map(|object| serde_json::from_value(object.clone()).unwrap()).collect();
+        let kind = promises[0].spec.api.as_ref().unwrap()["spec"]["names"]["kind"].clone();
+        let requests = inputs.into_iter().filter(|object| object["kind"] == kind);
+        let requests = requests.flat_map(|request| [as_recorded(&request), request]).collect();
+        Some(Self { captured, promises, requests })
     }
 
     fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Value> {
         self.captured.iter().filter(move |object| object["kind"] == kind)
     }
 
-    /// Returns every workflow with its parent.
-    fn workflows(&self) -> Vec<(Parent, Workflow)> {
-        let definition = Definition::of(&self.promise.spec);
-        let name = self.promise.metadata.name.clone().unwrap();
-        let api = &self.promise.spec.api.as_ref().unwrap()["spec"];
+    /// Returns every workflow of a Promise with its parent.
+    fn workflows(&self, promise: &Promise) -> Vec<(Parent, Workflow)> {
+        let definition = Definition::of(&promise.spec);
+        let name = promise.metadata.name.clone().unwrap();
+        let api = &promise.spec.api.as_ref().unwrap()["spec"];
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let kind = Kind {
             group: text(&api["group"]),
@@ -64,7 +80,7 @@ impl Scenario {
         let mut found = Vec::new();
         for action in Action::ALL {
             let workflow = definition.promise_workflow(&name, action).unwrap();
-            found.push((Parent::of_promise(&self.promise), workflow));
+            found.push((Parent::of_promise(promise), workflow));
             for request in &self.requests {
                 let request: DynamicObject = serde_json::from_value(request.clone()).unwrap();
                 let workflow = definition.request_workflow(&name, &request, action, false).unwrap();
@@ -75,16 +91,49 @@ impl Scenario {
     }
 }
 
+/// A difference from the reference that is meant, and why.
+struct Accepted {
+    reason: &'static str,
+    /// Removes it from a Job of either side.
+    remove: fn(&mut Value),
+}
+
+/// Every difference between our Jobs and those of the reference. Anything else is a defect.
+const ACCEPTED: [Accepted; 3] = [
+    Accepted {
+        reason: "decision 6: the last five digits are derived instead of random",
+        remove: |job| {
+            let name = job["metadata"]["name"].as_str().unwrap().to_owned();
+            job["metadata"]["name"] = name.rsplit_once('-').unwrap().0.into();
+        },
+    },
+    Accepted {
+        reason: "02 §19 weakness 2: Jobs are ordered by numbers of their own, and a trigger is consumed once",
+        remove: |job| {
+            let annotations = job["metadata"]["annotations"].as_object_mut().unwrap();
+            annotations.retain(|key, _| !key.starts_with("internal.workflows.kratix.io/"));
+        },
+    },
+    Accepted {
+        reason: "decision 14: a Work tells which Job wrote it, so that `Reconciled` depends on no clock",
+        remove: |job| {
+            for container in job["spec"]["template"]["spec"]["initContainers"].as_array_mut().into_iter().flatten() {
+                if let Some(env) = container["env"].as_array_mut() {
+                    env.retain(|variable| variable["name"] != keys::env::SEQUENCE);
+                }
+            }
+        },
+    },
+];
+
 /// Removes what the API server and the Job controller add, and what differs by intention.
 fn normal(job: &Value) -> Value {
     let mut job = job.clone();
-    let name = job["metadata"]["name"].as_str().unwrap().to_owned();
-    job["metadata"]["name"] = name.rsplit_once('-').unwrap().0.into();
+    ACCEPTED.iter().for_each(|accepted| (accepted.remove)(&mut job));
     job["metadata"].as_object_mut().unwrap().remove("generation");
     for owner in job["metadata"]["ownerReferences"].as_array_mut().into_iter().flatten() {
         owner["uid"] = "".into();
     }
-    job["metadata"]["annotations"].as_object_mut().unwrap().retain(|key, _| !key.starts_with("internal."));
     job.as_object_mut().unwrap().remove("status");
     let spec = job["spec"].as_object_mut().unwrap();
     spec.retain(|key, _| key == "template" || key == "backoffLimit");
@@ -113,33 +162,38 @@ fn without_defaults(value: &mut Value) {
     }
 }
 
+/// Compares all Jobs of a scenario; none may be without a partner that we would make of the same manifests.
 #[track_caller]
 fn same_jobs(scenario: &str, expected: usize) {
     let Some(scenario) = Scenario::read(scenario) else { return };
     let mut ours = Vec::new();
-    for (parent, workflow) in scenario.workflows() {
+    for (parent, workflow) in scenario.promises.iter().flat_map(|promise| scenario.workflows(promise)) {
         for index in 0..workflow.pipelines.len() {
             let attempt = job::Attempt { index, sequence: 1, run: 0, previous_version: "" };
             ours.push(normal(&crate::patch::to_value(&job::job(&parent, &workflow, &settings(), attempt))));
         }
     }
-    let mut compared = 0;
+    let mut compared = std::collections::BTreeSet::new();
+    let mut alone = std::collections::BTreeSet::new();
     // The same spec at a later stage is captured as a reference to the first.
     for theirs in scenario.of_kind("Job").filter(|job| job["spec"].is_object()) {
         let theirs = normal(theirs);
         let hash = &theirs["metadata"]["labels"]["kratix.io/hash"];
         let name = &theirs["metadata"]["name"];
-        let of_same_hash = |ours: &&Value| &ours["metadata"]["labels"]["kratix.io/hash"] == hash;
-        let ours: Vec<&Value> =
-            ours.iter().filter(of_same_hash).filter(|ours| &ours["metadata"]["name"] == name).collect();
-        if ours.is_empty() {
-            continue; // Made for a later version of the Promise.
-        }
-        let pretty = |value: &Value| serde_json::to_string_pretty(value).unwrap();
-        assert_eq!(pretty(ours[0]), pretty(&theirs));
-        compared += 1;
+        let is_partner =
+            |ours: &&Value| &ours["metadata"]["labels"]["kratix.io/hash"] == hash && &ours["metadata"]["name"] == name;
+        let id = format!("{} {}", name.as_str().unwrap(), &hash.as_str().unwrap()[..5]);
+        let Some(ours) = ours.iter().find(is_partner) else {
+            alone.insert(id);
+            continue;
+        };
+        let difference = crate::patch::between(&theirs, ours);
+        let reasons: Vec<&str> = ACCEPTED.iter().map(|accepted| accepted.reason).collect();
+        assert_eq!(difference, None, "{id} differs; accepted is only: {reasons:#?}");
+        compared.insert(id);
     }
-    assert!(compared >= expected, "{compared} Jobs compared");
+    assert!(alone.is_empty(), "we make no such Jobs: {alone:#?}");
+    assert_eq!(compared.len(), expected, "{compared:#?}");
 }
 
 #[test]
@@ -162,11 +216,20 @@ fn pipelines_in_a_namespace_of_their_own() {
     same_jobs("15-pipeline-namespace", 2);
 }
 
+#[test]
+fn pipelines_of_requests_that_fail_are_paused_updated_and_deleted() {
+    same_jobs("08-suspend-resume-retry-after", 8);
+    same_jobs("09-failing-pipeline-then-fixed", 2);
+    same_jobs("10-request-update-manual-reconcile", 1);
+    same_jobs("14-paused", 5);
+    same_jobs("16-deletion-step-by-step", 5);
+}
+
 #[track_caller]
 fn same_supporting_objects(scenario: &str) {
     let Some(scenario) = Scenario::read(scenario) else { return };
     let mut compared = 0;
-    for (parent, workflow) in scenario.workflows() {
+    for (parent, workflow) in scenario.workflows(&scenario.promises[0]) {
         for pipeline in workflow.pipelines.iter() {
             for wanted in objects(&parent, &workflow, pipeline) {
                 let ours = wanted.object();

@@ -1,0 +1,98 @@
+//! One path, one owner.
+
+use super::*;
+
+#[test]
+fn of_two_placements_with_one_directory_the_first_keeps_it() {
+    let mut first =
+        World::new(placement("z-first", &[("a", "first")]), destination("d", FilepathMode::NestedByMetadata));
+    let mut second = placement("a-second", &[("a", "second")]);
+    second.metadata.creation_timestamp = Some(Time(at(5)));
+    first.rivals = vec![second.clone()];
+    first.settle();
+    assert_eq!(first.condition("Ready").2, "Ready");
+
+    let mut world = World::new(second, destination("d", FilepathMode::NestedByMetadata));
+    world.files = first.files.clone();
+    world.rivals = vec![first.placement.clone().unwrap()];
+    world.settle();
+    assert_eq!(
+        world.condition("WriteSucceeded").2,
+        "path \"d/resources/default/redis/my-cache/configure/5058f\" already belongs to workplacement default/z-first"
+    );
+    assert_eq!(world.files, first.files);
+    let mut deleted = world.clone();
+    deleted.delete();
+    deleted.settle();
+    assert!(deleted.placement.is_none());
+    assert_eq!(deleted.files, first.files, "nothing of the first is deleted by it");
+
+    // The first leaves: its directory is cleared before the second writes.
+    world.rivals[0].metadata.deletion_timestamp = Some(Time(at(6)));
+    world.settle();
+    assert_eq!(world.condition("Ready"), said((Status::False, "WaitingForPath", "Pending")));
+    world.rivals.clear();
+    world.settle();
+    assert_eq!(world.condition("Ready").2, "Ready");
+}
+
+#[test]
+fn an_owner_whose_write_fails_keeps_its_directory_and_one_that_has_moved_takes_none() {
+    let site_of =
+        |placement: &WorkPlacement| site(placement, &destination("d", FilepathMode::NestedByMetadata), "here").unwrap();
+    let mut older = placement("older", &[("a", "older")]);
+    let here = site_of(&older);
+    older.annotations_mut().insert(STORE_LOCATION.into(), here.clone());
+    let mut owner = World::new(placement("owner", &[("a", "1")]), destination("d", FilepathMode::NestedByMetadata));
+    owner.placement.as_mut().unwrap().metadata.creation_timestamp = Some(Time(at(5)));
+    owner.settle();
+    owner.edit(&[("a", "2")]);
+    owner.refuses = Some(trouble("no"));
+    owner.pass();
+    assert_eq!(owner.condition("WriteSucceeded").0, Status::False);
+    let mut world = World::new(older.clone(), destination("d", FilepathMode::NestedByMetadata));
+    world.rivals = vec![owner.placement.clone().unwrap()];
+    assert!(decide(&world.snapshot()).effect.is_none(), "the older one has never written here");
+
+    // Another one has written elsewhere before.
+    let mut moved = owner.placement.clone().unwrap();
+    moved.annotations_mut().insert(STORE_LOCATION.into(), "elsewhere".into());
+    world.rivals = vec![moved];
+    assert!(decide(&world.snapshot()).effect.is_some());
+
+    // Made in the same second, and the cache does not show yet that the other one was faster.
+    let mut twin = placement("twin", &[("a", "twin")]);
+    twin.annotations_mut().insert(STORE_LOCATION.into(), here);
+    world.rivals = vec![twin];
+    assert!(decide(&world.snapshot()).effect.is_some());
+    world.rivals_have_written = true;
+    assert!(decide(&world.snapshot()).effect.is_none());
+}
+
+#[test]
+fn of_two_destinations_with_one_aggregate_the_older_has_it() {
+    let mut world = World::new(placement("p", &[("a", "1")]), destination("./d/", FilepathMode::AggregatedYaml));
+    let mut older = destination("d", FilepathMode::AggregatedYaml);
+    older.metadata.name = Some("a-older".into());
+    world.neighbours = vec![older.clone()];
+    world.settle();
+    let message = "path \"d/aggregated.yaml\" already belongs to destination a-older";
+    assert_eq!(world.condition("WriteSucceeded"), said((Status::False, "WorkloadsFailedWrite", message)));
+    world.files.insert("d/aggregated.yaml".into(), "theirs".into());
+    let mut deleted = world.clone();
+    deleted.delete();
+    deleted.settle();
+    assert!(deleted.placement.is_none());
+    assert_eq!(deleted.files["d/aggregated.yaml"], "theirs");
+    world.neighbours[0].spec.filepath.filename = "other.yaml".into();
+    world.settle();
+    assert_eq!(world.condition("Ready").2, "Ready");
+}
+
+#[test]
+fn a_directory_inside_anothers_is_a_collision_and_a_sibling_is_none() {
+    let at_path = |path: &str| Location::Directory(path.to_owned());
+    assert!(at_path("d/dependencies/p/5058f").overlaps(&at_path("d/dependencies/p/5058f/ba6cb")));
+    assert!(at_path("a/b").overlaps(&at_path("a/b")));
+    assert!(!at_path("a/5058f").overlaps(&at_path("a/5058f-x")));
+}
