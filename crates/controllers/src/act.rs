@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use kratix_api::keys;
 use kratix_core::object::{Kind, ObjectKey};
 use kratix_core::plan::{Plan, Write};
-use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -13,6 +14,14 @@ use crate::events::Events;
 
 /// Name under which the API server records our writes.
 pub(crate) const FIELD_MANAGER: &str = "kratix";
+
+/// What became of a plan.
+pub(crate) struct Acted {
+    /// What exists because of it and may not be in the caches yet. A creation whose reply was lost counts.
+    pub(crate) made: Vec<(Kind, ObjectKey)>,
+    /// The first write that failed, if one did.
+    pub(crate) outcome: Result<(), Error>,
+}
 
 /// Executes the writes, the status and the events of `plan`, in this order.
 ///
@@ -22,15 +31,28 @@ pub(crate) const FIELD_MANAGER: &str = "kratix";
 ///
 /// # Errors
 /// The first write that the API server refused. Creating what exists and deleting what is gone are not failures.
-pub(crate) async fn act<F>(platform: &Client, events: &Events, plan: &Plan<F>) -> Result<(), Error> {
+pub(crate) async fn act<F>(platform: &Client, events: &Events, plan: &Plan<F>) -> Acted {
+    let mut made = Vec::new();
+    let outcome = carry_out(platform, plan, &mut made).await;
+    if outcome.is_ok() {
+        plan.events.iter().for_each(|event| events.publish(event));
+    }
+    Acted { made, outcome }
+}
+
+async fn carry_out<F>(platform: &Client, plan: &Plan<F>, made: &mut Vec<(Kind, ObjectKey)>) -> Result<(), Error> {
     let mut produced: HashMap<(Kind, ObjectKey), (String, String)> = HashMap::new();
     for write in plan.writes.iter().chain(&plan.status) {
         let address = write.address();
         let address = (address.0.clone(), address.1.clone());
-        let written = match produced.get(&address) {
-            Some(versions) => execute(platform, &repin(write, versions)).await?,
-            None => execute(platform, write).await?,
+        let result = match produced.get(&address) {
+            Some(versions) => execute(platform, &repin(write, versions)).await,
+            None => execute(platform, write).await,
         };
+        if matches!(write, Write::Create { .. }) && result.as_ref().err().is_none_or(Error::may_have_happened) {
+            made.push(address.clone());
+        }
+        let written = result?;
         let pinned = match write {
             Write::Patch { target, .. } | Write::PatchStatus { target, .. } => target.resource_version.clone(),
             Write::Create { .. } | Write::Delete { .. } => None,
@@ -39,9 +61,6 @@ pub(crate) async fn act<F>(platform: &Client, events: &Events, plan: &Plan<F>) -
             let before = produced.get(&address).map_or(before, |(first, _)| first.clone());
             produced.insert(address, (before, after));
         }
-    }
-    for event in &plan.events {
-        events.publish(event);
     }
     Ok(())
 }
@@ -61,7 +80,11 @@ async fn execute(platform: &Client, write: &Write) -> Result<Option<DynamicObjec
     let api = api(platform, kind, key.namespace.as_deref());
     tracing::debug!(kind = %kind.kind, object = %key, write = %summary(write), "write");
     let result = match write {
-        Write::Create { object, .. } => create(&api, object).await,
+        Write::Create { object, .. } => match create(&api, object).await {
+            Ok(Made::Ours(made)) => Ok(made.map(|made| *made)),
+            Ok(Made::Foreign) => return Err(Error::Taken { target: format!("{} {key}", kind.kind) }),
+            Err(error) => Err(error),
+        },
         Write::Patch { target, patch } => {
             let patch = pinned(patch, target.uid.as_deref(), target.resource_version.as_deref());
             api.patch(&key.name, &PatchParams::apply(FIELD_MANAGER), &Patch::Merge(patch)).await.map(Some)
@@ -82,22 +105,40 @@ async fn execute(platform: &Client, write: &Write) -> Result<Option<DynamicObjec
     result.map_err(|source| Error::write(write, source))
 }
 
-async fn create(api: &Api<DynamicObject>, object: &Value) -> Result<Option<DynamicObject>, kube::Error> {
+/// What stands under the name of an object that was to be made.
+enum Made {
+    /// What was asked for, made now or by an earlier pass.
+    Ours(Option<Box<DynamicObject>>),
+    /// Something that does not carry the label of the Promise it was to be made for.
+    Foreign,
+}
+
+async fn create(api: &Api<DynamicObject>, object: &Value) -> Result<Made, kube::Error> {
     let object: DynamicObject = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
     let params = PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.into()) };
     match api.create(&params, &object).await {
-        Ok(created) => Ok(Some(created)),
+        Ok(created) => Ok(Made::Ours(Some(Box::new(created)))),
         // Names are derived: what exists under this name was made by an earlier pass, or its creation is still on the
         // way to the cache. One that is about to vanish must be made again, which the conflict asks for.
         Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => {
             let name = object.metadata.name.as_deref().unwrap_or_default();
             match api.get_opt(name).await? {
-                Some(existing) if existing.metadata.deletion_timestamp.is_none() => Ok(None),
+                Some(existing) if existing.metadata.deletion_timestamp.is_none() => {
+                    Ok(if is_foreign(&object, &existing) { Made::Foreign } else { Made::Ours(None) })
+                }
                 _ => Err(kube::Error::Api(status)),
             }
         }
         Err(error) => Err(error),
     }
+}
+
+/// Returns whether an object of the wanted name belongs to nobody or to another Promise. Accounts may be a user's own: a
+/// pipeline can name one.
+fn is_foreign(wanted: &DynamicObject, existing: &DynamicObject) -> bool {
+    let promise = |object: &DynamicObject| object.labels().get(keys::PROMISE_NAME).cloned();
+    let is_account = wanted.types.as_ref().is_some_and(|types| types.kind == "ServiceAccount");
+    !is_account && promise(wanted).is_some() && promise(existing) != promise(wanted)
 }
 
 /// Returns the patch with the identity and version it was computed from, so that it conflicts with anything newer.

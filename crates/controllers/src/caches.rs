@@ -7,6 +7,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kratix_api::{
     BucketStateStore, Destination, GitStateStore, Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, keys,
 };
+use kratix_core::work_placement::ledger_name;
+use kratix_core::workflow::history;
 use kube::api::PartialObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -30,9 +32,10 @@ pub(crate) struct Caches {
     pub(crate) bucket_stores: Cache<BucketStateStore>,
     /// Indexed by [`promise_entry`] and [`request_entry`].
     pub(crate) works: Cache<Work>,
-    /// Indexed by [`work_entry`], [`destination_entry`] and [`promise_entry`].
+    /// Indexed by [`work_entry`], [`owner_entry`], [`destination_entry`], [`promise_entry`] and [`ledger_entry`].
     pub(crate) placements: Cache<WorkPlacement>,
-    /// Jobs made by Kratix; indexed by [`parent_entry`] and [`promise_entry`].
+    /// Jobs made by Kratix; indexed by [`parent_entry`] and [`promise_entry`], those of early versions by
+    /// [`request_entry`].
     pub(crate) jobs: Cache<Job>,
     /// Objects that carry a Promise's label; all of them indexed by [`promise_entry`].
     pub(crate) service_accounts: Cache<ServiceAccount>,
@@ -61,6 +64,16 @@ pub(crate) fn request_entry(promise: &str, namespace: &str, name: &str) -> Strin
 /// Index entry of the placements of one Work.
 pub(crate) fn work_entry(namespace: &str, name: &str) -> String {
     format!("work={namespace}/{name}")
+}
+
+/// Index entry of the placements that one Work owns.
+pub(crate) fn owner_entry(uid: &str) -> String {
+    format!("owner={uid}")
+}
+
+/// Index entry of the placement with one state file ([`kratix_core::work_placement::ledger_name`]).
+pub(crate) fn ledger_entry(name: &str) -> String {
+    format!("ledger={name}")
 }
 
 /// Index entry of the placements on one Destination.
@@ -202,7 +215,10 @@ fn placement_entries(placement: &WorkPlacement) -> Vec<String> {
     if let Some(work) = label(placement, keys::WORK) {
         entries.push(work_entry(&placement.namespace().unwrap_or_default(), work));
     }
+    let owners = placement.owner_references().iter().filter(|owner| owner.kind == Work::KIND);
+    entries.extend(owners.map(|owner| owner_entry(&owner.uid)));
     entries.push(destination_entry(&placement.spec.target_destination_name));
+    entries.push(ledger_entry(&ledger_name(placement)));
     entries
 }
 
@@ -212,6 +228,10 @@ fn job_entries(job: &Job) -> Vec<String> {
     if let (Some(kind), Some(name)) = (of(keys::JOB_RESOURCE_KIND), of(keys::JOB_RESOURCE_NAME)) {
         let namespace = of(keys::JOB_RESOURCE_NAMESPACE).unwrap_or_default();
         entries.push(parent_entry(kind, namespace, name));
+    }
+    // Of an early version: its labels tell the request, nothing tells the kind.
+    if let (Some(key), Some(promise)) = (history::early_parent_key(job), label(job, keys::PROMISE_NAME)) {
+        entries.push(request_entry(promise, key.namespace.as_deref().unwrap_or_default(), &key.name));
     }
     entries
 }

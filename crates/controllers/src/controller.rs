@@ -72,6 +72,8 @@ pub(crate) async fn run<R: Reconcile>(
                         queue.add_after(key, delay);
                     }
                 }
+                // Neither a failure nor the end of a series of them.
+                Ok(Err(Error::Unseen { after })) => queue.add_after(key, after),
                 Ok(Err(error)) => {
                     let count = failures.count(&key);
                     let delay = delay(error.retry(), count, &key);
@@ -96,10 +98,8 @@ fn report<R: Reconcile>(name: &str, controller: &R, key: &ObjectKey, error: &Err
         return;
     }
     tracing::warn!(controller = name, object = %key, category, count, %error, "pass failed");
-    // Once per series of failures, and not for what the object's own status already says.
-    let told = matches!(error, Error::Store { .. });
+    // Once per series of failures.
     if count == 1
-        && !told
         && let Some((reporter, target)) = controller.subject(key)
     {
         events.publish(&Event::warning(reporter, target, "ReconcileFailed", error.to_string()));

@@ -36,7 +36,8 @@ impl Destinations {
             None => Vec::new(),
         };
         let attempt = self.attempts.get(key);
-        (Snapshot { now: self.cx.now(), destination, store, placements, attempt }, handle)
+        let interval = self.cx.config().state_store_reconciliation_interval;
+        (Snapshot { now: self.cx.now(), destination, store, placements, attempt, interval }, handle)
     }
 }
 
@@ -87,6 +88,11 @@ pub(crate) fn watch(cx: &Arc<Context>, stores: &Registry, queue: &Queue<ObjectKe
         if is_waiting {
             destinations.add(key);
         }
+    });
+    // Timers run with the interval that was in force when they were started.
+    let (caches, destinations) = (cx.caches.clone(), queue.clone());
+    cx.on_interval_change(move || {
+        caches.destinations.all().iter().for_each(|found| destinations.add(ObjectKey::of(&**found)));
     });
     let (cx, destinations) = (Arc::clone(cx), queue.clone());
     stores.on_change(move |store| {

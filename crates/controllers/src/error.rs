@@ -1,6 +1,10 @@
 //! Why a pass did not finish, typed by who must act next.
 
+use std::time::Duration;
+
 use kratix_core::plan::Write;
+
+const CREATE: &str = "create";
 
 /// What brings a failed pass back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,20 +39,24 @@ pub(crate) enum Error {
         /// The API server's answer.
         source: Box<kube::Error>,
     },
-    /// A state store did not do what was asked; the object's status says why.
-    #[error("{message}")]
-    Store {
-        /// The store's own words.
-        message: String,
-        /// What brings the pass back.
-        retry: Retry,
+    /// The name of an object that is to be made is in use.
+    #[error("{target} exists and is not of this Promise; delete or rename it")]
+    Taken {
+        /// Kind, namespace and name.
+        target: String,
+    },
+    /// Nothing has failed: what the last pass made is not in the caches yet, and a pass without it would make it again.
+    #[error("what the last pass made is still on its way")]
+    Unseen {
+        /// When to look again if no watch brings it sooner.
+        after: Duration,
     },
 }
 
 impl Error {
     pub(crate) fn write(write: &Write, source: kube::Error) -> Self {
         let verb = match write {
-            Write::Create { .. } => "create",
+            Write::Create { .. } => CREATE,
             Write::Patch { .. } => "patch",
             Write::PatchStatus { .. } => "status patch",
             Write::Delete { .. } => "delete",
@@ -63,14 +71,31 @@ impl Error {
 
     pub(crate) fn retry(&self) -> Retry {
         match self {
+            // What is to be made has no place yet, a namespace or a kind: no watch tells when it has.
+            Self::Write { verb: CREATE, source, .. } if code(source) == Some(404) => Retry::Backoff,
             Self::Write { source, .. } | Self::Read { source, .. } => match code(source) {
                 // Both mean that the snapshot was older than the object: its successor is on its way.
                 Some(404 | 409) => Retry::Soon,
                 Some(400 | 403 | 405 | 413 | 415 | 422) => Retry::OnChange,
                 _ => Retry::Backoff,
             },
-            Self::Store { retry, .. } => *retry,
+            Self::Taken { .. } => Retry::OnChange,
+            Self::Unseen { .. } => Retry::Soon,
         }
+    }
+
+    /// Returns whether the API server has understood and said no: it will say so again until somebody changes something.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Write { verb: CREATE, source, .. } if code(source) == Some(404) => true,
+            Self::Write { .. } | Self::Taken { .. } => self.retry() == Retry::OnChange,
+            Self::Read { .. } | Self::Unseen { .. } => false,
+        }
+    }
+
+    /// Returns whether the write may have been executed although no reply says so.
+    pub(crate) fn may_have_happened(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if code(source).is_none_or(|code| code >= 500))
     }
 
     /// Returns a CamelCase category: a metric label, never a message.
@@ -85,7 +110,8 @@ impl Error {
                 Some(_) => "ServerError",
                 None => "Unreachable",
             },
-            Self::Store { .. } => "StateStore",
+            Self::Taken { .. } => "Conflict",
+            Self::Unseen { .. } => "Unseen",
         }
     }
 }
@@ -94,5 +120,40 @@ fn code(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) => Some(status.code),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kratix_core::object::{Kind, ObjectKey, Target};
+
+    fn failed(write: &Write, code: u16) -> Error {
+        let status = kube::core::Status::failure("m", "r").with_code(code);
+        Error::write(write, kube::Error::Api(status.boxed()))
+    }
+
+    #[test]
+    fn what_is_missing_on_creation_is_told_and_what_is_gone_is_not() {
+        let target = Target {
+            kind: Kind::new("batch", "v1", "Job", "jobs"),
+            key: ObjectKey::namespaced("absent", "a"),
+            uid: None,
+            resource_version: None,
+        };
+        let object = serde_json::json!({ "metadata": { "name": "a", "namespace": "absent" } });
+        let create = Write::create(target.kind.clone(), object);
+        let patch = Write::Patch { target, patch: serde_json::Value::Null };
+        for (write, code, retry, is_refusal) in [
+            (&create, 404, Retry::Backoff, true),
+            (&patch, 404, Retry::Soon, false),
+            (&create, 409, Retry::Soon, false),
+            (&create, 403, Retry::OnChange, true),
+            (&patch, 422, Retry::OnChange, true),
+            (&patch, 503, Retry::Backoff, false),
+        ] {
+            let error = failed(write, code);
+            assert_eq!((error.retry(), error.is_refusal()), (retry, is_refusal), "{error}");
+        }
     }
 }

@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kratix_core::plan::{Event, EventType, Reporter};
-use kube::Client;
-use kube::runtime::events::{Event as Published, EventType as PublishedType, Recorder, Reporter as Source};
+use k8s_openapi::api::events::v1::{Event as Published, EventSeries};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kratix_core::plan::{Event, EventType};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 /// Notes the API server accepts.
@@ -15,6 +19,12 @@ const NOTE_BYTES_MAX: usize = 1024;
 /// a reason to hold a pass.
 const WAITING_MAX: usize = 4096;
 
+/// How long a repetition counts as one of the same series, as client-go has it.
+const SERIES_AGE_MAX: SignedDuration = SignedDuration::from_mins(6);
+
+/// Series that are remembered. At the limit all are forgotten: their next repetition is a new event.
+const SERIES_MAX: usize = 4096;
+
 /// Hands events to the task that publishes them.
 #[derive(Clone)]
 pub(crate) struct Events {
@@ -22,17 +32,37 @@ pub(crate) struct Events {
 }
 
 /// The publishing half, run by one task so that events keep their order.
+///
+/// kube's own recorder folds events of one reason into a series whatever they say; here the text counts too, or the
+/// second commit of a placement would be shown as a repetition of the first.
 pub(crate) struct Publisher {
     queue: mpsc::Receiver<Event>,
     platform: Client,
     instance: String,
-    recorders: HashMap<Reporter, Recorder>,
+    series: HashMap<Key, Series>,
+}
+
+/// What makes two events the same.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    uid: Option<String>,
+    object: String,
+    reason: &'static str,
+    note: String,
+    reporter: &'static str,
+}
+
+/// An event that was published, and how often it happened.
+struct Series {
+    name: String,
+    count: i32,
+    last: Timestamp,
 }
 
 /// Returns both halves. `host` distinguishes several instances of the process.
 pub(crate) fn channel(platform: Client, host: &str) -> (Events, Publisher) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
-    let publisher = Publisher { queue: receiver, platform, instance: host.to_owned(), recorders: HashMap::new() };
+    let publisher = Publisher { queue: receiver, platform, instance: host.to_owned(), series: HashMap::new() };
     (Events { queue: sender }, publisher)
 }
 
@@ -49,34 +79,57 @@ impl Publisher {
     /// Publishes until every [`Events`] is dropped.
     pub(crate) async fn run(mut self) {
         while let Some(event) = self.queue.recv().await {
-            let recorder = self.recorders.entry(event.reporter).or_insert_with(|| {
-                let controller = event.reporter.name().to_owned();
-                let instance = format!("{controller}-{}", self.instance);
-                Recorder::new(self.platform.clone(), Source { controller, instance: Some(instance) })
-            });
-            if let Err(error) = recorder.publish(&published(&event), &reference(&event)).await {
+            if let Err(error) = self.publish(&event, Timestamp::now()).await {
                 tracing::debug!(reason = event.reason, object = %event.regarding, %error, "event not published");
             }
         }
     }
-}
 
-fn published(event: &Event) -> Published {
-    Published {
-        type_: match event.type_ {
-            EventType::Normal => PublishedType::Normal,
-            EventType::Warning => PublishedType::Warning,
-        },
-        reason: event.reason.to_owned(),
-        note: Some(truncated(&event.note, NOTE_BYTES_MAX).to_owned()),
-        action: event.reason.to_owned(),
-        secondary: None,
+    async fn publish(&mut self, event: &Event, now: Timestamp) -> Result<(), kube::Error> {
+        // Events of objects without a namespace live in `default`.
+        let namespace = event.regarding.key.namespace.as_deref().unwrap_or("default");
+        let events: Api<Published> = Api::namespaced(self.platform.clone(), namespace);
+        let key = key(event);
+        self.series.retain(|_, series| now.duration_since(series.last) < SERIES_AGE_MAX);
+        if self.series.len() >= SERIES_MAX {
+            self.series.clear();
+        }
+        if let Some(series) = self.series.get_mut(&key) {
+            series.count += 1;
+            series.last = now;
+            let count = EventSeries { count: series.count, last_observed_time: MicroTime(now) };
+            match events.patch(&series.name, &PatchParams::default(), &Patch::Merge(json!({"series": count}))).await {
+                Ok(_) => return Ok(()),
+                // It has expired or was deleted: told anew.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let published = published(event, namespace, &self.instance, now);
+        let name = published.metadata.name.clone().unwrap_or_default();
+        events.create(&PostParams::default(), &published).await?;
+        self.series.insert(key, Series { name, count: 1, last: now });
+        Ok(())
     }
 }
 
-fn reference(event: &Event) -> ObjectReference {
+fn key(event: &Event) -> Key {
+    Key {
+        uid: event.regarding.uid.clone(),
+        object: event.regarding.to_string(),
+        reason: event.reason,
+        note: event.note.clone(),
+        reporter: event.reporter.name(),
+    }
+}
+
+fn published(event: &Event, namespace: &str, instance: &str, now: Timestamp) -> Published {
     let target = &event.regarding;
-    ObjectReference {
+    let type_ = match event.type_ {
+        EventType::Normal => "Normal",
+        EventType::Warning => "Warning",
+    };
+    let regarding = ObjectReference {
         api_version: Some(target.kind.api_version()),
         kind: Some(target.kind.kind.clone()),
         name: Some(target.key.name.clone()),
@@ -84,6 +137,22 @@ fn reference(event: &Event) -> ObjectReference {
         uid: target.uid.clone(),
         resource_version: target.resource_version.clone(),
         field_path: None,
+    };
+    Published {
+        metadata: ObjectMeta {
+            name: Some(format!("{}.{:x}", target.key.name, now.as_nanosecond())),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
+        type_: Some(type_.to_owned()),
+        reason: Some(event.reason.to_owned()),
+        action: Some(event.reason.to_owned()),
+        note: Some(truncated(&event.note, NOTE_BYTES_MAX).to_owned()),
+        event_time: Some(MicroTime(now)),
+        regarding: Some(regarding),
+        reporting_controller: Some(event.reporter.name().to_owned()),
+        reporting_instance: Some(format!("{}-{instance}", event.reporter.name())),
+        ..Published::default()
     }
 }
 
@@ -99,6 +168,39 @@ fn truncated(text: &str, bytes: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use embedded_apiserver::{Server, User};
+    use kratix_core::object::{Kind, ObjectKey, Target};
+    use kratix_core::plan::Reporter;
+    use kube::api::ListParams;
+
+    fn written(version: &str) -> Event {
+        let target = Target {
+            kind: Kind::new("platform.kratix.io", "v1alpha1", "WorkPlacement", "workplacements"),
+            key: ObjectKey { namespace: Some("default".into()), name: "w".into() },
+            uid: Some("u".into()),
+            resource_version: None,
+        };
+        Event::normal(Reporter::WorkPlacement, target, "WorkloadsWrittenToStateStore", format!("versionID: {version}"))
+    }
+
+    #[tokio::test]
+    async fn what_is_said_again_is_counted_and_what_differs_is_told() {
+        let server = Server::builder().build().await.unwrap();
+        let platform = Client::new(server.service(User::admin("test")), "default");
+        let (_events, mut publisher) = channel(platform.clone(), "host");
+        let at = |seconds: i64| Timestamp::from_second(1_000_000 + seconds).unwrap();
+        for (version, seconds) in [("a", 0), ("b", 1), ("a", 2), ("a", 1_000)] {
+            publisher.publish(&written(version), at(seconds)).await.unwrap();
+        }
+        let list = Api::<Published>::namespaced(platform, "default").list(&ListParams::default()).await.unwrap();
+        let mut told: Vec<(String, i32)> = (list.items.into_iter())
+            .map(|event| (event.note.unwrap_or_default(), event.series.map_or(1, |series| series.count)))
+            .collect();
+        told.sort();
+        let expected = [("versionID: a", 1), ("versionID: a", 2), ("versionID: b", 1)];
+        assert_eq!(told, expected.map(|(note, count)| (note.to_owned(), count)));
+        server.shutdown().await;
+    }
 
     #[test]
     fn notes_are_cut_at_a_character_boundary() {

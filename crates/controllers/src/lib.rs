@@ -14,6 +14,7 @@ mod controller;
 mod destination;
 mod error;
 mod events;
+mod expected;
 mod options;
 mod promise;
 mod promise_revision;

@@ -1,7 +1,5 @@
 //! Promise: installs its API and keeps everything that belongs to it.
 
-mod expected;
-
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -23,9 +21,12 @@ use crate::caches::{Caches, promise_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::{Error, Retry};
+use crate::expected::Expected;
 use crate::queue::Queue;
 use crate::request::Requests;
-use expected::Expected;
+
+/// Generation and uid of a Promise, and the workflows that it had then.
+type Known = (Option<i64>, Option<String>, Arc<Definition>);
 
 /// The controller of Promises.
 pub(crate) struct Promises {
@@ -34,7 +35,7 @@ pub(crate) struct Promises {
     surroundings: Arc<Caches>,
     expected: Expected,
     /// Decoded workflows of each Promise at its last seen generation.
-    definitions: Mutex<HashMap<ObjectKey, (Option<i64>, Option<String>, Arc<Definition>)>>,
+    definitions: Mutex<HashMap<ObjectKey, Known>>,
 }
 
 impl Promises {
@@ -137,7 +138,6 @@ impl Promises {
     }
 
     fn forget(&self, key: &ObjectKey) {
-        self.requests.stop(&key.name);
         self.expected.forget(key);
         self.definitions.lock().remove(key);
     }
@@ -149,17 +149,16 @@ impl Reconcile for Promises {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let Some(promise) = self.cx.caches.promises.get(key) else {
             self.forget(key);
+            self.requests.outlive(&key.name).await;
             return Ok(Next::OnChange);
         };
-        if let Some(delay) = self.expected.awaits(key, &self.cx.caches) {
-            return Ok(Next::After(delay));
-        }
+        self.expected.arrived(key, &self.cx.caches)?;
         let snapshot = self.observe(promise).await?;
         let decision = promise::decide(&snapshot);
-        let done = self.cx.act(&decision.plan).await;
+        let acted = self.cx.execute(&decision.plan).await;
         // Also after a failure: objects may have been made before it.
-        self.expected.note(key, &decision.plan);
-        if let Err(error) = done {
+        self.expected.note(key, acted.made);
+        if let Err(error) = acted.outcome {
             if error.retry() != Retry::Soon {
                 let told = self.cx.act(&promise::refused(&snapshot, &error.to_string())).await;
                 tracing::debug!(promise = %key, told = told.is_ok(), "the Promise says what was refused");

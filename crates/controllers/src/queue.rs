@@ -79,16 +79,6 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
         self.inner.changed.notify_one();
     }
 
-    /// Forgets the key unless it is being worked on.
-    pub(crate) fn forget(&self, key: &T) {
-        let mut state = self.inner.state.lock();
-        state.cancel_timer(key);
-        state.again.remove(key);
-        if state.queued.remove(key) {
-            state.ready.retain(|ready| ready != key);
-        }
-    }
-
     /// Waits for the next key. The caller must call [`Queue::finish`] with it.
     ///
     /// # Cancel safety
@@ -132,6 +122,7 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
         }
     }
 
+    #[cfg(test)]
     /// Returns how many keys wait for a worker now, without those whose timer is still running.
     pub(crate) fn waiting(&self) -> usize {
         self.inner.state.lock().ready.len()
@@ -216,15 +207,5 @@ mod tests {
         queue.finish(&"a");
         let nothing = tokio::time::timeout(Duration::from_secs(120), queue.take()).await;
         assert!(nothing.is_err(), "the timer went with the addition");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_forgotten_key_is_not_handed_out() {
-        let queue = Queue::new();
-        queue.add("a");
-        queue.add_after("b", Duration::from_secs(1));
-        queue.forget(&"a");
-        queue.forget(&"b");
-        assert!(tokio::time::timeout(Duration::from_secs(9), queue.take()).await.is_err());
     }
 }

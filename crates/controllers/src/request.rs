@@ -5,25 +5,23 @@
 
 mod surroundings;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::batch::v1::Job;
 use kratix_api::{Promise, PromiseRevision, ResourceBinding, Work, keys};
 use kratix_core::object::{Kind, ObjectKey, Target};
-use kratix_core::plan::{Next, Plan, Reporter, Write};
+use kratix_core::plan::{Next, Plan, Reporter};
 use kratix_core::request::{self, Finding, Snapshot};
 use kratix_core::workflow::{Settings, history};
 use kube::api::{Api, DynamicObject};
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::act;
@@ -32,6 +30,7 @@ use crate::caches;
 use crate::context::Context;
 use crate::controller::{self, Reconcile};
 use crate::error::Error;
+use crate::expected::Expected;
 use crate::queue::Queue;
 use surroundings::Definitions;
 
@@ -39,8 +38,6 @@ use surroundings::Definitions;
 const CONCURRENCY: usize = 16;
 /// Controllers waiting to be spawned; a full channel makes the Promise's pass wait.
 const STARTING_MAX: usize = 64;
-/// How long a pass waits at most for a Job that the previous pass made to arrive in the cache.
-const EXPECTED_MAX: Duration = Duration::from_secs(5);
 
 /// Called with the Promise's name and the request before and after a change.
 type Observer = Box<dyn Fn(&str, Option<&Arc<DynamicObject>>, Option<&Arc<DynamicObject>>) + Send + Sync>;
@@ -66,8 +63,7 @@ struct Running {
     is_listed: AtomicBool,
     queue: Queue<ObjectKey>,
     stop: CancellationToken,
-    /// Jobs made by the last pass of a request that the cache may not show yet, and when they were made.
-    expected: Mutex<HashMap<ObjectKey, (ObjectKey, Instant)>>,
+    expected: Expected,
 }
 
 /// Owns the tasks of all controllers of requests. Dropping it aborts them.
@@ -122,6 +118,19 @@ impl Requests {
         let _ = self.inner.starting.send(task).await;
     }
 
+    /// Looks after what a Promise that is gone has left: without a controller its requests, and with them their CRD, could
+    /// never go. Ends once nothing carries a finalizer of Kratix any more. Called again with each change of the CRD and
+    /// with the end of each request.
+    pub(crate) async fn outlive(&self, promise: &str) {
+        let crd = self.inner.cx.caches.crds.indexed(&caches::promise_entry(promise)).pop();
+        let left = self.list(promise);
+        let is_over = left.is_some_and(|left| !left.iter().any(|left| request::is_held(left)));
+        match crd.and_then(|crd| request::kind_of(&crd)) {
+            Some(kind) if !is_over => self.start(promise, &kind).await,
+            _ => self.stop(promise),
+        }
+    }
+
     /// Stops the controller for the requests of a Promise; passes that have begun are finished.
     pub(crate) fn stop(&self, promise: &str) {
         if let Some(running) = self.inner.running.write().remove(promise) {
@@ -168,29 +177,7 @@ impl Running {
             is_listed: AtomicBool::new(false),
             queue: Queue::new(),
             stop: CancellationToken::new(),
-            expected: Mutex::default(),
-        }
-    }
-
-    /// Returns true when a Job made by the previous pass is still on its way to the cache: a pass without it would try to
-    /// make it again.
-    fn awaits_job(&self, key: &ObjectKey, jobs: &Cache<Job>) -> bool {
-        let mut expected = self.expected.lock();
-        let Some((job, made)) = expected.get(key) else { return false };
-        let arrived = jobs.get(job).is_some() || made.elapsed() > EXPECTED_MAX;
-        if arrived {
-            expected.remove(key);
-        }
-        !arrived
-    }
-
-    fn expect_jobs(&self, key: &ObjectKey, plan: &Plan<Finding>) {
-        for write in &plan.writes {
-            if let Write::Create { kind, key: job, .. } = write
-                && kind.kind == "Job"
-            {
-                self.expected.lock().insert(key.clone(), (job.clone(), Instant::now()));
-            }
+            expected: Expected::default(),
         }
     }
 }
@@ -311,10 +298,13 @@ impl Inner {
     }
 }
 
+/// What a change of something that requests depend on leads to.
+type Follow<K> = fn(&Inner, Option<&Arc<K>>, Option<&Arc<K>>);
+
 /// Returns an observer that does nothing once the controllers are gone.
 fn with<K: 'static>(
     inner: &Weak<Inner>,
-    observer: fn(&Inner, Option<&Arc<K>>, Option<&Arc<K>>),
+    observer: Follow<K>,
 ) -> impl Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync + 'static {
     let inner = Weak::clone(inner);
     move |old, new| {
@@ -344,6 +334,8 @@ impl Controller {
         {
             bindings.push(adoptable);
         }
+        let mut jobs = caches.jobs.indexed(&caches::parent_entry(&self.running.kind.kind, &namespace, &name));
+        jobs.extend(caches.jobs.indexed(&entry));
         let surroundings = surroundings::View { caches, definitions: &self.inner.definitions };
         request::decide(&Snapshot {
             now: cx.now(),
@@ -352,7 +344,7 @@ impl Controller {
             promise: caches.promises.get(&ObjectKey::cluster(&self.promise)),
             revisions: caches.revisions.indexed(&caches::promise_entry(&self.promise)),
             bindings,
-            jobs: caches.jobs.indexed(&caches::parent_entry(&self.running.kind.kind, &namespace, &name)),
+            jobs,
             works: caches.works.indexed(&entry),
             request,
             settings,
@@ -367,19 +359,23 @@ impl Reconcile for Controller {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let cx = &self.inner.cx;
         let Some(request) = self.running.cache.get(key) else {
-            self.running.expected.lock().remove(key);
+            self.running.expected.forget(key);
             return Ok(Next::OnChange);
         };
-        if self.running.awaits_job(key, &cx.caches.jobs) {
-            // Its watch event brings the request back; the timer is for a Job that was removed at once.
-            return Ok(Next::After(EXPECTED_MAX));
-        }
+        self.running.expected.arrived(key, &cx.caches)?;
         let settings = surroundings::settings(cx);
-        let plan = self.observe(request, &settings);
-        let done = cx.act(&plan).await;
-        // Also after a failure: the Job may have been made before it.
-        self.running.expect_jobs(key, &plan);
-        done?;
+        let plan = self.observe(Arc::clone(&request), &settings);
+        let acted = cx.execute(&plan).await;
+        // Also after a failure: objects may have been made before it.
+        self.running.expected.note(key, acted.made);
+        if let Err(error) = acted.outcome {
+            if error.is_refusal() {
+                let refused = request::refused(cx.now(), &self.running.kind, &request, &error.to_string());
+                let told = cx.act(&refused).await;
+                tracing::debug!(request = %key, told = told.is_ok(), "the request says what was refused");
+            }
+            return Err(error);
+        }
         Ok(plan.next)
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kratix_api::{PromiseRevision, ResourceBinding, keys};
+use kratix_api::{Promise, PromiseRevision, ResourceBinding, keys};
 use kratix_core::object::{Kind, ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
 use kratix_core::resource_binding::{Snapshot, decide};
@@ -33,6 +33,16 @@ impl Bindings {
         cx.caches.bindings.on_change(move |_, new| {
             new.into_iter().for_each(|binding| own.add(ObjectKey::of(binding.as_ref())));
         });
+        let (bindings, of_promise) = (cx.caches.bindings.clone(), queue.clone());
+        cx.caches.promises.on_change(move |old: Option<&Arc<Promise>>, new| {
+            if let (Some(old), Some(new)) = (old, new)
+                && old.version() != new.version()
+            {
+                for binding in bindings.indexed(&caches::promise_entry(&new.name_any())) {
+                    of_promise.add(ObjectKey::of(binding.as_ref()));
+                }
+            }
+        });
         let (bindings, queue) = (cx.caches.bindings.clone(), queue.clone());
         cx.caches.revisions.on_change(move |old, new| {
             let latest =
@@ -61,6 +71,7 @@ impl Reconcile for Bindings {
         let plan = decide(&Snapshot {
             now: self.cx.now(),
             request: self.requests.kind(promise).zip(request),
+            promise: self.cx.caches.promises.get(&ObjectKey::cluster(promise)),
             revisions: self.cx.caches.revisions.indexed(&caches::promise_entry(promise)),
             binding,
         });

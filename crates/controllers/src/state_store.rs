@@ -1,5 +1,6 @@
 //! GitStateStore and BucketStateStore: opens their writers, keeps them in the registry, says on the store how it went.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -10,7 +11,7 @@ use kratix_core::plan::{Next, Reporter};
 use kratix_core::state_store::{self, Connection, Effect, OpenFailure, Opened, Snapshot, Store};
 use kube::{Api, ResourceExt};
 
-use crate::caches::{secret_entry, store_entry};
+use crate::caches::{Caches, ledger_entry, secret_entry, store_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
@@ -62,7 +63,9 @@ impl StateStores {
     async fn open(&self, store: &StateStoreRef, connection: &Connection, place: String) -> Result<(), OpenFailure> {
         self.registry.begin(store, &place);
         let config = translation::git_config(&store.name, connection, &self.cx.config());
-        let handle = kratix_state_store::open(config, self.registry.cache_dir());
+        let placements = self.cx.caches.placements.clone();
+        let lives = Arc::new(move |ledger: &str| !placements.indexed(&ledger_entry(ledger)).is_empty());
+        let handle = kratix_state_store::open_with(config, self.registry.cache_dir(), lives);
         let handle = handle.map_err(|error| translation::open_failure(&error))?;
         handle.check().await.map_err(|error| translation::open_failure(&error))?;
         self.registry.set_open(store, handle, place);
@@ -81,7 +84,8 @@ impl Reconcile for StateStores {
         };
         let secret = self.secret(&store).await;
         let (opened, is_suspect) = self.registry.opened(&reference);
-        let mut snapshot = Snapshot { now: self.cx.now(), store, secret, opened, is_suspect };
+        let fetch_interval = self.cx.config().git_minimum_fetch_interval;
+        let mut snapshot = Snapshot { now: self.cx.now(), store, secret, opened, is_suspect, fetch_interval };
         let decision = state_store::decide(&snapshot);
         let plan = match decision.effect {
             None => decision.plan,
@@ -139,6 +143,11 @@ pub(crate) fn watch(cx: &Context, registry: &Registry, git: &Queue<ObjectKey>, b
         caches.git_stores.indexed(&entry).iter().for_each(|store| git_queue.add(ObjectKey::of(&**store)));
         caches.bucket_stores.indexed(&entry).iter().for_each(|store| bucket_queue.add(ObjectKey::of(&**store)));
     });
+    // Writers may be opened with other settings now.
+    let (caches, queue) = (cx.caches.clone(), git.clone());
+    cx.caches.config.on_change(move |_, _| {
+        caches.git_stores.all().iter().for_each(|store| queue.add(ObjectKey::of(&**store)));
+    });
     let (git, bucket) = (git.clone(), bucket.clone());
     registry.on_suspicion(move |store| {
         let queue = match store.kind {
@@ -147,6 +156,13 @@ pub(crate) fn watch(cx: &Context, registry: &Registry, git: &Queue<ObjectKey>, b
         };
         queue.add(ObjectKey::cluster(store.name.clone()));
     });
+}
+
+/// Returns where the files of each store are.
+pub(crate) fn places(caches: &Caches) -> BTreeMap<StateStoreRef, String> {
+    let git = caches.git_stores.all().into_iter().map(Store::Git);
+    let buckets = caches.bucket_stores.all().into_iter().map(Store::Bucket);
+    git.chain(buckets).map(|store| (store.reference(), state_store::place(&store))).collect()
 }
 
 /// Returns the Destinations of a store.

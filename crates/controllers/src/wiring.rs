@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kratix_api::destination::StateStoreKind;
 use kratix_api::keys;
 use kratix_core::config::Config;
-use kratix_core::object::ObjectKey;
+use kratix_core::object::{ObjectKey, Target};
+use kratix_core::plan::{Event, Reporter};
 use kube::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,7 +18,7 @@ use crate::caches::Caches;
 use crate::context::Context;
 use crate::controller::{self, Reconcile};
 use crate::destination::{self, Destinations};
-use crate::events;
+use crate::events::{self, Events};
 use crate::options::Options;
 use crate::promise::{self, Promises};
 use crate::promise_revision::{self, Revisions};
@@ -32,8 +33,9 @@ use crate::work_placement::{self, Namesakes, WorkPlacements};
 const STORE_PASSES_MAX: usize = 16;
 /// Passes at once that may wait for a place in a store's commit.
 const DESTINATION_PASSES_MAX: usize = 64;
-/// Passes at once that may wait for a place in a store's commit: what waits shares one, so many must be able to wait.
-const PLACEMENT_PASSES_MAX: usize = 512;
+/// Passes at once over placements: what waits for a store shares a commit, so many must be able to wait, and each store
+/// has a limit of its own ([`work_placement::STORE_PASSES_MAX`]), so that eight stores must hang before others wait.
+const PLACEMENT_PASSES_MAX: usize = 8 * work_placement::STORE_PASSES_MAX;
 /// Passes over Works at once: each waits for the API server alone.
 const WORK_PASSES_MAX: usize = 64;
 
@@ -68,10 +70,11 @@ impl Controllers {
         background.spawn(publisher.run());
         let caches = Caches::start(&platform, &mut background);
         caches.ready().await;
-        let config = follow_config(&caches);
+        let config = follow_config(&caches, &events);
         let context = Arc::new(Context { platform, caches, events, config, options });
         let shutdown = CancellationToken::new();
-        let mut started = Self { background, controllers: JoinSet::new(), queues: Vec::new(), requests: None, shutdown };
+        let mut started =
+            Self { background, controllers: JoinSet::new(), queues: Vec::new(), requests: None, shutdown };
         started.wire(&context);
         started
     }
@@ -150,25 +153,40 @@ impl Controllers {
 }
 
 /// Returns the platform configuration, read again whenever the ConfigMap changes.
-fn follow_config(caches: &Caches) -> watch::Receiver<Arc<Config>> {
-    let (sender, receiver) = watch::channel(Arc::new(Config::default()));
-    caches.config.on_change(move |_, config_map| {
-        let config = match config_map {
+fn follow_config(caches: &Caches, events: &Events) -> watch::Receiver<Arc<Config>> {
+    let present = caches.config.all();
+    let started_with = present.first().and_then(|config_map| read_config(config_map)).unwrap_or_default();
+    let (sender, receiver) = watch::channel(Arc::new(started_with.clone()));
+    let events = events.clone();
+    caches.config.on_change(move |old, new| {
+        let config = match new {
             Some(config_map) => read_config(config_map),
             None => Some(Config::default()),
         };
-        if let Some(config) = config {
-            sender.send_if_modified(|current| {
-                let changed = **current != config;
-                if changed {
-                    tracing::info!("platform configuration taken over");
-                    *current = Arc::new(config);
-                }
-                changed
-            });
-        }
+        let Some(config) = config else { return };
+        sender.send_if_modified(|current| {
+            if **current == config {
+                return false;
+            }
+            tracing::info!("platform configuration taken over");
+            if let Some(config_map) = new.or(old)
+                && let Some(event) = restart_event(config_map, &started_with, &config)
+            {
+                tracing::warn!("{}", event.note);
+                events.publish(&event);
+            }
+            *current = Arc::new(config);
+            true
+        });
     });
     receiver
+}
+
+/// Returns what tells that some of the new settings are not in force, if so.
+fn restart_event(config_map: &ConfigMap, started_with: &Config, new: &Config) -> Option<Event> {
+    let keys = started_with.needs_restart(new);
+    let note = format!("changed, and in force after a restart of kratix only: {}", keys.join(", "));
+    (!keys.is_empty()).then(|| Event::warning(Reporter::Manager, Target::of(config_map), "RestartNeeded", note))
 }
 
 fn read_config(config_map: &ConfigMap) -> Option<Config> {
@@ -184,5 +202,22 @@ fn read_config(config_map: &ConfigMap) -> Option<Config> {
             tracing::error!("{error}; the previous configuration stays in force");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_needs_a_restart_says_so_and_the_others_do_not() {
+        let config = |text: &str| Config::parse(text).unwrap().0;
+        let config_map = ConfigMap::default();
+        let start = config("");
+        let event = |text: &str| restart_event(&config_map, &start, &config(text));
+        assert_eq!(event("stateStoreReconciliationInterval: 1m"), None);
+        let told = event("selectiveCache: true").unwrap();
+        assert_eq!(told.note, "changed, and in force after a restart of kratix only: selectiveCache");
+        assert_eq!((told.reason, told.reporter), ("RestartNeeded", Reporter::Manager));
     }
 }

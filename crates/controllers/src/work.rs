@@ -1,20 +1,29 @@
 //! Work: makes and aligns its placements.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kratix_api::{Work, WorkPlacement, keys};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Plan, Reporter, Write};
-use kratix_core::work::{self, Snapshot};
+use kratix_core::work::{self, Finding, Snapshot};
 use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
 
-use crate::caches::{promise_entry, work_entry};
+use crate::caches::{owner_entry, promise_entry, work_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::{Error, Retry};
 use crate::queue::Queue;
+use crate::state_store;
+
+/// What came of writes that did not all succeed.
+struct Failed {
+    /// What brings the pass back.
+    error: Error,
+    /// Of those that somebody must mend first: the object and why.
+    causes: BTreeMap<ObjectKey, String>,
+}
 
 /// The controller of Works.
 pub(crate) struct Works {
@@ -34,6 +43,8 @@ impl Works {
         let caches = &self.cx.caches;
         let namespace = key.namespace.as_deref().unwrap_or_default();
         let mut placements = caches.placements.indexed(&work_entry(namespace, &key.name));
+        // One whose labels were taken away is still the Work's own.
+        placements.extend(caches.placements.indexed(&owner_entry(&work.uid().unwrap_or_default())));
         placements.extend(self.catch_up(key).await?);
         placements.sort_by_key(|placement| ObjectKey::of(&**placement));
         placements.dedup_by_key(|placement| ObjectKey::of(&**placement));
@@ -42,7 +53,8 @@ impl Works {
             false => Vec::new(),
         };
         let destinations = caches.destinations.all();
-        Ok(Snapshot { now: self.cx.now(), work, destinations, placements, neighbours })
+        let places = state_store::places(caches);
+        Ok(Snapshot { now: self.cx.now(), work, destinations, places, placements, neighbours })
     }
 
     /// Reads the placements that the cache has not shown yet. Rare: the cache is late by milliseconds only.
@@ -65,6 +77,27 @@ impl Works {
             self.forget(work, &key);
         }
         Ok(found)
+    }
+
+    /// Executes the writes one by one: one that the API server refuses does not hold up the other groups.
+    async fn write(&self, writes: Vec<Write>) -> Option<Failed> {
+        let mut failed: Option<Failed> = None;
+        for write in writes {
+            let key = write.address().1.clone();
+            let Err(error) = self.cx.act(&Plan::<Finding>::from(write)).await else { continue };
+            // What goes away by itself is no verdict on the Work.
+            let refusal = (error.retry() == Retry::OnChange).then(|| (key, error.to_string()));
+            match &mut failed {
+                Some(failed) => {
+                    failed.causes.extend(refusal);
+                    if failed.error.retry() == Retry::OnChange {
+                        failed.error = error; // the one that is tried again first
+                    }
+                }
+                None => failed = Some(Failed { error, causes: refusal.into_iter().collect() }),
+            }
+        }
+        failed
     }
 
     fn forget(&self, work: &ObjectKey, placement: &ObjectKey) {
@@ -98,14 +131,16 @@ impl Reconcile for Works {
         let plan = work::decide(&snapshot);
         // Noted before: a creation whose reply is lost may still have happened.
         self.expect(key, &plan);
-        if let Err(error) = self.cx.act(&plan).await {
-            if error.retry() != Retry::Soon {
-                let told = self.cx.act(&work::refused(&snapshot, &error.to_string())).await;
-                tracing::debug!(work = %key, told = told.is_ok(), "the Work says that it could not be scheduled");
-            }
-            return Err(error);
+        let Plan { writes, status, events, next, findings } = plan;
+        let Some(failed) = self.write(writes).await else {
+            self.cx.act(&Plan { writes: Vec::new(), status, events, next, findings }).await?;
+            return Ok(next);
+        };
+        if !failed.causes.is_empty() {
+            let told = self.cx.act(&work::refused(&snapshot, &failed.causes)).await;
+            tracing::debug!(work = %key, told = told.is_ok(), "the Work says what could not be scheduled");
         }
-        Ok(plan.next)
+        Err(failed.error)
     }
 
     fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
@@ -128,7 +163,9 @@ pub(crate) fn watch(cx: &Context, queue: &Queue<ObjectKey>) {
         if work::concerns_work(old.map(|old| &**old), new.map(|new| &**new)) {
             // A label that was taken away leads to the Work it named.
             for placement in old.into_iter().chain(new) {
-                if let Some(work) = placement.labels().get(keys::WORK) {
+                let owners = placement.owner_references().iter().filter(|owner| owner.kind == Work::KIND);
+                let owners = owners.map(|owner| &owner.name);
+                for work in placement.labels().get(keys::WORK).into_iter().chain(owners) {
                     works.add(ObjectKey { namespace: placement.namespace(), name: work.clone() });
                 }
             }

@@ -8,7 +8,7 @@ use kratix_api::{Destination, WorkPlacement};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
 use kratix_core::state_store::Attempt;
-use kratix_core::work_placement::{self, Effect, Snapshot};
+use kratix_core::work_placement::{self, Effect, Rival, Snapshot};
 use kratix_state_store::Handle;
 
 use crate::caches::destination_entry;
@@ -18,9 +18,12 @@ use crate::error::Error;
 use crate::queue::Queue;
 use crate::state_store::{self, Attempts, Registry};
 
+mod gates;
 mod namesakes;
 mod turns;
 
+use self::gates::Gates;
+pub(crate) use self::gates::STORE_PASSES_MAX;
 pub(crate) use self::namesakes::Namesakes;
 use self::turns::Turns;
 
@@ -33,6 +36,7 @@ pub(crate) struct WorkPlacements {
     stores: Arc<Registry>,
     namesakes: Arc<Namesakes>,
     attempts: Attempts,
+    gates: Gates,
     turns: Turns,
     /// Where placements go whose content another placement's change has brought into the store.
     served: Queue<ObjectKey>,
@@ -51,6 +55,7 @@ impl WorkPlacements {
             stores: Arc::clone(stores),
             namesakes: Arc::clone(namesakes),
             attempts: Attempts::default(),
+            gates: Gates::new(queue),
             turns: Turns::default(),
             served: queue.clone(),
         }
@@ -66,17 +71,25 @@ impl WorkPlacements {
         let (store, handle) = self.stores.availability(&self.cx.caches, reference);
         let rivals = self.namesakes.of(&placement).into_iter().filter(|rival| rival != key);
         let rivals = rivals.filter_map(|rival| self.cx.caches.placements.get(&rival));
-        let rivals = rivals.map(|rival| (Arc::clone(&rival), self.destination(&rival))).collect();
-        let members = match &destination {
-            Some(shared) if work_placement::aggregates(shared) => {
-                self.cx.caches.placements.indexed(&destination_entry(&placement.spec.target_destination_name))
+        let rivals = rivals.map(|placement| {
+            let has_written = self.attempts.get(&ObjectKey::of(&*placement)).is_some_and(|last| last.outcome.is_ok());
+            Rival { destination: self.destination(&placement), placement, has_written }
+        });
+        let rivals = rivals.collect();
+        let (members, neighbours) = match (&destination, reference) {
+            (Some(shared), Some(reference)) if work_placement::aggregates(shared) => {
+                let members = destination_entry(&placement.spec.target_destination_name);
+                let mut neighbours = state_store::destinations(&self.cx, reference);
+                neighbours.retain(|other| other.metadata.name != shared.metadata.name);
+                (self.cx.caches.placements.indexed(&members), neighbours)
             }
-            _ => Vec::new(),
+            _ => (Vec::new(), Vec::new()),
         };
         let interval = self.cx.config().state_store_reconciliation_interval;
         let attempt = self.attempts.get(key);
         let now = self.cx.now();
-        (Snapshot { now, placement, destination, store, rivals, members, attempt, interval }, handle)
+        let snapshot = Snapshot { now, placement, destination, store, rivals, neighbours, members, attempt, interval };
+        (snapshot, handle)
     }
 
     /// Makes the change durable. A wait that takes long is said on the placement.
@@ -95,11 +108,20 @@ impl WorkPlacements {
         write.await
     }
 
+    /// Ends the pass of a placement whose store has enough to do; the end of another pass brings it back.
+    async fn wait(&self, key: &ObjectKey, waits: Duration) -> Result<Next, Error> {
+        if let Some(rest) = SILENCE.checked_sub(waits).filter(|rest| !rest.is_zero()) {
+            return Ok(Next::After(rest));
+        }
+        if let Some(placement) = self.cx.caches.placements.get(key) {
+            self.cx.act(&work_placement::queued(&self.observe(key, placement).0)).await?;
+        }
+        Ok(Next::OnChange)
+    }
+
     fn note(&self, key: &ObjectKey, covers: Vec<(ObjectKey, String)>, attempt: &Attempt) {
         self.attempts.put(key, attempt.clone());
-        if attempt.outcome.is_err() {
-            return;
-        }
+        // A failure of the common file is everybody's too: each would only run into it by itself.
         for (served, stamp) in covers {
             if self.attempts.put_served(&served, Attempt { stamp, ..attempt.clone() }) {
                 self.served.add(served);
@@ -112,12 +134,22 @@ impl Reconcile for WorkPlacements {
     const NAME: &'static str = "WorkPlacement";
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
-        let shared = self.cx.caches.placements.get(key).and_then(|placement| self.destination(&placement));
-        let shared = shared.filter(|destination| work_placement::aggregates(destination));
-        // The placements of one file take turns, so that each is computed from the ones before it. What comes meanwhile is
-        // served by the first of them.
-        let _turn = match &shared {
-            Some(destination) => Some(self.turns.take(&ObjectKey::of(&**destination)).await),
+        let place = self.cx.caches.placements.get(key).and_then(|placement| {
+            let destination = self.destination(&placement)?;
+            Some((destination.spec.state_store_ref.clone(), work_placement::turn(&placement, &destination)))
+        });
+        let (store, turn) = place.unwrap_or_default();
+        // Most passes are over in no time; those of a store that does not answer are bounded.
+        let _pass = match &store {
+            Some(store) => match self.gates.enter(store, key) {
+                Ok(pass) => Some(pass),
+                Err(waits) => return self.wait(key, waits).await,
+            },
+            None => None,
+        };
+        // What comes while one placement of an aggregate has its turn is served by the next of them.
+        let _turn = match &turn {
+            Some(path) => Some(self.turns.take(path).await),
             None => None,
         };
         let Some(placement) = self.cx.caches.placements.get(key) else {
@@ -165,6 +197,11 @@ pub(crate) fn watch(cx: &Arc<Context>, stores: &Registry, namesakes: &Arc<Namesa
             let entry = destination_entry(&ObjectKey::of(&**destination).name);
             caches.placements.indexed(&entry).iter().for_each(|found| placements.add(ObjectKey::of(&**found)));
         }
+    });
+    // Timers run with the interval that was in force when they were started.
+    let (caches, placements) = (cx.caches.clone(), queue.clone());
+    cx.on_interval_change(move || {
+        caches.placements.all().iter().for_each(|found| placements.add(ObjectKey::of(&**found)));
     });
     let (cx, placements) = (Arc::clone(cx), queue.clone());
     stores.on_change(move |store| {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kratix_api::{PromiseRevision, keys};
 use kratix_core::object::ObjectKey;
+use kratix_core::promise_revision;
 use kratix_core::request;
 use kratix_core::workflow::access::Existing;
 use kratix_core::workflow::{self, Definition, Parent, Settings, history};
@@ -55,10 +56,13 @@ where
     objects
 }
 
+/// The version of a revision, and its workflows.
+type Decoded = (Option<String>, Arc<Definition>);
+
 /// Decoded workflows of revisions, one for each revision that exists.
 #[derive(Default)]
 pub(super) struct Definitions {
-    by_revision: Mutex<HashMap<String, (Option<String>, Arc<Definition>)>>,
+    by_revision: Mutex<HashMap<String, Decoded>>,
 }
 
 impl Definitions {
@@ -90,6 +94,19 @@ pub(super) struct View<'a> {
 impl workflow::Surroundings for View<'_> {
     fn existing(&self, promise: &str, namespace: &str) -> Existing {
         self.caches.existing(promise, namespace)
+    }
+
+    fn in_use(&self, promise: &str) -> Vec<Arc<Definition>> {
+        let entry = caches::promise_entry(promise);
+        let revisions = self.caches.revisions.indexed(&entry);
+        // The bindings of all requests are looked at only when there is something to choose from.
+        if revisions.len() < 2 {
+            return Vec::new();
+        }
+        let bindings = self.caches.bindings.indexed(&entry);
+        let promise = self.caches.promises.get(&ObjectKey::cluster(promise));
+        let used = promise_revision::in_use(&revisions, &bindings, promise.as_deref());
+        used.into_iter().map(|revision| self.definitions.get(revision)).collect()
     }
 
     fn is_taken(&self, key: &ObjectKey, parent: &Parent) -> bool {

@@ -23,11 +23,17 @@ impl Attempts {
         self.0.lock().insert(key.clone(), attempt);
     }
 
-    /// Notes a success for an object that another object's change has served. Returns whether that was news.
+    /// Notes what came of another object's change that served this one too. Returns whether that was news.
     pub(crate) fn put_served(&self, key: &ObjectKey, attempt: Attempt) -> bool {
         let mut attempts = self.0.lock();
-        let is_known =
-            attempts.get(key).is_some_and(|present| present.stamp == attempt.stamp && present.outcome.is_ok());
+        let is_known = attempts.get(key).is_some_and(|present| {
+            present.stamp == attempt.stamp && (present.outcome.is_ok() || present.outcome == attempt.outcome)
+        });
+        // The same failure once more: when it was tried last counts, not that it was.
+        if is_known && let Some(present) = attempts.get_mut(key).filter(|present| present.outcome.is_err()) {
+            present.at = attempt.at;
+            return false;
+        }
         if !is_known {
             attempts.insert(key.clone(), attempt);
         }

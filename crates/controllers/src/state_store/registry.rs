@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kratix_api::destination::{StateStoreKind, StateStoreRef};
 use kratix_core::object::ObjectKey;
-use kratix_core::state_store::{Attempt, Availability, Change, Failure, Opened};
+use kratix_core::state_store::{self, Attempt, Availability, Change, Failure, Opened, Store};
 use kratix_state_store::Handle;
 use parking_lot::RwLock;
 
@@ -27,6 +28,8 @@ pub(crate) struct Registry {
     entries: RwLock<BTreeMap<StateStoreRef, Entry>>,
     on_change: RwLock<Vec<Observer>>,
     on_suspicion: RwLock<Vec<Observer>>,
+    /// The next epoch of any store.
+    epochs: AtomicU64,
 }
 
 #[derive(Default)]
@@ -46,6 +49,7 @@ enum Writer {
     Open {
         handle: Handle,
         place: String,
+        epoch: u64,
     },
 }
 
@@ -54,7 +58,13 @@ impl Registry {
     pub(crate) fn new(cache_dir: PathBuf) -> Self {
         // Programs that work in the cache run in directories of their own.
         let cache_dir = std::path::absolute(&cache_dir).unwrap_or(cache_dir);
-        Self { cache_dir, entries: RwLock::default(), on_change: RwLock::default(), on_suspicion: RwLock::default() }
+        Self {
+            cache_dir,
+            entries: RwLock::default(),
+            on_change: RwLock::default(),
+            on_suspicion: RwLock::default(),
+            epochs: AtomicU64::default(),
+        }
     }
 
     pub(super) fn cache_dir(&self) -> &Path {
@@ -69,20 +79,24 @@ impl Registry {
     ) -> (Availability, Option<Handle>) {
         let Some(store) = store else { return (Availability::Unset, None) };
         let key = ObjectKey::cluster(store.name.clone());
-        let exists = match store.kind {
-            StateStoreKind::GitStateStore => caches.git_stores.get(&key).is_some(),
-            StateStoreKind::BucketStateStore => caches.bucket_stores.get(&key).is_some(),
+        let object = match store.kind {
+            StateStoreKind::GitStateStore => caches.git_stores.get(&key).map(Store::Git),
+            StateStoreKind::BucketStateStore => caches.bucket_stores.get(&key).map(Store::Bucket),
             StateStoreKind::Other(_) => return (Availability::UnknownKind, None),
         };
-        if !exists {
-            return (Availability::NotFound, None);
-        }
+        let Some(object) = object else { return (Availability::NotFound, None) };
+        self.availability_at(store, state_store::place(&object))
+    }
+
+    /// As [`Registry::availability`], for a store whose files are to be at `place`.
+    fn availability_at(&self, store: &StateStoreRef, place: String) -> (Availability, Option<Handle>) {
         match self.entries.read().get(store).map(|entry| &entry.writer) {
-            None | Some(Writer::Opening) => (Availability::Opening, None),
-            Some(Writer::Closed) => (Availability::NotReady, None),
-            Some(Writer::Open { handle, place }) => {
-                (Availability::Ready { place: place.clone() }, Some(handle.clone()))
+            Some(Writer::Closed) => (Availability::NotReady { place }, None),
+            Some(Writer::Open { handle, place: open, epoch }) if *open == place => {
+                (Availability::Ready { place, epoch: *epoch }, Some(handle.clone()))
             }
+            // A writer for another place is about to be replaced.
+            None | Some(Writer::Opening | Writer::Open { .. }) => (Availability::Opening { place }, None),
         }
     }
 
@@ -115,9 +129,14 @@ impl Registry {
 
     pub(super) fn set_open(&self, store: &StateStoreRef, handle: Handle, place: String) {
         self.update(store, |entry| {
-            let is_same = matches!(&entry.writer, Writer::Open { place: present, .. } if *present == place);
-            entry.writer = Writer::Open { handle, place };
-            !is_same
+            let present = match &entry.writer {
+                // After trouble, nobody knows whether it is still the same repository.
+                Writer::Open { place: present, epoch, .. } if *present == place && !entry.is_suspect => Some(*epoch),
+                _ => None,
+            };
+            let epoch = present.unwrap_or_else(|| self.epochs.fetch_add(1, Ordering::Relaxed));
+            entry.writer = Writer::Open { handle, place, epoch };
+            present.is_none()
         });
     }
 
@@ -194,7 +213,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
@@ -215,7 +234,9 @@ mod tests {
         let registry = Registry::new(cache.path().to_owned());
         let heard = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&heard);
-        registry.on_change(move |_| drop(count.fetch_add(1, Ordering::Relaxed)));
+        registry.on_change(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
         let handle = |name: &str| {
             let config = kratix_state_store::GitConfig::new(name, cache.path().join("x.git").display().to_string());
             kratix_state_store::open(config, cache.path()).unwrap()
@@ -235,12 +256,41 @@ mod tests {
         assert_eq!(heard.load(Ordering::Relaxed), 4);
     }
 
+    #[tokio::test]
+    async fn a_store_that_had_trouble_starts_a_new_epoch_and_another_address_is_not_written_to_the_old_one() {
+        let cache = tempfile::tempdir().unwrap();
+        let registry = Registry::new(cache.path().to_owned());
+        let open = || {
+            let config = kratix_state_store::GitConfig::new("a", cache.path().join("x.git").display().to_string());
+            registry.set_open(&store(), kratix_state_store::open(config, cache.path()).unwrap(), "here".into());
+            match registry.availability_at(&store(), "here".into()) {
+                (Availability::Ready { epoch, .. }, Some(_)) => epoch,
+                other => panic!("{other:?}"),
+            }
+        };
+        let first = open();
+        assert_eq!(open(), first, "other credentials");
+        let failure = Failure { message: String::new(), about: state_store::About::Store, retry: true };
+        registry.suspect(&store(), &failure);
+        let second = open();
+        assert_ne!(second, first);
+        registry.close(&store(), None);
+        let third = open();
+        assert_ne!(third, second);
+        registry.forget(&store());
+        assert_ne!(open(), third);
+        let elsewhere = registry.availability_at(&store(), "there".into());
+        assert!(matches!(elsewhere, (Availability::Opening { .. }, None)), "{elsewhere:?}");
+    }
+
     #[test]
     fn only_trouble_of_the_whole_store_raises_suspicion_and_once() {
         let registry = Registry::new(PathBuf::new());
         let heard = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&heard);
-        registry.on_suspicion(move |_| drop(count.fetch_add(1, Ordering::Relaxed)));
+        registry.on_suspicion(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
         registry.update(&store(), |_| false);
         let failure = |about| Failure { message: String::new(), about, retry: true };
         registry.suspect(&store(), &failure(kratix_core::state_store::About::Content));

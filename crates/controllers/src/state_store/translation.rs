@@ -6,6 +6,9 @@ use kratix_core::state_store::{
 };
 use kratix_state_store::{Auth, Author, GitConfig, Retry, Secret, Tls, Trouble, WriteError};
 
+/// How texts of refused pushes begin.
+const PUSH_FAILED: &str = "failed to push: ";
+
 /// Returns how to open a Git store.
 pub(super) fn git_config(name: &str, connection: &Connection, config: &Config) -> GitConfig {
     let auth = match &connection.credentials {
@@ -50,13 +53,19 @@ pub(super) fn written(written: kratix_state_store::Written) -> Written {
 
 pub(super) fn failure(error: &WriteError) -> Failure {
     let about = match error {
+        // What is refused was to be changed, so it is not in the store; and what is refused to one is not to others.
+        WriteError::Store(error) if matches!(error.trouble, Trouble::Refused { .. }) => About::Content,
         WriteError::Store(_) => About::Store,
         WriteError::Ledger { .. } => About::Ledger,
         _ => About::Content,
     };
     // A store whose credentials are refused may be mended on its side, where no watch reports it.
     let retry = about == About::Store || error.retry() != Retry::OnChange;
-    Failure { message: with_hint(error.to_string(), error.hint()), about, retry }
+    let hint = match error {
+        WriteError::Store(error) => hint(error),
+        _ => error.hint(),
+    };
+    Failure { message: with_hint(error.to_string(), hint), about, retry }
 }
 
 pub(super) fn open_failure(error: &kratix_state_store::Error) -> OpenFailure {
@@ -66,7 +75,23 @@ pub(super) fn open_failure(error: &kratix_state_store::Error) -> OpenFailure {
         Trouble::Forbidden(_) | Trouble::Refused { .. } | Trouble::Locked { .. } | Trouble::DiskFull(_) => Step::Write,
         _ => Step::Read,
     };
-    OpenFailure { step, message: with_hint(error.to_string(), error.hint()) }
+    let text = match (step, error.to_string()) {
+        (Step::Write, text) if !text.starts_with(PUSH_FAILED) => format!("{PUSH_FAILED}{text}"),
+        (_, text) => text,
+    };
+    OpenFailure { step, message: with_hint(text, hint(error)) }
+}
+
+/// Names settings of a state store's object, which the stores themselves do not know.
+fn hint(error: &kratix_state_store::Error) -> Option<String> {
+    match &error.trouble {
+        Trouble::Untrusted(_) => Some(
+            "put the certificate authority as PEM under the key caFile into the secret of the store, or set \
+             spec.insecureSkipTLSVerify: true on the store"
+                .to_owned(),
+        ),
+        _ => error.hint(),
+    }
 }
 
 fn with_hint(text: String, hint: Option<String>) -> String {
@@ -131,6 +156,23 @@ mod tests {
             ("x after 3 s", "x after 3 s"),
         ] {
             assert_eq!(without_durations(given), steady);
+        }
+    }
+
+    #[test]
+    fn texts_of_the_original_and_settings_of_the_object_are_named() {
+        let place = kratix_state_store::Place { store: "s".into(), url: "https://h/x".into(), branch: "main".into() };
+        let error = |trouble| kratix_state_store::Error { place: std::sync::Arc::new(place.clone()), trouble };
+        let refused = error(Trouble::Refused { branch: "main".into(), message: "frozen".into() });
+        let found = failure(&WriteError::Store(refused.clone()));
+        assert_eq!((found.about, found.retry), (About::Content, true));
+        assert!(found.message.starts_with("failed to push: state store s (https://h/x): "), "{}", found.message);
+        let forbidden = open_failure(&error(Trouble::Forbidden("no".into())));
+        assert!(forbidden.message.starts_with("failed to push: state store s"), "{}", forbidden.message);
+        assert_eq!(open_failure(&refused).message.matches("failed to push").count(), 1);
+        let untrusted = error(Trouble::Untrusted("self-signed".into()));
+        for message in [open_failure(&untrusted).message, failure(&WriteError::Store(untrusted)).message] {
+            assert!(message.contains("spec.insecureSkipTLSVerify: true"), "{message}");
         }
     }
 

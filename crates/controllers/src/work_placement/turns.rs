@@ -1,29 +1,36 @@
-//! Who may write the shared file of a Destination: one placement after the other.
+//! Who may write a shared file or directory: one placement after the other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kratix_core::object::ObjectKey;
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
-/// One turn for each Destination.
+/// So many paths are not worth looking for those that nobody wants any more.
+const SWEEP_MIN: usize = 64;
+
+/// One turn for each path.
 ///
 /// # Limits
-/// Holds the Destinations for which somebody has or awaits a turn.
+/// Holds the paths for which somebody has or awaits a turn.
 #[derive(Default)]
-pub(crate) struct Turns(Mutex<HashMap<ObjectKey, Arc<tokio::sync::Mutex<()>>>>);
+pub(crate) struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>, AtomicUsize);
 
 impl Turns {
-    /// Waits for the turn at a Destination and keeps it until the guard is dropped.
+    /// Waits for the turn at a path and keeps it until the guard is dropped.
     ///
     /// # Cancel safety
     /// A dropped future has taken nothing.
-    pub(crate) async fn take(&self, destination: &ObjectKey) -> OwnedMutexGuard<()> {
+    pub(crate) async fn take(&self, path: &str) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.0.lock();
-            turns.retain(|key, turn| key == destination || Arc::strong_count(turn) > 1);
-            Arc::clone(turns.entry(destination.clone()).or_default())
+            if turns.len() >= self.1.load(Ordering::Relaxed) {
+                turns.retain(|key, turn| key == path || Arc::strong_count(turn) > 1);
+                // Looked at again when it has doubled, so that the cost of a turn does not depend on how many there are.
+                self.1.store((turns.len() * 2).max(SWEEP_MIN), Ordering::Relaxed);
+            }
+            Arc::clone(turns.entry(path.to_owned()).or_default())
         };
         turn.lock_owned().await
     }
@@ -36,15 +43,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn turns_at_one_destination_exclude_each_other_and_others_do_not() {
+    async fn turns_at_one_path_exclude_each_other_and_others_do_not() {
         let turns = Turns::default();
-        let (one, two) = (ObjectKey::cluster("one"), ObjectKey::cluster("two"));
-        let first = turns.take(&one).await;
-        assert!(turns.take(&one).now_or_never().is_none());
-        let other = turns.take(&two).now_or_never();
+        let first = turns.take("one").await;
+        assert!(turns.take("one").now_or_never().is_none());
+        let other = turns.take("two").now_or_never();
         assert!(other.is_some());
         drop((first, other));
-        assert!(turns.take(&one).now_or_never().is_some());
-        assert_eq!(turns.0.lock().len(), 1, "nobody is left at the other");
+        assert!(turns.take("one").now_or_never().is_some());
+        for path in 0..10 * SWEEP_MIN {
+            turns.take(&path.to_string()).await;
+        }
+        assert!(turns.0.lock().len() <= SWEEP_MIN, "nobody is left at the others");
     }
 }

@@ -1,0 +1,8 @@
+//! The controllers on a real API server, in one process: what the caches, the queue and the API server's answers do to
+//! the decisions. No Pods run here; tests play them.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod orphans;
+mod refusals;
+mod world;
