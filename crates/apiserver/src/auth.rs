@@ -1,9 +1,12 @@
 //! Who asks (tokens) and what they may do (roles).
 
+mod defaults;
+mod grants;
 mod roles;
 mod tokens;
 
-pub(crate) use roles::{Attributes, Roles, default_roles};
+pub(crate) use defaults::default_roles;
+pub(crate) use roles::{Attributes, Roles};
 pub(crate) use tokens::{Bound, ISSUER, Tokens};
 
 use embedded_apimachinery::{Qualified, Status};

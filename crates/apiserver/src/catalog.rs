@@ -58,18 +58,21 @@ fn fingerprint(text: &str) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     all: Vec<Arc<Served>>,
+    /// Storage versions that are not served: no request reaches them, but their objects still have to end.
+    hidden: Vec<Arc<Served>>,
     by_path: HashMap<(String, String, String), Arc<Served>>,
     /// For discovery, OpenAPI and name conflicts.
     resources: Vec<Arc<Resource>>,
 }
 
 impl Snapshot {
-    fn new(all: Vec<Arc<Served>>) -> Self {
+    fn new(all: Vec<Arc<Served>>, hidden: Vec<Arc<Served>>) -> Self {
         let path = |one: &Arc<Served>| (one.group.clone(), one.version.clone(), one.plural.clone());
         Self {
             by_path: all.iter().map(|one| (path(one), one.clone())).collect(),
             resources: all.iter().map(|one| one.resource.clone()).collect(),
             all,
+            hidden,
         }
     }
 
@@ -77,17 +80,18 @@ impl Snapshot {
         self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
     }
 
-    /// Returns the resource of an apiVersion and kind, as owner references name it.
-    pub(crate) fn find_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Served>> {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        self.all.iter().find(|one| one.group == group && one.version == version && one.kind == kind && one.is_stored())
+    /// Returns a stored resource of a group and kind, as owner references name it, whatever its version.
+    pub(crate) fn find_kind(&self, group: &str, kind: &str) -> Option<&Arc<Served>> {
+        let mut all = self.all.iter().chain(&self.hidden);
+        all.find(|one| one.group == group && one.kind == kind && one.is_stored())
     }
 
     /// Returns one way to reach the objects of a table, preferably the stored version.
     pub(crate) fn find_table(&self, table: &str) -> Option<&Arc<Served>> {
         let mut of_table = self.all.iter().filter(|one| &*one.table == table);
         let first = of_table.clone().next();
-        of_table.find(|one| one.is_storage_version()).or(first)
+        let hidden = self.hidden.iter().find(|one| &*one.table == table);
+        of_table.find(|one| one.is_storage_version()).or(first).or(hidden)
     }
 
     pub(crate) fn resources(&self) -> &[Arc<Resource>] {
@@ -100,12 +104,23 @@ impl Snapshot {
 pub(crate) struct Catalog {
     current: RwLock<Arc<Snapshot>>,
     /// Resources by CRD; the lock also orders replacements.
-    custom: parking_lot::Mutex<BTreeMap<String, Vec<Arc<Served>>>>,
+    custom: parking_lot::Mutex<BTreeMap<String, Custom>>,
+    /// Counts replacements, for watches that end with what they watch.
+    replaced: tokio::sync::watch::Sender<u64>,
+}
+
+/// What one CRD defines.
+#[derive(Debug, Default)]
+struct Custom {
+    served: Vec<Arc<Served>>,
+    /// The storage version, where it is not among them.
+    hidden: Option<Arc<Served>>,
 }
 
 impl Catalog {
     pub(crate) fn new() -> Self {
-        let catalog = Self { current: RwLock::default(), custom: parking_lot::Mutex::default() };
+        let replaced = tokio::sync::watch::Sender::new(0);
+        let catalog = Self { current: RwLock::default(), custom: parking_lot::Mutex::default(), replaced };
         catalog.rebuild(&catalog.custom.lock());
         catalog
     }
@@ -114,13 +129,18 @@ impl Catalog {
         self.current.read().clone()
     }
 
+    /// Returns a receiver that is told of each replacement from now on.
+    pub(crate) fn subscribe(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.replaced.subscribe()
+    }
+
     /// Serves what an established CRD defines, in place of what it defined before.
     pub(crate) fn install(&self, crds: impl IntoIterator<Item = Value>) {
         let mut custom = self.custom.lock();
         for crd in crds {
             let name = crd["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            let served = if is_established(&crd) { served(&crd) } else { Vec::new() };
-            custom.insert(name, served);
+            let defined = if is_established(&crd) { define(&crd) } else { Custom::default() };
+            custom.insert(name, defined);
         }
         self.rebuild(&custom);
     }
@@ -135,18 +155,21 @@ impl Catalog {
     /// Returns what is served without the named CRD: what its names must not collide with.
     pub(crate) fn others(&self, crd: &str) -> Vec<Arc<Resource>> {
         let custom = self.custom.lock();
-        let other = custom.iter().filter(|(name, _)| *name != crd).flat_map(|(_, all)| all);
+        let other =
+            custom.iter().filter(|(name, _)| *name != crd).flat_map(|(_, all)| all.served.iter().chain(&all.hidden));
         builtin::resources().iter().cloned().chain(other.map(|one| one.resource.clone())).collect()
     }
 
-    fn rebuild(&self, custom: &BTreeMap<String, Vec<Arc<Served>>>) {
+    fn rebuild(&self, custom: &BTreeMap<String, Custom>) {
         let builtin = builtin::resources().iter().map(|one| Arc::new(Served::builtin(one.clone())));
-        let all = builtin.chain(custom.values().flatten().cloned()).collect();
-        *self.current.write() = Arc::new(Snapshot::new(all));
+        let all = builtin.chain(custom.values().flat_map(|one| one.served.iter().cloned())).collect();
+        let hidden = custom.values().filter_map(|one| one.hidden.clone()).collect();
+        *self.current.write() = Arc::new(Snapshot::new(all, hidden));
+        self.replaced.send_modify(|count| *count += 1);
     }
 }
 
-fn served(crd: &Value) -> Vec<Arc<Served>> {
+fn define(crd: &Value) -> Custom {
     let versions = crd["spec"]["versions"].as_array().into_iter().flatten();
     let storage = versions.clone().find(|version| version["storage"] == true);
     let stored_as = format!(
@@ -154,7 +177,18 @@ fn served(crd: &Value) -> Vec<Arc<Served>> {
         crd["spec"]["group"].as_str().unwrap_or_default(),
         storage.and_then(|version| version["name"].as_str()).unwrap_or_default()
     );
-    crd::resources(crd).into_iter().map(|one| Arc::new(Served::custom(one, &stored_as))).collect()
+    let make = |crd: &Value| -> Vec<Arc<Served>> {
+        crd::resources(crd).into_iter().map(|one| Arc::new(Served::custom(one, &stored_as))).collect()
+    };
+    let served = make(crd);
+    let hidden = (!served.iter().any(|one| one.is_storage_version())).then(|| {
+        let mut storage_alone = crd.clone();
+        for version in storage_alone["spec"]["versions"].as_array_mut().into_iter().flatten() {
+            version["served"] = version["storage"].clone();
+        }
+        make(&storage_alone).pop()
+    });
+    Custom { served, hidden: hidden.flatten() }
 }
 
 pub(crate) fn is_established(crd: &Value) -> bool {

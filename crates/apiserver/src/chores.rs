@@ -15,9 +15,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 use crate::catalog::Served;
-use crate::core::{Call, Core, is_crd, is_namespace};
+use crate::core::{CRDS, Call, Core, NAMESPACES, is_crd, is_namespace};
 use crate::events;
 use crate::failure::Failure;
 use crate::rest::{DeleteOptions, Edit};
@@ -28,9 +29,11 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(60);
 /// Pause before looking again at something that could not be finished.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
+/// Uids of deleted objects that are remembered, for dependents that are looked at when the kind of their owner is
+/// served no longer. The oldest are forgotten; their dependents then stay.
+const GONE_MAX: usize = 10_000;
+
 const EVENTS: &str = "/events";
-const NAMESPACES: &str = "/namespaces";
-const CRDS: &str = "apiextensions.k8s.io/customresourcedefinitions";
 
 /// Something to look at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,20 +44,45 @@ enum Chore {
     Dependents(Box<str>),
 }
 
+/// Table and name of an object.
+type Place = (Arc<str>, ObjectName);
+
 /// The queue of the worker.
 #[derive(Debug, Default)]
 pub(crate) struct Chores {
     queue: Mutex<(VecDeque<Chore>, HashSet<Chore>)>,
     /// Owners that wait for blocking dependents, by uid.
-    waiting: Mutex<HashMap<Box<str>, (Arc<str>, ObjectName)>>,
+    waiting: Mutex<HashMap<Box<str>, Place>>,
+    /// Objects with an owner of a kind that is not served; looked at again when a CRD changes.
+    unresolved: Mutex<HashSet<Chore>>,
+    gone: Mutex<Gone>,
     wake: Notify,
+}
+
+/// Uids of objects that were deleted lately, oldest first, and whether they lived in a namespace.
+#[derive(Debug, Default)]
+struct Gone(VecDeque<Box<str>>, HashMap<Box<str>, bool>);
+
+impl Gone {
+    fn add(&mut self, uid: &str, namespaced: bool) {
+        if self.1.insert(uid.into(), namespaced).is_none() {
+            self.0.push_back(uid.into());
+        }
+        if self.0.len() > GONE_MAX
+            && let Some(oldest) = self.0.pop_front()
+        {
+            self.1.remove(&oldest);
+        }
+    }
 }
 
 impl Chores {
     /// Takes note of a write that may leave something to do.
-    pub(crate) fn notice(&self, served: &Served, kind: ChangeKind, record: &Record) {
+    pub(crate) fn notice(&self, served: &Served, kind: ChangeKind, record: &Record, previous: Option<&Record>) {
         if kind == ChangeKind::Deleted {
             self.stop_waiting(record.uid());
+            self.gone.lock().add(record.uid(), served.namespaced);
+            self.unresolved.lock().remove(&Chore::Object(served.table.clone(), record.name().clone()));
             self.add(Chore::Dependents(record.uid().into()));
             // Whoever waits for this one to go: foreground owners, its namespace, its CRD.
             for owner in record.owners() {
@@ -71,9 +99,31 @@ impl Chores {
                 // A name may have become free for a CRD that was refused it.
                 self.add(Chore::Object(CRDS.into(), ObjectName::new("", "")));
             }
-        } else if record.is_deleting() || record.owners().next().is_some() {
+            return;
+        }
+        if record.is_deleting() || record.owners().next().is_some() {
             self.add(Chore::Object(served.table.clone(), record.name().clone()));
         }
+        // It may have let go of an owner that waits for it.
+        for uid in previous.into_iter().flat_map(Record::owners) {
+            if let Some((table, name)) = self.waiting_owner(uid) {
+                self.add(Chore::Object(table, name));
+            }
+        }
+        if is_crd(served) {
+            let unresolved = std::mem::take(&mut *self.unresolved.lock());
+            unresolved.into_iter().for_each(|chore| self.add(chore));
+        }
+    }
+
+    /// Looks again once more kinds are served.
+    fn wait_for_kind(&self, table: &Arc<str>, name: &ObjectName) {
+        self.unresolved.lock().insert(Chore::Object(table.clone(), name.clone()));
+    }
+
+    /// Returns whether an object was deleted that could own others, in a namespace or not.
+    fn is_gone(&self, uid: &str, dependent: &Served) -> bool {
+        self.gone.lock().1.get(uid).is_some_and(|namespaced| dependent.namespaced || !namespaced)
     }
 
     fn wait_for_dependents(&self, uid: &str, table: &Arc<str>, name: &ObjectName) {
@@ -84,7 +134,7 @@ impl Chores {
         self.waiting.lock().remove(uid);
     }
 
-    fn waiting_owner(&self, uid: &str) -> Option<(Arc<str>, ObjectName)> {
+    fn waiting_owner(&self, uid: &str) -> Option<Place> {
         self.waiting.lock().get(uid).cloned()
     }
 
@@ -108,7 +158,9 @@ impl Chores {
 pub(crate) async fn run(core: Arc<Core>) {
     core.notice_everything();
     let mut sweep = tokio::time::interval(SWEEP_PERIOD);
-    let mut waiting: Vec<Chore> = Vec::new();
+    let mut failed: HashSet<Chore> = HashSet::new();
+    // A point in time, not a pause: other work must not put it off.
+    let mut retry_at = Instant::now();
     loop {
         while let Some(chore) = core.chores.next() {
             if let Err(failure) = core.look(&chore).await
@@ -117,18 +169,43 @@ pub(crate) async fn run(core: Arc<Core>) {
                 if !failure.is_conflict() {
                     tracing::warn!(?chore, error = failure.message(), "chore failed");
                 }
-                waiting.push(chore);
+                if failed.is_empty() {
+                    retry_at = Instant::now() + RETRY_PERIOD;
+                }
+                failed.insert(chore);
+            }
+            if !failed.is_empty() && Instant::now() >= retry_at {
+                break;
             }
         }
-        let retry = async {
-            if waiting.is_empty() { std::future::pending().await } else { tokio::time::sleep(RETRY_PERIOD).await }
-        };
+        if !failed.is_empty() && Instant::now() >= retry_at {
+            failed.drain().for_each(|chore| core.chores.add(chore));
+            continue;
+        }
+        let retry =
+            async { if failed.is_empty() { std::future::pending().await } else { sleep_until(retry_at).await } };
         tokio::select! {
             () = core.shutdown.cancelled() => return,
             () = core.chores.wake.notified() => {}
-            () = retry => waiting.drain(..).for_each(|chore| core.chores.add(chore)),
+            () = retry => {}
             _ = sweep.tick() => core.forget_old_events().await,
         }
+    }
+}
+
+/// Remembers the first failure of a loop that goes on: one refusal must not hold up the rest.
+#[derive(Debug, Default)]
+struct Failures(Option<Failure>);
+
+impl Failures {
+    fn note(&mut self, result: Result<(), Failure>) {
+        if let Err(failure) = result {
+            self.0.get_or_insert(failure);
+        }
+    }
+
+    fn into_result(self) -> Result<(), Failure> {
+        self.0.map_or(Ok(()), Err)
     }
 }
 
@@ -175,7 +252,7 @@ impl Core {
             // Like an expired lease in etcd: no admission, no count, nobody's request.
             let expect = crate::store::Expect::Revision(record.revision());
             let (table, name) = (served.table.clone(), record.name().clone());
-            let _ = self.store.write(crate::store::Write { table, name, expect, draft: None }).await;
+            let _ = self.store.write(crate::store::Write { table, name, expect, draft: None, homes: Vec::new() }).await;
         }
     }
 

@@ -25,6 +25,11 @@ use crate::user::User;
 /// Largest encoded object: etcd's request limit.
 pub(crate) const OBJECT_BYTES_MAX: usize = 1_572_864;
 
+/// Table of the namespaces.
+pub(crate) const NAMESPACES: &str = "/namespaces";
+/// Table of the CRDs.
+pub(crate) const CRDS: &str = "apiextensions.k8s.io/customresourcedefinitions";
+
 /// The server without its listeners.
 pub(crate) struct Core {
     pub(crate) store: Store,

@@ -32,6 +32,10 @@ pub(crate) use view::View;
 /// Largest request body, as the real server's.
 pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
 
+/// Prefix of headers that give an impersonated user further properties.
+const EXTRA: &str = "impersonate-extra-";
+const AUTHENTICATION: &str = "authentication.k8s.io";
+
 /// A reply before it becomes HTTP.
 pub(crate) enum Reply {
     /// A value as it is.
@@ -104,7 +108,12 @@ async fn route(
     let served = snapshot.find(&target.group, &target.version, &target.resource).cloned();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let verb = verb(&parts.method, &target, &query).ok_or_else(Status::method_not_allowed)?;
-    core.authorize(&user, &Attributes::resource(verb, &target))?;
+    let mut attributes = Attributes::resource(verb, &target);
+    if matches!(verb, "list" | "watch" | "deletecollection") && attributes.name.is_empty() {
+        // A rule with resourceNames allows the collections of one.
+        attributes.name = only_name(&query).unwrap_or_default().to_owned();
+    }
+    core.authorize(&user, &attributes)?;
     let served = served.ok_or_else(Status::no_such_resource)?;
     let Some(negotiated) = negotiated else {
         return Err(Status::not_acceptable(&["application/json", "application/yaml"]).into());
@@ -116,8 +125,11 @@ async fn route(
         if served.namespaced && target.namespace.is_empty() && !matches!(verb, "list" | "watch") {
             return Err(Status::method_not_allowed().into());
         }
-    } else if served.subresource(&target.subresource).is_none() {
-        return Err(Status::no_such_resource().into());
+    } else {
+        let subresource = served.subresource(&target.subresource).ok_or_else(Status::no_such_resource)?;
+        if target.name.is_empty() || !subresource.verbs.contains(&verb) {
+            return Err(Status::method_not_allowed().into());
+        }
     }
     if !served.namespaced && !target.namespace.is_empty() {
         return Err(Status::no_such_resource().into());
@@ -159,9 +171,15 @@ async fn dispatch(
             let (value, _) = parse_body(parts, body)?;
             subresource::token(core, call, value).await
         }
-        ("eviction" | "binding" | "exec" | "attach" | "portforward" | "proxy" | "scale", _) => {
-            Err(Status::no_such_resource().into())
+        ("binding", "create") => {
+            let (value, _) = parse_body(parts, body)?;
+            core.bind(call, &value).await
         }
+        ("eviction", "create") => {
+            let (value, _) = parse_body(parts, body)?;
+            subresource::evict(core, call, &value).await
+        }
+        ("scale", _) => Err(Status::no_such_resource().into()),
         (_, "get") => {
             let record = core.get(call)?;
             Ok(Reply::Encoded { code: 200, json: view.record(core, &call.served, &record) })
@@ -235,6 +253,13 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Option<&'static str>
         ("DELETE", true) => "deletecollection",
         _ => return None,
     })
+}
+
+/// Returns the one name that a field selector lets through.
+fn only_name(query: &Query) -> Option<&str> {
+    let mut clauses = query.get("fieldSelector")?.split(',').filter_map(|clause| clause.split_once('='));
+    let (_, name) = clauses.find(|(field, _)| field.trim() == "metadata.name")?;
+    Some(name.trim_start_matches('=').trim()).filter(|name| !name.is_empty())
 }
 
 /// Name that owns the fields: as asked for, or the program in the user agent.
@@ -320,25 +345,49 @@ fn delete_options(call: &Call, parts: &Parts, body: &[u8]) -> Result<DeleteOptio
 
 /// Puts on another user's shoes where the headers ask for it and the roles allow it.
 fn impersonated(core: &Core, user: User, headers: &HeaderMap) -> Result<User, Failure> {
-    let Some(name) = header(headers, "impersonate-user") else { return Ok(user) };
-    let allowed = |resource: &str, name: &str| {
-        let target = Target { version: "v1".into(), resource: resource.into(), name: name.into(), ..Target::default() };
+    let Some(name) = header(headers, "impersonate-user").filter(|name| !name.is_empty()) else {
+        let asks = |name: &http::HeaderName| {
+            matches!(name.as_str(), "impersonate-group" | "impersonate-uid") || name.as_str().starts_with(EXTRA)
+        };
+        if headers.keys().any(asks) {
+            return Err(Status::bad_request("requested impersonation without impersonating a user").into());
+        }
+        return Ok(user);
+    };
+    let allowed = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
+        let target = Target {
+            group: group.into(),
+            version: "v1".into(),
+            namespace: namespace.into(),
+            resource: resource.into(),
+            name: name.into(),
+            subresource: subresource.into(),
+        };
         core.authorize(&user, &Attributes::resource("impersonate", &target))
     };
     let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    match account {
+        Some((namespace, name)) => allowed("", "serviceaccounts", "", namespace, name)?,
+        None => allowed("", "users", "", "", name)?,
+    }
     let mut groups: Vec<String> = Vec::new();
     for group in headers.get_all("impersonate-group").iter().filter_map(|group| group.to_str().ok()) {
-        allowed("groups", group)?;
+        allowed("", "groups", "", "", group)?;
         groups.push(group.to_owned());
     }
-    Ok(match account {
-        Some((namespace, name)) => {
-            allowed("serviceaccounts", name)?;
-            User::service_account(namespace, name)
-        }
-        None => {
-            allowed("users", name)?;
-            User::new(name, groups)
-        }
-    })
+    let mut shoes = match account {
+        Some((namespace, name)) if groups.is_empty() => User::service_account(namespace, name),
+        _ if name == User::anonymous().name && groups.is_empty() => User::anonymous(),
+        _ => User::new(name, groups),
+    };
+    if let Some(uid) = header(headers, "impersonate-uid") {
+        allowed(AUTHENTICATION, "uids", "", "", uid)?;
+        uid.clone_into(&mut shoes.uid);
+    }
+    for (key, value) in headers {
+        let (Some(key), Ok(value)) = (key.as_str().strip_prefix(EXTRA), value.to_str()) else { continue };
+        allowed(AUTHENTICATION, "userextras", key, "", value)?;
+        shoes.extra.entry(key.to_owned()).or_default().push(value.to_owned());
+    }
+    Ok(shoes)
 }

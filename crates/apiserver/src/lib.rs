@@ -44,6 +44,7 @@ mod rest;
 mod server;
 pub mod store;
 mod subresource;
+mod unserved;
 mod user;
 
 pub use admission::{Admission, AdmissionRequest, AdmitAll, Admitted, Denial, Operation};

@@ -1,5 +1,6 @@
 //! What can be done with objects: one module per verb.
 
+pub(crate) mod bind;
 mod create;
 mod delete;
 mod get;

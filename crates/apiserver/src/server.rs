@@ -1,5 +1,6 @@
 //! The server as a whole: built, served in process or over TLS, shut down.
 
+pub(crate) mod activity;
 mod identity;
 mod listen;
 mod service;

@@ -43,6 +43,8 @@ pub struct Write {
     pub expect: Expect,
     /// The new state; `None` deletes.
     pub draft: Option<Draft>,
+    /// Objects that must exist and not be on their way out when the write happens: the namespace, the definition.
+    pub homes: Vec<(Arc<str>, ObjectName)>,
 }
 
 /// A handle to the key space; clones share it.
@@ -76,7 +78,12 @@ impl Store {
     /// # Errors
     /// [`OpenError::InUse`] when another process has the file, [`OpenError::Newer`] when a newer version wrote it.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let (file, space) = file::File::open(path)?;
+        Self::open_by(path, Box::new(file::open))
+    }
+
+    /// Opens the same through `opener`, which is called again after each failure of the medium.
+    fn open_by(path: &Path, opener: file::Opener) -> Result<Self, OpenError> {
+        let (file, space) = file::File::open(path, opener)?;
         let space = Arc::new(RwLock::new(space));
         let (queue, inbox) = mpsc::channel(QUEUE_MAX);
         let closer = file.spawn(space.clone(), inbox)?;
@@ -100,7 +107,9 @@ impl Store {
     /// # Guarantees
     /// `Ok` means durable (for a file) and visible to every reader.
     /// # Errors
-    /// [`WriteError::Conflict`], [`WriteError::Exists`] or [`WriteError::Missing`] when `expect` does not hold.
+    /// [`WriteError::Conflict`], [`WriteError::Exists`] or [`WriteError::Missing`] when `expect` does not hold,
+    /// [`WriteError::Homeless`] when one of `homes` does not; [`WriteError::Storage`] when the file cannot be written:
+    /// the next write opens it anew and tries again.
     /// # Cancel safety
     /// Dropping the future stops the wait, not the write.
     pub async fn write(&self, write: Write) -> Result<Arc<Record>, WriteError> {

@@ -12,6 +12,8 @@ use crate::core::{Call, Core};
 use crate::failure::Failure;
 use crate::http::{Body, Reply};
 use crate::logs::{LogError, LogOptions};
+use crate::rest::DeleteOptions;
+use crate::rest::bind::{check_kind, created};
 use crate::store::ObjectName;
 use crate::user::User;
 
@@ -139,6 +141,20 @@ pub(crate) async fn token(core: &Core, call: &mut Call, mut request: Value) -> R
     Ok(Reply::Value { code: 201, value: request })
 }
 
+/// Evicts a pod: a deletion that something could object to; here nothing does, there are no disruption budgets.
+pub(crate) async fn evict(core: &Core, call: &mut Call, eviction: &Value) -> Result<Reply, Failure> {
+    check_kind(eviction, "policy/v1", "Eviction")?;
+    let name = eviction["metadata"]["name"].as_str().unwrap_or_default();
+    if name != call.name {
+        let text = format!("name in URL does not match name in Eviction object: {:?} vs {name:?}", call.name);
+        return Err(Status::bad_request(text).into());
+    }
+    let options = DeleteOptions::parse(&eviction["deleteOptions"], call)?;
+    call.subresource.clear();
+    core.delete(call, &options).await?;
+    Ok(created())
+}
+
 /// Answers the review kinds.
 pub(crate) fn review(core: &Core, call: &Call, mut review: Value) -> Result<Reply, Failure> {
     let spec = review["spec"].clone();
@@ -155,17 +171,20 @@ pub(crate) fn review(core: &Core, call: &Call, mut review: Value) -> Result<Repl
         "selfsubjectreviews" => json!({"userInfo": call.user.info()}),
         "tokenreviews" => {
             let token = spec["token"].as_str().unwrap_or_default();
-            match core.tokens.check(&core.store, token, Timestamp::now()) {
-                Some(user) => {
-                    let audiences = if spec["audiences"].is_array() {
-                        spec["audiences"].clone()
-                    } else {
-                        json!([crate::auth::ISSUER])
-                    };
-                    json!({"authenticated": true, "user": user.info(), "audiences": audiences})
-                }
-                None => json!({"user": {}, "error": "invalid bearer token"}),
+            let asked: Vec<&str> =
+                spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let audiences = if asked.is_empty() { vec![crate::auth::ISSUER] } else { asked };
+            match core.tokens.check(&core.store, token, &audiences, Timestamp::now()) {
+                Ok((user, audiences)) => json!({"authenticated": true, "user": user.info(), "audiences": audiences}),
+                Err(refused) => json!({"user": {}, "error": refused.to_string()}),
             }
+        }
+        "selfsubjectrulesreviews" => {
+            let namespace = spec["namespace"].as_str().unwrap_or_default();
+            if namespace.is_empty() {
+                return Err(Status::bad_request("no namespace on request").into());
+            }
+            core.roles.summary(&core.store, &call.user, namespace)
         }
         _ => return Err(Status::no_such_resource().into()),
     };

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use embedded_apimachinery::selector::Labels;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::request::Target;
 use crate::store::{Scope, Store};
@@ -65,15 +66,15 @@ impl Attributes {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Rule {
-    api_groups: Vec<String>,
-    resources: Vec<String>,
-    resource_names: Vec<String>,
-    verbs: Vec<String>,
+pub(super) struct Rule {
+    pub(super) api_groups: Vec<String>,
+    pub(super) resources: Vec<String>,
+    pub(super) resource_names: Vec<String>,
+    pub(super) verbs: Vec<String>,
     #[serde(rename = "nonResourceURLs")]
-    non_resource_urls: Vec<String>,
+    pub(super) non_resource_urls: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,13 +102,32 @@ struct Binding {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct Role {
     rules: Option<Vec<Rule>>,
+    aggregation_rule: Option<Value>,
     #[serde(skip)]
     namespace: String,
     #[serde(skip)]
     name: String,
+    #[serde(skip)]
+    labels: Map<String, Value>,
+    /// Roles whose rules it has as well, by their place in the list.
+    #[serde(skip)]
+    members: Vec<usize>,
+}
+
+impl Role {
+    /// Whether its aggregation rule names a cluster role.
+    fn selects(&self, selectors: &[Labels]) -> bool {
+        self.namespace.is_empty() && selectors.iter().any(|selector| selector.matches(Some(&self.labels)))
+    }
+
+    fn selectors(&self) -> Vec<Labels> {
+        let selectors = self.aggregation_rule.as_ref().and_then(|rule| rule["clusterRoleSelectors"].as_array());
+        // A selector that cannot be read selects nothing.
+        selectors.into_iter().flatten().filter_map(|selector| Labels::from_object(selector).ok()).collect()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +145,38 @@ impl Roles {
     pub(crate) fn allow(&self, store: &Store, user: &User, attributes: &Attributes) -> bool {
         let parsed = self.current(store);
         parsed.rules_of(user, &attributes.namespace).any(|rule| rule.allows(attributes))
+    }
+
+    /// Returns the rules of a role that a binding in `namespace` refers to; `None` if there is no such role.
+    pub(super) fn referenced(&self, store: &Store, kind: &str, namespace: &str, name: &str) -> Option<Vec<Rule>> {
+        let parsed = self.current(store);
+        let home = if kind == "Role" { namespace } else { "" };
+        let role = parsed.roles.iter().find(|role| role.namespace == home && role.name == name)?;
+        Some(parsed.rules(role).cloned().collect())
+    }
+
+    /// Returns the rules that a user has in a namespace, or cluster-wide if it is empty.
+    pub(super) fn held(&self, store: &Store, user: &User, namespace: &str) -> Vec<Rule> {
+        self.current(store).rules_of(user, namespace).cloned().collect()
+    }
+
+    /// Returns the `status` of a review of everything a user may do in a namespace.
+    pub(crate) fn summary(&self, store: &Store, user: &User, namespace: &str) -> Value {
+        let (paths, resources): (Vec<Rule>, Vec<Rule>) =
+            self.held(store, user, namespace).into_iter().partition(|rule| !rule.non_resource_urls.is_empty());
+        let resources = resources.into_iter().map(|rule| {
+            let mut out = json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
+            if !rule.resource_names.is_empty() {
+                out["resourceNames"] = json!(rule.resource_names);
+            }
+            out
+        });
+        let paths =
+            paths.into_iter().map(|rule| json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}));
+        json!({
+            "resourceRules": resources.collect::<Vec<_>>(), "nonResourceRules": paths.collect::<Vec<_>>(),
+            "incomplete": false,
+        })
     }
 
     fn current(&self, store: &Store) -> Arc<Parsed> {
@@ -149,14 +201,41 @@ impl Parsed {
             let mut role: Role = serde_json::from_slice(record.json()).unwrap_or_default();
             role.namespace = record.name().namespace.to_string();
             role.name = record.name().name.to_string();
+            role.labels = record.labels().map(|(key, value)| (key.to_owned(), value.into())).collect();
             parsed.roles.push(role);
         }
+        parsed.aggregate();
         for record in records(ROLE_BINDINGS).into_iter().chain(records(CLUSTER_ROLE_BINDINGS)) {
             let mut binding: Binding = serde_json::from_slice(record.json()).unwrap_or_default();
             binding.namespace = record.name().namespace.to_string();
             parsed.bindings.push(binding);
         }
         parsed
+    }
+
+    /// Finds the members of aggregating roles, and the members of these.
+    fn aggregate(&mut self) {
+        let direct: Vec<Vec<usize>> = (self.roles.iter())
+            .map(|role| {
+                let selectors = role.selectors();
+                let selected = |(_, other): &(usize, &Role)| other.selects(&selectors);
+                self.roles.iter().enumerate().filter(selected).map(|(index, _)| index).collect()
+            })
+            .collect();
+        for (index, role) in self.roles.iter_mut().enumerate() {
+            let mut queue = direct[index].clone();
+            while let Some(next) = queue.pop() {
+                if next != index && !role.members.contains(&next) {
+                    role.members.push(next);
+                    queue.extend(&direct[next]);
+                }
+            }
+        }
+    }
+
+    fn rules<'a>(&'a self, role: &'a Role) -> impl Iterator<Item = &'a Rule> {
+        let members = role.members.iter().map(|index| &self.roles[*index]);
+        std::iter::once(role).chain(members).flat_map(|role| role.rules.iter().flatten())
     }
 
     fn rules_of<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = &'a Rule> {
@@ -168,7 +247,7 @@ impl Parsed {
             let home = if binding.role_ref.kind == "Role" { binding.namespace.as_str() } else { "" };
             self.roles.iter().filter(move |role| role.namespace == home && role.name == binding.role_ref.name)
         });
-        roles.flat_map(|role| role.rules.iter().flatten())
+        roles.flat_map(|role| self.rules(role))
     }
 }
 
@@ -212,82 +291,4 @@ impl Rule {
             && has(&self.api_groups, &attributes.group)
             && (self.resource_names.is_empty() || self.resource_names.contains(&attributes.name))
     }
-}
-
-/// Returns the roles and bindings that every cluster has.
-pub(crate) fn default_roles() -> Vec<(&'static str, Value)> {
-    let all = json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]);
-    let read = json!(["get", "list", "watch"]);
-    let namespaced = json!([
-        {"apiGroups": [""], "verbs": all, "resources": ["configmaps", "events", "persistentvolumeclaims", "pods",
-            "pods/log", "pods/status", "replicationcontrollers", "secrets", "serviceaccounts", "services"]},
-        {"apiGroups": ["apps", "batch", "coordination.k8s.io", "events.k8s.io", "networking.k8s.io", "policy"],
-            "verbs": all, "resources": ["*"]},
-        {"apiGroups": [""], "verbs": ["create"], "resources": ["serviceaccounts/token"]},
-        {"apiGroups": [""], "verbs": read, "resources": ["namespaces", "namespaces/status"]},
-    ]);
-    let mut admin = namespaced.clone();
-    admin.as_array_mut().expect("an array").push(json!({
-        "apiGroups": ["rbac.authorization.k8s.io"], "verbs": all, "resources": ["roles", "rolebindings"],
-    }));
-    let view = json!([
-        {"apiGroups": [""], "verbs": read, "resources": ["configmaps", "events", "namespaces",
-            "persistentvolumeclaims", "pods", "pods/log", "pods/status", "replicationcontrollers", "serviceaccounts",
-            "services"]},
-        {"apiGroups": ["apps", "batch", "events.k8s.io", "networking.k8s.io", "policy"], "verbs": read,
-            "resources": ["*"]},
-    ]);
-    let master = json!([
-        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]},
-    ]);
-    let paths = [
-        "/api",
-        "/api/*",
-        "/apis",
-        "/apis/*",
-        "/healthz",
-        "/livez",
-        "/openapi",
-        "/openapi/*",
-        "/readyz",
-        "/version",
-        "/version/",
-    ];
-    let discovery = json!([{"nonResourceURLs": paths, "verbs": ["get"]}]);
-    let basic = json!([
-        {"apiGroups": ["authorization.k8s.io"], "verbs": ["create"],
-            "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"]},
-        {"apiGroups": ["authentication.k8s.io"], "verbs": ["create"], "resources": ["selfsubjectreviews"]},
-    ]);
-    let role = |name: &str, rules: Value| {
-        (
-            "clusterroles",
-            json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "rules": rules,
-                "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
-            }),
-        )
-    };
-    let binding = |name: &str, group: &str| {
-        (
-            "clusterrolebindings",
-            json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-                "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
-            }),
-        )
-    };
-    vec![
-        role("cluster-admin", master),
-        role("admin", admin),
-        role("edit", namespaced),
-        role("view", view),
-        role("system:discovery", discovery),
-        role("system:basic-user", basic),
-        binding("cluster-admin", "system:masters"),
-        binding("system:discovery", "system:authenticated"),
-        binding("system:basic-user", "system:authenticated"),
-    ]
 }

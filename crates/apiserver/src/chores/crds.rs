@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use crate::catalog::Served;
-use crate::core::Core;
+use crate::core::{CRDS, Core};
 use crate::failure::Failure;
 use crate::rest::{CRD_CLEANUP, DeleteOptions};
 use crate::store::{Record, Scope};
 
-use super::{CRDS, remove_finalizer};
+use super::{Failures, remove_finalizer};
 
 const USER: &str = "system:apiserver";
 
@@ -25,17 +25,16 @@ impl Core {
         let scope = Scope::table(table.clone());
         let all =
             || self.store.list(&scope, None, None, None, |_| true).expect("the present is never compacted").records;
+        let mut failures = Failures::default();
         if let Some(resource) = self.catalog.snapshot().find_table(&table) {
-            for record in all() {
-                if !record.is_deleting() {
-                    self.delete_as(USER, resource, &record, DeleteOptions::background()).await?;
-                }
+            for record in all().iter().filter(|record| !record.is_deleting()) {
+                failures.note(self.delete_as(USER, resource, record, DeleteOptions::background()).await);
             }
         }
         if all().is_empty() {
             return self.edit_as(USER, served, crd, "", |object| remove_finalizer(object, CRD_CLEANUP)).await;
         }
-        Ok(())
+        failures.into_result()
     }
 
     /// Gives CRDs whose names were taken another chance: writing one establishes it.
@@ -43,9 +42,10 @@ impl Core {
         let Some(served) = self.catalog.snapshot().find_table(CRDS).cloned() else { return Ok(()) };
         let refused = |record: &Record| !crate::catalog::is_established(&record.value());
         let page = self.store.list(&Scope::table(CRDS), None, None, None, refused);
+        let mut failures = Failures::default();
         for record in page.expect("the present is never compacted").records {
-            self.edit_as(USER, &served, &record, "status", |_| {}).await?;
+            failures.note(self.edit_as(USER, &served, &record, "status", |_| {}).await);
         }
-        Ok(())
+        failures.into_result()
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Chore, remove_finalizer};
+use super::{Chore, Failures, remove_finalizer};
 use crate::catalog::Served;
 use crate::core::Core;
 use crate::failure::Failure;
@@ -21,6 +21,8 @@ enum Owner {
     Absent,
     /// It waits for its dependents.
     Waiting,
+    /// Its kind is not served, or cannot own this object: nothing is known of it, so nothing is done.
+    Unknown,
 }
 
 impl Core {
@@ -54,6 +56,10 @@ impl Core {
                     dangling.push(reference["uid"].as_str().unwrap_or_default().to_owned());
                 }
                 Owner::Absent => dangling.push(reference["uid"].as_str().unwrap_or_default().to_owned()),
+                Owner::Unknown => {
+                    self.chores.wait_for_kind(&served.table, record.name());
+                    return Ok(());
+                }
             }
         }
         if solid > 0 {
@@ -79,6 +85,7 @@ impl Core {
     /// Removes the finalizers that only wait for dependents, once these are gone or let go.
     async fn release(&self, served: &Arc<Served>, record: &Arc<Record>, object: &Value) -> Result<(), Failure> {
         if has_finalizer(object, ORPHAN) {
+            let mut failures = Failures::default();
             for (table, name) in self.store.dependents(record.uid()) {
                 let snapshot = self.catalog.snapshot();
                 let (Some(served), Some(dependent)) = (snapshot.find_table(&table), self.store.get(&table, &name))
@@ -86,8 +93,11 @@ impl Core {
                     continue;
                 };
                 let uid = [record.uid().to_owned()];
-                self.edit_as(USER, served, &dependent, "", |object| drop_references(object, &uid)).await?;
+                let freed = self.edit_as(USER, served, &dependent, "", |object| drop_references(object, &uid));
+                failures.note(freed.await);
             }
+            // With a dependent that still refers to it, its end would take that one along.
+            failures.into_result()?;
             return self.edit_as(USER, served, record, "", |object| remove_finalizer(object, ORPHAN)).await;
         }
         if has_finalizer(object, FOREGROUND) {
@@ -110,10 +120,15 @@ impl Core {
     fn owner(&self, dependent: &Served, record: &Record, reference: &Value) -> Owner {
         let text = |key: &str| reference[key].as_str().unwrap_or_default();
         let snapshot = self.catalog.snapshot();
-        let Some(served) = snapshot.find_kind(text("apiVersion"), text("kind")) else { return Owner::Absent };
-        // A cluster-scoped object cannot be owned from inside a namespace.
+        let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+        // By group and kind: a version that is served no longer does not make its objects disappear.
+        let Some(served) = snapshot.find_kind(group, text("kind")) else {
+            // A CRD that went with its objects leaves their dependents behind.
+            return if self.chores.is_gone(text("uid"), dependent) { Owner::Absent } else { Owner::Unknown };
+        };
+        // A cluster-scoped object cannot be owned from inside a namespace: nobody knows which one is meant.
         if served.namespaced && !dependent.namespaced {
-            return Owner::Absent;
+            return Owner::Unknown;
         }
         let namespace = if served.namespaced { record.name().namespace.clone() } else { "".into() };
         match self.store.get(&served.table, &ObjectName::new(namespace, text("name"))) {

@@ -11,6 +11,8 @@ use crate::failure::Failure;
 use crate::rest::{DeleteOptions, seconds};
 use crate::store::{Record, Scope};
 
+use super::Failures;
+
 const USER: &str = "system:serviceaccount:kube-system:namespace-controller";
 
 impl Core {
@@ -20,12 +22,11 @@ impl Core {
             return Ok(());
         }
         let snapshot = self.catalog.snapshot();
+        let mut failures = Failures::default();
         for table in self.store.tables() {
             let Some(content) = snapshot.find_table(&table).filter(|one| one.namespaced) else { continue };
-            for record in self.content(&table, namespace) {
-                if !record.is_deleting() {
-                    self.delete_as(USER, content, &record, DeleteOptions::background()).await?;
-                }
+            for record in self.content(&table, namespace).iter().filter(|record| !record.is_deleting()) {
+                failures.note(self.delete_as(USER, content, record, DeleteOptions::background()).await);
             }
         }
         let mut remaining: BTreeMap<String, usize> = BTreeMap::new();
@@ -53,10 +54,12 @@ impl Core {
                 })
                 .await;
         }
-        self.edit_as(USER, served, namespace, "status", |object| {
-            object["status"]["conditions"] = conditions(&object["status"]["conditions"], &remaining, &finalizers);
-        })
-        .await
+        let left = Left { remaining, finalizers, failure: failures.0.as_ref().map(|one| one.message().to_owned()) };
+        let told = self.edit_as(USER, served, namespace, "status", |object| {
+            object["status"]["conditions"] = conditions(&object["status"]["conditions"], &left);
+        });
+        failures.note(told.await);
+        failures.into_result()
     }
 
     fn content(&self, table: &Arc<str>, namespace: &Record) -> Vec<Arc<Record>> {
@@ -65,14 +68,27 @@ impl Core {
     }
 }
 
+/// What a terminating namespace still holds.
+struct Left {
+    /// Objects by resource.
+    remaining: BTreeMap<String, usize>,
+    /// Objects by finalizer.
+    finalizers: BTreeMap<String, usize>,
+    /// Why something could not be deleted.
+    failure: Option<String>,
+}
+
 /// Says what a namespace waits for, keeping the times of what was said before.
-fn conditions(old: &Value, remaining: &BTreeMap<String, usize>, finalizers: &BTreeMap<String, usize>) -> Value {
+fn conditions(old: &Value, left: &Left) -> Value {
+    let Left { remaining, finalizers, failure } = left;
     let listed = |counts: &BTreeMap<String, usize>, what: &str| {
         let texts: Vec<String> =
             counts.iter().map(|(name, count)| format!("{name} {what} {count} resource instances")).collect();
         texts.join(", ")
     };
     let content = format!("Some resources are remaining: {}", listed(remaining, "has"));
+    let total: usize = remaining.values().sum();
+    let failed = failure.as_ref().map(|why| format!("Failed to delete all resource types, {total} remaining: {why}"));
     let held = format!("Some content in the namespace has finalizers remaining: {}", listed(finalizers, "in"));
     let wanted = [
         ("NamespaceDeletionDiscoveryFailure", "False", "ResourcesDiscovered", "All resources successfully discovered"),
@@ -82,12 +98,15 @@ fn conditions(old: &Value, remaining: &BTreeMap<String, usize>, finalizers: &BTr
             "ParsedGroupVersions",
             "All legacy kube types successfully parsed",
         ),
-        (
-            "NamespaceDeletionContentFailure",
-            "False",
-            "ContentDeleted",
-            "All content successfully deleted, may be waiting on finalization",
-        ),
+        match &failed {
+            Some(failed) => ("NamespaceDeletionContentFailure", "True", "ContentDeletionFailed", failed.as_str()),
+            None => (
+                "NamespaceDeletionContentFailure",
+                "False",
+                "ContentDeleted",
+                "All content successfully deleted, may be waiting on finalization",
+            ),
+        },
         ("NamespaceContentRemaining", "True", "SomeResourcesRemain", content.as_str()),
         if finalizers.is_empty() {
             (

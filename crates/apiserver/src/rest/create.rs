@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::admission::Operation;
-use crate::core::{Call, Core, Outcome, is_namespace, store_failure};
+use crate::core::{CRDS, Call, Core, NAMESPACES, Outcome, is_namespace, store_failure};
 use crate::failure::Failure;
 use crate::store::{ChangeKind, Expect, ObjectName, Record, Write, WriteError};
+use crate::unserved;
 
 /// Draws for a free generated name before giving up.
 const NAME_DRAWS_MAX: usize = 8;
@@ -24,7 +25,7 @@ impl Core {
             return Err(Failure::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
         place(call, &mut object)?;
-        self.check_namespace(call)?;
+        self.check_homes(call)?;
         served.default(&mut object);
         let api_version = served.api_version();
         apply::update(&served, None, &mut object, call.writer(&api_version));
@@ -59,16 +60,18 @@ impl Core {
                 }
                 admitted => admitted?,
             };
-            let mistakes = if admitted == new {
+            let mut mistakes = if admitted == new {
                 mistakes
             } else {
                 new = admitted;
                 served.default(&mut new);
                 served.validate_create(&new)
             };
+            mistakes.extend(unserved::check(&served, &new, None, &mut call.warnings));
             if !mistakes.is_empty() {
                 return Err(Status::invalid(served.qualified_kind(), &call.name, &mistakes).into());
             }
+            self.check_grant(call, &new, None)?;
             let name = call.object_name();
             if call.dry_run {
                 if self.store.get(&served.table, &name).is_some() {
@@ -79,42 +82,60 @@ impl Core {
             }
             let warnings = served.warnings(&new);
             let draft = Some(self.draft(&served, new)?);
-            let write = Write { table: served.table.clone(), name, expect: Expect::Absent, draft };
+            let homes = homes(call);
+            let write = Write { table: served.table.clone(), name, expect: Expect::Absent, draft, homes };
             match self.store.write(write).await {
                 Ok(record) => {
                     call.warnings.extend(warnings);
                     self.count(call, verb);
-                    self.after_write(call, ChangeKind::Created, &record).await;
+                    self.after_write(call, ChangeKind::Created, &record, None).await;
                     return Ok(Outcome::Stored { code: 201, record });
                 }
                 Err(WriteError::Exists(_)) if base.is_some() => {}
+                Err(WriteError::Homeless(home)) => {
+                    // It was there before admission; this says what has become of it.
+                    self.check_homes(call)?;
+                    return Err(Status::unavailable(format!("{home} has changed, try again")).retry_after(1).into());
+                }
                 Err(error) => return Err(store_failure(call, error)),
             }
         }
         Err(Status::generate_name_conflict(served.qualified(), &call.name).into())
     }
 
-    /// Refuses creations in namespaces that do not exist or are on their way out.
-    pub(super) fn check_namespace(&self, call: &Call) -> Result<(), Failure> {
-        if !call.served.namespaced {
-            return Ok(());
-        }
-        let name = ObjectName::new("", call.namespace.as_str());
-        let Some(namespace) = self.store.get("/namespaces", &name) else {
-            return Err(Status::not_found(Qualified::new("", "namespaces"), &call.namespace).into());
-        };
-        if namespace.is_deleting() {
-            let why =
-                format!("unable to create new content in namespace {} because it is being terminated", call.namespace);
-            let refused = Failure::from(Status::forbidden(call.qualified(), &call.name, &why));
-            let cause = format!("namespace {} is being terminated", call.namespace);
-            return Err(refused.cause("NamespaceTerminating", &cause, "metadata.namespace"));
+    /// Refuses creations where the namespace or the definition of the kind does not exist or is on its way out.
+    ///
+    /// The store checks the same again at the write; this comes before admission and has the better texts.
+    pub(super) fn check_homes(&self, call: &Call) -> Result<(), Failure> {
+        for (table, name) in homes(call) {
+            let home = self.store.get(&table, &name);
+            let exists = home.is_some();
+            if home.is_some_and(|home| !home.is_deleting()) {
+                continue;
+            }
+            return Err(match (&*table, exists) {
+                (CRDS, true) => {
+                    let mut refused = Failure::from(Status::method_not_supported(call.qualified(), "create"));
+                    let why = "create not allowed while custom resource definition is terminating";
+                    refused.body["message"] = json!(why);
+                    refused
+                }
+                (CRDS, false) => Status::no_such_resource().into(),
+                (_, true) => terminating(call),
+                (_, false) => Status::not_found(Qualified::new("", "namespaces"), &call.namespace).into(),
+            });
         }
         Ok(())
     }
 
     /// Does what a write brings with it: the catalog follows CRDs, namespaces get their furniture, owners are looked at.
-    pub(super) async fn after_write(&self, call: &Call, kind: ChangeKind, record: &Arc<Record>) {
+    pub(super) async fn after_write(
+        &self,
+        call: &Call,
+        kind: ChangeKind,
+        record: &Arc<Record>,
+        previous: Option<&Record>,
+    ) {
         if call.is_crd() {
             match kind {
                 ChangeKind::Deleted => self.catalog.remove(&call.name),
@@ -124,7 +145,7 @@ impl Core {
         if is_namespace(&call.served) && kind == ChangeKind::Created {
             self.furnish(&call.name).await;
         }
-        self.chores.notice(&call.served, kind, record);
+        self.chores.notice(&call.served, kind, record, previous);
     }
 
     /// Gives a namespace what every namespace has.
@@ -164,6 +185,21 @@ impl Core {
 const ROOT_CA_DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using \
     internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across \
     distributions of Kubernetes clusters.";
+
+/// Returns what a new object lives in: its namespace, and the CRD of its kind.
+fn homes(call: &Call) -> Vec<(Arc<str>, ObjectName)> {
+    let served = &call.served;
+    let crd = || (CRDS.into(), ObjectName::new("", format!("{}.{}", served.plural, served.group)));
+    let namespace = || (NAMESPACES.into(), ObjectName::new("", call.namespace.as_str()));
+    served.namespaced.then(namespace).into_iter().chain(served.is_custom().then(crd)).collect()
+}
+
+fn terminating(call: &Call) -> Failure {
+    let why = format!("unable to create new content in namespace {} because it is being terminated", call.namespace);
+    let refused = Failure::from(Status::forbidden(call.qualified(), &call.name, &why));
+    let cause = format!("namespace {} is being terminated", call.namespace);
+    refused.cause("NamespaceTerminating", &cause, "metadata.namespace")
+}
 
 /// Refuses bodies of another kind or version than the URL names.
 pub(super) fn check_type(call: &Call, body: &Value) -> Result<(), Failure> {

@@ -126,13 +126,15 @@ impl Core {
         let draft = if held { Some(self.draft(&served, new)?) } else { None };
         let kind = if held { ChangeKind::Updated } else { ChangeKind::Deleted };
         let expect = Expect::Revision(record.revision());
-        match self.store.write(Write { table: served.table.clone(), name: call.object_name(), expect, draft }).await {
-            Ok(record) => {
+        let (table, name) = (served.table.clone(), call.object_name());
+        match self.store.write(Write { table, name, expect, draft, homes: Vec::new() }).await {
+            Ok(written) => {
                 self.count(call, "delete");
-                self.after_write(call, kind, &record).await;
-                Ok(Some(if held {
-                    Outcome::Stored { code: 200, record }
-                } else if served.group.is_empty() && served.plural == "pods" {
+                self.after_write(call, kind, &written, Some(&record)).await;
+                let record = written;
+                // A pod answers with itself, everything else that is gone with a Status.
+                let is_pod = served.group.is_empty() && served.plural == "pods";
+                Ok(Some(if held || is_pod {
                     Outcome::Stored { code: 200, record }
                 } else {
                     Outcome::Value { code: 200, value: success(call, &record) }

@@ -123,7 +123,7 @@ impl Core {
             );
             return Err(Status::conflict(call.qualified(), &call.name, &why).into());
         }
-        self.check_namespace(call)?;
+        self.check_homes(call)?;
         let api_version = served.api_version();
         let mut object = apply::apply(&served, None, &config, call.writer(&api_version), force)?;
         served.default(&mut object);

@@ -11,6 +11,7 @@ use crate::admission::Operation;
 use crate::core::{Call, Core, Outcome, conflict, is_namespace, store_failure};
 use crate::failure::Failure;
 use crate::store::{ChangeKind, Expect, Record, Write, WriteError};
+use crate::unserved;
 
 /// Attempts of a write that does not say which version it is based on.
 const ATTEMPTS_MAX: usize = 16;
@@ -126,11 +127,12 @@ impl Core {
                 mistakes = served.validate_update(&new, &old, part);
             }
         }
+        mistakes.extend(unserved::check(&served, &new, Some(&old), &mut call.warnings));
         if !mistakes.is_empty() {
             return Err(Status::invalid(served.qualified_kind(), &call.name, &mistakes).into());
         }
-        let warnings = served.warnings(&new);
-        call.warnings.extend(warnings);
+        self.check_grant(call, &new, Some(&old))?;
+        call.warnings.extend(served.warnings(&new));
         let silent = apply::keep_times(&old, &mut new);
         let finished = is_finished(call, &new);
         if silent && !finished {
@@ -146,14 +148,14 @@ impl Core {
         } else {
             (Some(self.draft(&served, new.clone())?), ChangeKind::Updated)
         };
-        match self.store.write(Write { table, name, expect, draft }).await {
-            Ok(record) => {
+        match self.store.write(Write { table, name, expect, draft, homes: Vec::new() }).await {
+            Ok(written) => {
                 self.count(call, edit.verb());
-                self.after_write(call, kind, &record).await;
+                self.after_write(call, kind, &written, Some(&record)).await;
                 Ok(Some(if finished {
                     Outcome::Value { code: 200, value: new }
                 } else {
-                    Outcome::Stored { code: 200, record }
+                    Outcome::Stored { code: 200, record: written }
                 }))
             }
             // The next attempt finds out whether the edit was tied to the version that is gone.
@@ -167,6 +169,7 @@ fn part_of(call: &Call) -> Part {
     match call.subresource.as_str() {
         "" => Part::Main,
         "status" => Part::Status,
+        "binding" => Part::Binding,
         _ => Part::Other,
     }
 }

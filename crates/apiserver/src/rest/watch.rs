@@ -66,7 +66,11 @@ impl WatchOptions {
             }
             (Some(false), _) if revision == 0 => Start::Now,
             (None, _) if revision == 0 => Start::Initial { bookmark: false },
-            _ => Start::After(revision),
+            _ => {
+                // From the future: events before it would be taken for ones after it.
+                core.check_reached(revision)?;
+                Start::After(revision)
+            }
         };
         // Spread like the real server's default, so that not every client returns in the same second.
         let default = 1800 + u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * 7;
@@ -81,6 +85,8 @@ struct Watch {
     filter: Filter,
     view: View,
     cursor: Cursor,
+    /// Tells when a CRD changes; `None` for built-in resources, which never end.
+    catalog: Option<tokio::sync::watch::Receiver<u64>>,
     ready: Chunks,
     bookmarks: Option<Interval>,
     deadline: Instant,
@@ -100,6 +106,12 @@ impl Core {
         let namespace = (!call.namespace.is_empty()).then(|| call.namespace.as_str().into());
         let scope = Scope { table: served.table.clone(), namespace };
         let mut ready = Chunks::new(view);
+        let catalog = served.is_custom().then(|| {
+            let mut catalog = self.catalog.subscribe();
+            // It may have changed since the request was routed.
+            catalog.mark_changed();
+            catalog
+        });
         let opened = match options.start {
             Start::Initial { bookmark } => {
                 let keep = |record: &Record| filter.matches(self, &served, record);
@@ -128,8 +140,8 @@ impl Core {
             ticks
         });
         let deadline = Instant::now() + options.timeout;
-        let watch =
-            Watch { core: self.clone(), served, filter, view, cursor, ready, bookmarks, deadline, ended: false };
+        let core = self.clone();
+        let watch = Watch { core, served, filter, view, cursor, catalog, ready, bookmarks, deadline, ended: false };
         stream::unfold(watch, |mut watch| async move { watch.next().await.map(|chunk| (Ok(chunk), watch)) }).boxed()
     }
 }
@@ -153,8 +165,19 @@ impl Watch {
                     None => std::future::pending().await,
                 }
             };
+            let catalog = async {
+                match &mut self.catalog {
+                    Some(catalog) => drop(catalog.changed().await),
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = self.cursor.changed() => {}
+                () = catalog => {
+                    // The last events of objects that went with their CRD go out before the end.
+                    self.advance();
+                    self.follow_catalog();
+                }
                 _ = tick => {
                     // What happened before the bookmark goes out before it.
                     self.advance();
@@ -180,16 +203,20 @@ impl Watch {
                 return;
             }
         };
+        self.follow_catalog();
+        for change in changes {
+            self.render(&change);
+        }
+    }
+
+    /// Takes over a changed schema, and ends when the version is served no longer.
+    fn follow_catalog(&mut self) {
         if self.served.is_custom() {
-            // The schema may have changed, or the version may be served no longer.
             let current = self.core.catalog.snapshot();
             match current.find(&self.served.group, &self.served.version, &self.served.plural) {
                 Some(served) => self.served = served.clone(),
                 None => self.ended = true,
             }
-        }
-        for change in changes {
-            self.render(&change);
         }
     }
 

@@ -46,7 +46,7 @@ impl Identity {
         token_key.extend_from_slice(Uuid::new_v4().as_bytes());
         let identity = Self { ca_pem: ca.pem(), ca_key_pem: key.serialize_pem(), token_key };
         let draft = Some(Draft::encode(&identity.value(), 0));
-        let write = Write { table: TABLE.into(), name, expect: Expect::Absent, draft };
+        let write = Write { table: TABLE.into(), name, expect: Expect::Absent, draft, homes: Vec::new() };
         store.write(write).await.map_err(|error| StartError::Identity(error.to_string()))?;
         Ok(identity)
     }

@@ -13,9 +13,11 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::Service;
+use super::activity::Activity;
 use super::identity::Identity;
 use crate::core::Core;
 
@@ -23,7 +25,7 @@ use crate::core::Core;
 const CONNECTIONS_MAX: usize = 2048;
 /// Time for the TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// Time for open requests to end when the server stops.
+/// Time for open requests to end when the server stops, or for an idle connection to be closed by its client.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// A TLS listener.
@@ -116,16 +118,32 @@ async fn serve(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await else { return };
     let shutdown = core.shutdown.clone();
-    let service = TowerToHyperService::new(Service::new(core, None));
+    let activity = Activity::new();
+    let service = TowerToHyperService::new(Service::network(core, activity.clone()));
     let builder = auto::Builder::new(TokioExecutor::new());
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut ending: Option<Instant> = None;
+    let ended = loop {
+        let cut = async {
+            match ending {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = shutdown.cancelled(), if ending.is_none() => {}
+            () = activity.idle(), if ending.is_none() => {
+                if activity.deadline().is_none_or(|at| at > Instant::now()) {
+                    continue;
+                }
+            }
+            // It does not even read that it is to end.
+            () = cut => return,
         }
+        connection.as_mut().graceful_shutdown();
+        ending = Some(Instant::now() + DRAIN_MAX);
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");

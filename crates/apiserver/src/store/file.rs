@@ -5,9 +5,14 @@
 //! written in the same transaction as the objects. A crash before the commit loses writes that nobody was told of; a
 //! crash after it loses nothing.
 //!
+//! A medium that fails (a full disk) fails the writes of that batch. redb refuses everything after an I/O error, so the
+//! next batch opens the file anew. Whether the failed batch is in it is not known: its objects are written again as
+//! everybody has been told they are, in the same transaction as the new changes.
+//!
 //! # Assumptions
 //! `fsync` of the file system does what it says; redb's commit is atomic.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,11 +84,45 @@ pub enum OpenError {
     },
 }
 
+/// Opens the database in a file.
+pub(super) type Opener = Box<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send>;
+
+/// Opens or creates a database that only its owner can read: it holds keys and secrets.
+pub(super) fn open(path: &Path) -> Result<Database, DatabaseError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+        let file = options.mode(0o600).open(path)?;
+        let mode = file.metadata()?.permissions().mode();
+        if mode & 0o077 != 0 {
+            // Best effort: some file systems know no modes.
+            let _ = file.set_permissions(std::fs::Permissions::from_mode(mode & 0o700));
+        }
+    }
+    redb::Builder::new().set_cache_size(CACHE_BYTES).create(path)
+}
+
 /// An opened file that nobody writes yet.
-#[derive(Debug)]
 pub(super) struct File {
     path: PathBuf,
-    database: Database,
+    opener: Opener,
+    /// `None` after a failure, until the file is opened anew.
+    database: Option<Database>,
+    /// Objects of batches that failed: the file may hold them or not.
+    doubtful: HashSet<(Arc<str>, ObjectName)>,
+    /// Newest revision of those batches.
+    doubtful_until: u64,
+}
+
+/// Why a batch did not become durable.
+#[derive(Debug, thiserror::Error)]
+enum CommitError {
+    #[error(transparent)]
+    Database(#[from] redb::Error),
+    #[error("another process has written the file meanwhile (revision {found}, expected {expected})")]
+    Overtaken { found: u64, expected: u64 },
 }
 
 /// Ends the writer thread.
@@ -109,10 +148,10 @@ impl Closer {
 }
 
 impl File {
-    pub(super) fn open(path: &Path) -> Result<(Self, Space), OpenError> {
+    pub(super) fn open(path: &Path, opener: Opener) -> Result<(Self, Space), OpenError> {
         let owned = || path.to_path_buf();
         let failed = |source: redb::Error| OpenError::File { path: owned(), source: Box::new(source) };
-        let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
+        let database = opener(path).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
                 OpenError::InUse { path: owned() }
             }
@@ -122,12 +161,13 @@ impl File {
         let revision = revision.map_err(|found| OpenError::Newer { path: owned(), found })?;
         let mut space = Space::new(revision);
         load(&database, &mut space).map_err(&failed)?.map_err(|key| OpenError::Corrupt { path: owned(), key })?;
-        Ok((Self { path: owned(), database }, space))
+        let (doubtful, doubtful_until) = (HashSet::new(), 0);
+        Ok((Self { path: owned(), opener, database: Some(database), doubtful, doubtful_until }, space))
     }
 
     /// Starts the thread that owns the file from now on.
     pub(super) fn spawn(
-        self,
+        mut self,
         space: Arc<RwLock<Space>>,
         mut inbox: mpsc::Receiver<Queued>,
     ) -> Result<Closer, OpenError> {
@@ -157,7 +197,7 @@ impl File {
     }
 
     /// Decides a batch, makes it durable in one transaction, and only then shows it and replies.
-    fn commit(&self, space: &RwLock<Space>, batch: Vec<Queued>) {
+    fn commit(&mut self, space: &RwLock<Space>, batch: Vec<Queued>) {
         let mut overlay = Overlay::default();
         let mut staged = Vec::with_capacity(batch.len());
         let mut replies = Vec::with_capacity(batch.len());
@@ -177,8 +217,14 @@ impl File {
         if staged.is_empty() {
             return;
         }
-        if let Err(error) = self.write(&staged) {
+        if let Err(error) = self.write(space, &staged) {
             tracing::error!(path = %self.path.display(), %error, "cannot write the store");
+            // Dropping it releases the file; the next batch opens it again.
+            self.database = None;
+            for Staged { table, change } in &staged {
+                self.doubtful.insert((table.clone(), change.record.name().clone()));
+                self.doubtful_until = self.doubtful_until.max(change.record.revision());
+            }
             let error: Arc<str> = error.to_string().into();
             for (reply, _) in replies {
                 let _ = reply.send(Err(WriteError::Storage(error.clone())));
@@ -193,11 +239,46 @@ impl File {
         woken.wake();
     }
 
-    fn write(&self, staged: &[Staged]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
+    fn write(&mut self, space: &RwLock<Space>, staged: &[Staged]) -> Result<(), CommitError> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => self.reopen(space)?,
+        };
+        self.transact(&database, space, staged)?;
+        self.database = Some(database);
+        if !self.doubtful.is_empty() {
+            tracing::info!(path = %self.path.display(), "the store can be written again");
+            self.doubtful.clear();
+        }
+        Ok(())
+    }
+
+    /// Opens the file after a failure and makes sure that it is still this process's own.
+    fn reopen(&self, space: &RwLock<Space>) -> Result<Database, CommitError> {
+        let database = (self.opener)(&self.path).map_err(redb::Error::from)?;
+        let found = read_revision(&database)?;
+        let expected = space.read().revision();
+        if found < expected || found > self.doubtful_until.max(expected) {
+            return Err(CommitError::Overtaken { found, expected });
+        }
+        Ok(database)
+    }
+
+    fn transact(&self, database: &Database, space: &RwLock<Space>, staged: &[Staged]) -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
         {
             let mut objects = transaction.open_table(OBJECTS)?;
             let mut value = Vec::new();
+            for (table, name) in &self.doubtful {
+                let key = key(table, name);
+                match space.read().get(table, name) {
+                    Some(record) => {
+                        encode(record, &mut value);
+                        objects.insert(key.as_str(), value.as_slice())?;
+                    }
+                    None => drop(objects.remove(key.as_str())?),
+                }
+            }
             for Staged { table, change } in staged {
                 let key = key(table, change.record.name());
                 if change.kind == ChangeKind::Deleted {
@@ -213,6 +294,11 @@ impl File {
         transaction.commit()?;
         Ok(())
     }
+}
+
+fn read_revision(database: &Database) -> Result<u64, redb::Error> {
+    let state = database.begin_read()?.open_table(STATE)?;
+    Ok(state.get("revision")?.map_or(1, |revision| revision.value()))
 }
 
 /// Creates the tables of a new file and checks the format of an old one; the inner error is a newer format.

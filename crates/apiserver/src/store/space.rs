@@ -65,6 +65,9 @@ pub enum WriteError {
         /// Revision that it has.
         found: u64,
     },
+    /// What the object was to live in is gone or on its way out.
+    #[error("{0} is gone or being deleted")]
+    Homeless(ObjectName),
     /// The file could not be written.
     #[error("cannot make the write durable: {0}")]
     Storage(Arc<str>),
@@ -246,11 +249,17 @@ impl Space {
 
     /// Decides one write against the present and the batch so far.
     pub(super) fn stage(&self, overlay: &mut Overlay, write: Write) -> Result<Staged, WriteError> {
-        let key = (write.table, write.name);
-        let current = match overlay.objects.get(&key) {
+        let newest = |key: &(Arc<str>, ObjectName)| match overlay.objects.get(key) {
             Some(staged) => staged.clone(),
             None => self.get(&key.0, &key.1).cloned(),
         };
+        for home in write.homes {
+            if newest(&home).is_none_or(|record| record.is_deleting()) {
+                return Err(WriteError::Homeless(home.1));
+            }
+        }
+        let key = (write.table, write.name);
+        let current = newest(&key);
         match (write.expect, &current) {
             (Expect::Absent, Some(_)) => return Err(WriteError::Exists(key.1)),
             (Expect::Revision(_), None) => return Err(WriteError::Missing(key.1)),

@@ -1,5 +1,7 @@
 //! The store: compare-and-swap, pages of the past, cursors, and the file.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::json;
 
 use super::*;
@@ -17,7 +19,7 @@ fn config(name: &str, value: &str) -> Draft {
 
 fn put(name: &str, value: &str, expect: Expect) -> Write {
     let draft = Some(config(name, value));
-    Write { table: "/configmaps".into(), name: ObjectName::new("default", name), expect, draft }
+    Write { table: "/configmaps".into(), name: ObjectName::new("default", name), expect, draft, homes: Vec::new() }
 }
 
 fn delete(name: &str, revision: u64) -> Write {
@@ -162,4 +164,124 @@ async fn a_file_of_a_newer_version_is_refused() {
     transaction.commit().unwrap();
     drop(database);
     assert!(matches!(Store::open(&path), Err(OpenError::Newer { found: 99, .. })));
+}
+
+/// A file on a medium that can be full, or report a failure of what it has done.
+#[derive(Debug)]
+struct Medium {
+    file: redb::backends::FileBackend,
+    full: Arc<AtomicBool>,
+    deceitful: Arc<AtomicBool>,
+}
+
+impl Medium {
+    fn check(&self) -> Result<(), std::io::Error> {
+        if self.full.load(Ordering::SeqCst) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl redb::StorageBackend for Medium {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.check()?;
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        self.check()?;
+        self.file.sync_data()?;
+        if self.deceitful.load(Ordering::SeqCst) { Err(std::io::Error::other("lost")) } else { Ok(()) }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.check()?;
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> Result<(), std::io::Error> {
+        self.file.close()
+    }
+}
+
+fn store_on_medium(path: &Path, full: &Arc<AtomicBool>, deceitful: &Arc<AtomicBool>) -> Store {
+    let (full, deceitful) = (full.clone(), deceitful.clone());
+    let opener = move |path: &Path| {
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = redb::backends::FileBackend::new(file)?;
+        let medium = Medium { file, full: full.clone(), deceitful: deceitful.clone() };
+        redb::Builder::new().create_with_backend(medium)
+    };
+    Store::open_by(path, Box::new(opener)).unwrap()
+}
+
+#[tokio::test]
+async fn a_write_that_is_said_to_have_failed_is_undone_even_if_it_reached_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let deceitful = Arc::new(AtomicBool::new(false));
+    let store = store_on_medium(&path, &Arc::default(), &deceitful);
+    let a = store.write(put("a", "1", Expect::Absent)).await.unwrap();
+    deceitful.store(true, Ordering::SeqCst);
+    assert!(matches!(store.write(put("b", "lost", Expect::Absent)).await, Err(WriteError::Storage(_))));
+    deceitful.store(false, Ordering::SeqCst);
+    store.write(put("c", "1", Expect::Absent)).await.unwrap();
+    store.write(put("a", "2", Expect::Revision(a.revision()))).await.unwrap();
+    store.close();
+    let page = Store::open(&path).unwrap().list(&scope(), None, None, None, |_| true).unwrap();
+    assert_eq!(names(&page), ["a", "c"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_writes_until_there_is_room_and_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let full = Arc::new(AtomicBool::new(false));
+    let store = store_on_medium(&path, &full, &Arc::default());
+    let a = store.write(put("a", "1", Expect::Absent)).await.unwrap();
+    full.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        let failed = store.write(put("b", "lost", Expect::Absent)).await.unwrap_err();
+        assert!(matches!(failed, WriteError::Storage(_)), "{failed}");
+        assert!(matches!(store.write(delete("a", a.revision())).await, Err(WriteError::Storage(_))));
+    }
+    assert_eq!(store.get("/configmaps", a.name()).unwrap().revision(), a.revision(), "reads go on");
+    full.store(false, Ordering::SeqCst);
+    let c = store.write(put("c", "1", Expect::Absent)).await.unwrap();
+    assert_eq!(c.revision(), a.revision() + 1);
+    store.close();
+    let again = Store::open(&path).unwrap();
+    let page = again.list(&scope(), None, None, None, |_| true).unwrap();
+    assert_eq!(names(&page), ["a", "c"], "what failed is not there, what was acknowledged is");
+    assert_eq!(again.revision(), c.revision());
+}
+
+#[tokio::test]
+async fn nothing_is_written_into_what_is_gone_or_ending() {
+    let store = Store::memory();
+    let home = || (Arc::from("/namespaces"), ObjectName::new("", "team"));
+    let into = |name: &str| Write { homes: vec![home()], ..put(name, "1", Expect::Absent) };
+    assert!(matches!(store.write(into("a")).await, Err(WriteError::Homeless(_))));
+    let namespace = |deleting: bool| {
+        let mut object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}});
+        if deleting {
+            object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        Some(Draft::encode(&object, 0))
+    };
+    let (table, name) = home();
+    let write = Write { table, name, expect: Expect::Absent, draft: namespace(false), homes: Vec::new() };
+    let made = store.write(write).await.unwrap();
+    store.write(into("a")).await.unwrap();
+    let (table, name) = home();
+    let expect = Expect::Revision(made.revision());
+    store.write(Write { table, name, expect, draft: namespace(true), homes: Vec::new() }).await.unwrap();
+    assert!(matches!(store.write(into("b")).await, Err(WriteError::Homeless(_))));
 }

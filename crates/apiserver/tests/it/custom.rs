@@ -120,3 +120,43 @@ async fn an_invalid_crd_is_refused() {
     crd["spec"]["versions"].as_array_mut().unwrap().push(second);
     assert_eq!(refusal(create(&world.crds(), crd).await).0, 422);
 }
+
+#[tokio::test]
+async fn an_object_from_before_a_stricter_schema_can_still_change_and_end() {
+    let world = World::new().await.with_widgets().await;
+    let mut old = widget("old");
+    old["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    create(&world.widgets(), old).await.unwrap();
+    let path = "/spec/versions/0/schema/openAPIV3Schema/properties";
+    let steps = serde_json::from_value(json!([
+        {"op": "replace", "path": format!("{path}/spec/properties/size/minimum"), "value": 5},
+        {"op": "add", "path": format!("{path}/spec/x-kubernetes-validations"), "value": [
+            {"rule": "!has(self.color) || self.color != 'red' || self.size > 7", "message": "red ones are large"},
+        ]},
+    ]));
+    world
+        .crds()
+        .patch("widgets.example.com", &PatchParams::default(), &Patch::<()>::Json(steps.unwrap()))
+        .await
+        .unwrap();
+    let (code, _, _) = refusal(create(&world.widgets(), widget("new")).await);
+    assert_eq!(code, 422);
+    let patch = async |value: serde_json::Value| {
+        world.widgets().patch("old", &PatchParams::default(), &Patch::Merge(value)).await
+    };
+    patch(json!({"metadata": {"labels": {"a": "b"}}})).await.unwrap();
+    let status = Patch::Merge(json!({"status": {"phase": "Done"}}));
+    world.widgets().patch_status("old", &PatchParams::default(), &status).await.unwrap();
+    // What is changed has to be right, together with the rules that look at it.
+    let (code, _, message) = refusal(patch(json!({"spec": {"size": 2}})).await);
+    assert_eq!(code, 422);
+    assert!(message.contains("should be greater than or equal to 5"), "{message}");
+    let blue = patch(json!({"spec": {"color": "blue"}})).await.unwrap();
+    assert_eq!(blue.data["spec"], json!({"size": 1, "color": "blue"}));
+    let (code, _, message) = refusal(patch(json!({"spec": {"color": "red"}})).await);
+    assert_eq!(code, 422);
+    assert!(message.contains("red ones are large"), "{message}");
+    world.widgets().delete("old", &DeleteParams::default()).await.unwrap();
+    patch(json!({"metadata": {"finalizers": null}})).await.unwrap();
+    gone(&world.widgets(), "old").await;
+}

@@ -2,21 +2,25 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use embedded_apiserver::{LogError, LogOptions, PodLogs, Server};
 use futures::stream::{self, BoxStream, StreamExt};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::Notify;
 
-use super::{map, widget, widget_crd};
+use super::{DEADLINE, map, pod, widget, widget_crd};
 
 struct Kubectl {
     server: Server,
     home: tempfile::TempDir,
     config: PathBuf,
+    /// Ends containers whose log is followed.
+    ends: Arc<Notify>,
 }
 
 /// What a command came to.
@@ -26,7 +30,28 @@ struct Ran {
     err: String,
 }
 
-struct Echo;
+/// A command that has not ended.
+struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    async fn line(&mut self) -> String {
+        let next = tokio::time::timeout(DEADLINE, self.lines.next_line());
+        next.await.expect("a line comes").unwrap().expect("the command goes on")
+    }
+
+    /// Waits for a command that ends by itself.
+    async fn succeeds(mut self) {
+        let ended = tokio::time::timeout(DEADLINE, self.child.wait()).await.expect("the command ends").unwrap();
+        assert!(ended.success());
+    }
+}
+
+/// A container that says its name, and more once it is told to end.
+#[derive(Default)]
+struct Echo(Arc<Notify>);
 
 #[async_trait]
 impl PodLogs for Echo {
@@ -36,7 +61,17 @@ impl PodLogs for Echo {
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<Bytes, LogError>>, LogError> {
         let text = format!("{} of {}\n", options.container.unwrap_or_default(), pod["metadata"]["name"]);
-        Ok(stream::iter([Ok(Bytes::from(text))]).boxed())
+        let first = stream::iter([Ok(Bytes::from(text))]);
+        if !options.follow {
+            return Ok(first.boxed());
+        }
+        // The container goes on until the test ends it.
+        let ends = self.0.clone();
+        let last = stream::once(async move {
+            ends.notified().await;
+            Ok(Bytes::from_static(b"the end\n"))
+        });
+        Ok(first.chain(last).boxed())
     }
 }
 
@@ -47,23 +82,29 @@ impl Kubectl {
             eprintln!("skipped: kubectl is not installed");
             return None;
         }
-        let server = Server::builder().pod_logs(std::sync::Arc::new(Echo)).build().await.unwrap();
+        let echo = Echo::default();
+        let ends = echo.0.clone();
+        let server = Server::builder().pod_logs(Arc::new(echo)).build().await.unwrap();
         let listening = server.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
         let token = server.token("admin", ["system:masters"]);
         let home = tempfile::tempdir().unwrap();
         let config = home.path().join("kubeconfig");
         std::fs::write(&config, server.kubeconfig("test", listening.addr, &token)).unwrap();
-        Some(Self { server, home, config })
+        Some(Self { server, home, config, ends })
     }
 
-    async fn run(&self, arguments: &str, input: &str) -> Ran {
+    fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new("kubectl");
         command.args(arguments.split_whitespace()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home.path()).env("KUBECONFIG", &self.config);
         command.env("EDITOR", "sed -i s/value/edited/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().unwrap();
+        command
+    }
+
+    async fn run(&self, arguments: &str, input: &str) -> Ran {
+        let mut child = self.command(arguments).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(input.as_bytes()).await.unwrap();
         drop(stdin);
@@ -73,6 +114,13 @@ impl Kubectl {
             .unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         Ran { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// Starts a command that goes on; its lines are read as they come.
+    fn start(&self, arguments: &str) -> Running {
+        let mut child = self.command(arguments).stdin(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Running { child, lines }
     }
 
     /// Runs a command that must succeed, and returns its output.
@@ -129,6 +177,7 @@ async fn the_everyday_commands() {
     assert!(kubectl.fails("get cm a").await.contains(r#"Error from server (NotFound): configmaps "a" not found"#));
     assert_eq!(kubectl.ok("auth can-i create pods").await, "yes\n");
     assert_eq!(kubectl.run("auth can-i create pods --as=nobody", "").await.out, "no\n");
+    assert!(kubectl.ok("auth can-i --list").await.contains("*.*"));
     kubectl.server.shutdown().await;
 }
 
@@ -184,10 +233,52 @@ async fn custom_resources_events_and_logs() {
 async fn a_watch_prints_as_things_happen() {
     let Some(kubectl) = Kubectl::new().await else { return };
     kubectl.ok_with("create -f -", &map("a")).await;
-    let watch = kubectl.run("get cm a -w --request-timeout=3s", "");
-    let change = async {
-        kubectl.ok("label cm a x=y").await;
-    };
-    let (watched, ()) = tokio::join!(watch, change);
-    assert!(watched.out.lines().count() >= 2, "{}{}", watched.out, watched.err);
+    let mut watch = kubectl.start("get cm -w -l !none -o name");
+    let mut seen = vec![watch.line().await, watch.line().await];
+    seen.sort();
+    assert_eq!(seen, ["configmap/a", "configmap/kube-root-ca.crt"]);
+    for command in ["label cm a x=y", "annotate cm a note=1"] {
+        kubectl.ok(command).await;
+        assert_eq!(watch.line().await, "configmap/a", "after {command}");
+    }
+    kubectl.ok_with("create -f -", &map("b")).await;
+    assert_eq!(watch.line().await, "configmap/b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_an_end_and_following_a_log() {
+    let Some(kubectl) = Kubectl::new().await else { return };
+    let mut held = map("held");
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    kubectl.ok_with("create -f -", &held).await;
+    kubectl.ok("delete cm held --wait=false").await;
+    let wait = kubectl.start("wait --for=delete cm/held --timeout=15s");
+    kubectl.ok(r#"patch cm held --type=merge -p {"metadata":{"finalizers":null}}"#).await;
+    wait.succeeds().await;
+    kubectl.ok_with("create -f -", &pod("p")).await;
+    let mut logs = kubectl.start("logs -f p");
+    assert_eq!(logs.line().await, "one of \"p\"");
+    kubectl.ends.notify_one();
+    assert_eq!(logs.line().await, "the end");
+    logs.succeeds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patches_of_every_type_and_applies_that_conflict() {
+    let Some(kubectl) = Kubectl::new().await else { return };
+    kubectl.ok_with("create -f -", &map("a")).await;
+    kubectl.ok(r#"patch cm a --type=json -p [{"op":"add","path":"/data/json","value":"1"}]"#).await;
+    kubectl.ok(r#"patch cm a --type=merge -p {"data":{"merge":"2","key":null}}"#).await;
+    kubectl.ok(r#"patch cm a --type=strategic -p {"data":{"strategic":"3"}}"#).await;
+    let data: Value = serde_json::from_str(&kubectl.ok("get cm a -o jsonpath={.data}").await).unwrap();
+    assert_eq!(data, json!({"json": "1", "merge": "2", "strategic": "3"}));
+    kubectl.ok_with("apply --server-side --field-manager=one -f -", &map("b")).await;
+    let mut other = map("b");
+    other["data"]["key"] = json!("other");
+    let refused = kubectl.run("apply --server-side --field-manager=two -f -", &other.to_string()).await;
+    assert!(!refused.ok);
+    assert!(refused.err.contains(r#"conflict with "one": .data.key"#), "{}", refused.err);
+    let forced = "apply --server-side --field-manager=two --force-conflicts -f -";
+    assert_eq!(kubectl.ok_with(forced, &other).await, "configmap/b serverside-applied\n");
+    assert_eq!(kubectl.ok("get cm b -o jsonpath={.data.key}").await, "other");
 }

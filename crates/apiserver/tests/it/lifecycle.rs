@@ -93,7 +93,7 @@ async fn a_namespace_is_furnished_emptied_and_gone() {
     let world = World::new().await;
     let namespaces = world.all("v1", "Namespace", "namespaces");
     let maps = Api::namespaced_with(world.client.clone(), "team", &resource("v1", "ConfigMap", "configmaps"));
-    let accounts =
+    let accounts: Api<kube::api::DynamicObject> =
         Api::namespaced_with(world.client.clone(), "team", &resource("v1", "ServiceAccount", "serviceaccounts"));
     let (code, _, message) = refusal(create(&maps, map("a")).await);
     assert_eq!((code, message.as_str()), (404, r#"namespaces "team" not found"#));

@@ -1,16 +1,27 @@
 //! The server as clients see it: through `kube` in process, and through kubectl over TLS.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 mod access;
 mod crud;
 mod custom;
 mod durable;
+mod garbage;
 mod kubectl;
 mod lifecycle;
+mod network;
+mod protocol;
+mod races;
+mod roles;
+mod subresources;
 mod watching;
 
 use std::time::Duration;
 
-use embedded_apiserver::{Server, Storage, User};
+use bytes::Bytes;
+use embedded_apiserver::{Admission, Server, Storage, User};
+use http_body_util::{BodyExt, Full};
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
@@ -34,6 +45,17 @@ impl World {
         let server = Server::builder().storage(storage).build().await.expect("the server starts");
         let client = Client::new(server.service(User::admin("admin")), "default");
         Self { server, client }
+    }
+
+    async fn with_admission(admission: std::sync::Arc<dyn Admission>) -> Self {
+        let server = Server::builder().admission(admission).build().await.expect("the server starts");
+        let client = Client::new(server.service(User::admin("admin")), "default");
+        Self { server, client }
+    }
+
+    /// Sends one request as the admin.
+    async fn send(&self, method: &str, path: &str, body: &Value) -> Sent {
+        send(&self.server, User::admin("admin"), method, path, body).await
     }
 
     fn api(&self, api_version: &str, kind: &str, plural: &str) -> Api<DynamicObject> {
@@ -61,6 +83,54 @@ impl World {
         create(&self.crds(), widget_crd()).await.expect("the CRD is valid");
         self
     }
+}
+
+/// A reply as it is on the wire.
+#[derive(Debug)]
+struct Sent {
+    code: u16,
+    warnings: Vec<String>,
+    text: String,
+}
+
+impl Sent {
+    fn value(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    fn message(&self) -> String {
+        self.value()["message"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// Sends one request as `user`; `Null` is no body.
+async fn send(server: &Server, user: User, method: &str, path: &str, body: &Value) -> Sent {
+    let bytes = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+    send_raw(server, user, method, path, Full::new(bytes)).await
+}
+
+async fn send_raw<B>(server: &Server, user: User, method: &str, path: &str, body: B) -> Sent
+where
+    B: hyper::body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+    let request = http::Request::builder().method(method).uri(path).header("content-type", content_type);
+    let request = request.body(body).expect("a valid request");
+    let response = tower::Service::call(&mut server.service(user), request).await.expect("it never fails");
+    let (parts, body) = response.into_parts();
+    let warnings = parts.headers.get_all("warning").iter().map(|one| one.to_str().expect("text").to_owned());
+    let warnings = warnings.collect();
+    let bytes = body.collect().await.expect("the body is whole").to_bytes();
+    Sent { code: parts.status.as_u16(), warnings, text: String::from_utf8(bytes.to_vec()).expect("text") }
+}
+
+fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"containers": [{"name": "one", "image": "x"}]},
+    })
 }
 
 fn resource(api_version: &str, kind: &str, plural: &str) -> ApiResource {

@@ -1,9 +1,9 @@
 //! Watches: order, resuming, initial events, expiry.
 
 use futures::{StreamExt, TryStreamExt};
-use kube::ResourceExt;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::{DEADLINE, World, create, map, revision};
@@ -89,5 +89,44 @@ async fn the_watcher_of_kube_follows_in_both_ways_of_starting() {
         create(&world.maps(), map("b")).await.unwrap();
         let second = tokio::time::timeout(DEADLINE, stream.try_next()).await.unwrap().unwrap().unwrap();
         assert_eq!(second.name_any(), "b");
+    }
+}
+
+#[tokio::test]
+async fn a_position_in_the_future_is_refused_as_lists_refuse_it() {
+    let world = World::new().await;
+    let ahead = world.server.revision() + 100;
+    let path = format!("/api/v1/configmaps?watch=true&timeoutSeconds=1&resourceVersion={ahead}");
+    let sent = world.send("GET", &path, &serde_json::Value::Null).await;
+    assert_eq!(sent.code, 504);
+    assert!(sent.message().contains("Too large resource version"), "{}", sent.message());
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_its_time_is_up() {
+    let world = World::new().await;
+    let path = format!("/api/v1/secrets?watch=true&timeoutSeconds=1&resourceVersion={}", world.server.revision());
+    let whole = world.send("GET", &path, &serde_json::Value::Null);
+    let sent = tokio::time::timeout(DEADLINE, whole).await.expect("it ends");
+    assert_eq!((sent.code, sent.text.as_str()), (200, ""));
+}
+
+#[tokio::test]
+async fn an_idle_watch_ends_with_its_crd_after_the_last_event() {
+    let world = World::new().await.with_widgets().await;
+    create(&world.widgets(), super::widget("a")).await.unwrap();
+    let start = world.server.revision().to_string();
+    let mut stream = world.widgets().watch(&WatchParams::default(), &start).await.unwrap().boxed();
+    let team = Api::namespaced_with(
+        world.client.clone(),
+        "kube-system",
+        &super::resource("example.com/v1", "Widget", "widgets"),
+    );
+    let mut idle = team.watch(&WatchParams::default(), &start).await.unwrap().boxed();
+    world.crds().delete("widgets.example.com", &DeleteParams::default()).await.unwrap();
+    assert_eq!(next(&mut stream).await, "deleted a");
+    for stream in [&mut stream, &mut idle] {
+        let end = tokio::time::timeout(DEADLINE, stream.next()).await.expect("it ends with the CRD");
+        assert!(end.is_none(), "{end:?}");
     }
 }
