@@ -103,7 +103,7 @@ impl DataDir {
         }
         let directory = Self { root, _lock: lock };
         directory.check_format()?;
-        for name in ["platform", "worker-1", "node", "images", "cache"] {
+        for name in ["platform", "worker-1", "node", "cache"] {
             create_dir(&directory.root.join(name))?;
         }
         Ok(directory)
@@ -148,11 +148,6 @@ impl DataDir {
         self.root.join("node")
     }
 
-    /// Returns the directory of loaded images.
-    pub fn images(&self) -> PathBuf {
-        images(&self.root)
-    }
-
     /// Returns the directory of caches, whose content can be lost without harm.
     pub fn cache(&self) -> PathBuf {
         self.root.join("cache")
@@ -182,7 +177,7 @@ impl DataDir {
 
 /// Returns the directory of loaded images below a data directory; shared with a running platform.
 pub fn images(root: &Path) -> PathBuf {
-    root.join("images")
+    root.join("node/images")
 }
 
 /// Returns what the platform in this data directory said about itself, whether or not it is still alive.

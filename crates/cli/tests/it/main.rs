@@ -1,0 +1,14 @@
+//! The whole product: the real program, real kubectl, real containers, real Git.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
+mod admission;
+mod bad_input;
+mod deletion;
+mod life;
+mod marketplace;
+mod restart;
+mod stores;
+mod troubleshooting;
+mod world;

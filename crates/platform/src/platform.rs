@@ -1,0 +1,302 @@
+//! Starts and stops everything.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use embedded_apiserver::{Server, Storage};
+use embedded_gitops::Agent;
+use embedded_node::{ApiAddress, Node, RuntimeKind};
+use kratix_controllers::Controllers;
+use kratix_state_store::GitConfig;
+use kube::Client;
+
+use crate::admission::Rules;
+use crate::bootstrap::{self, WORKER};
+use crate::data_dir::{self, DataDir, Running};
+use crate::hub::{self, Hub, Reach, client};
+use crate::kubeconfig::{self, Access};
+use crate::logs::Logs;
+
+/// The branch of the state store.
+const BRANCH: &str = "main";
+/// Image of Kratix's own containers in a workflow pod: this very program.
+const ADAPTER_IMAGE: &str = "kratix.local/pipeline-adapter:builtin";
+/// The image that is this machine's own root file system.
+const HOST_IMAGE: &str = "kratix.local/host";
+/// Kubeconfig context of the platform.
+const PLATFORM: &str = "platform";
+
+/// What runs the containers of pipelines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Runtime {
+    /// The best this machine offers.
+    #[default]
+    Auto,
+    /// Linux namespaces.
+    Native,
+}
+
+/// How a platform is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory that holds everything.
+    pub data_dir: PathBuf,
+    /// Address of the platform's API server; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Where the kubeconfig is written beside the data directory.
+    pub kubeconfig: Option<PathBuf>,
+    /// Kubeconfig of an API server to use instead of the embedded one. Its pods must be nobody else's: they run here.
+    pub api_server: Option<PathBuf>,
+    /// What runs the containers of pipelines.
+    pub runtime: Runtime,
+}
+
+/// Why a platform did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] data_dir::Error),
+    /// An API server cannot be started.
+    #[error("starting the API server {name} failed")]
+    Server {
+        /// `platform` or `worker-1`.
+        name: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The API server that is to be used cannot be.
+    #[error(transparent)]
+    Hub(#[from] hub::Error),
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] embedded_apiserver::ListenError),
+    /// The Git repository cannot be made.
+    #[error("creating the Git repository {path:?} failed: {cause}")]
+    Repository {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
+    /// The prepared objects cannot be made.
+    #[error(transparent)]
+    Bootstrap(#[from] bootstrap::Error),
+    /// Pods cannot be run.
+    #[error("starting the node failed")]
+    Node(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The worker cannot be synced.
+    #[error("starting the GitOps agent failed")]
+    Agent(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The kubeconfig cannot be written.
+    #[error("writing the kubeconfig {path:?} failed")]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    /// Returns what the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::DataDir(error) => error.hint(),
+            Self::Listen(_) => Some("choose another address with --listen, for instance 127.0.0.1:0".into()),
+            _ => None,
+        }
+    }
+}
+
+/// A running platform.
+///
+/// # Guarantees
+/// What the API has acknowledged survives the end of the process, however it ends. The next start on the same directory
+/// carries on, and no pipeline runs twice for one input.
+pub struct Platform {
+    running: Running,
+    hub: Hub,
+    worker: Server,
+    controllers: Controllers,
+    node: embedded_node::NodeHandle,
+    agent: Agent,
+    data_dir: DataDir,
+    rules: Arc<Rules>,
+}
+
+impl Platform {
+    /// Starts everything and returns when requests are served.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let data_dir = DataDir::open(&options.data_dir)?;
+        let repository = data_dir.repository();
+        kratix_state_store::init_bare(&repository, BRANCH)
+            .map_err(|trouble| StartError::Repository { path: repository.clone(), cause: trouble.to_string() })?;
+
+        let logs = Arc::new(Logs::default());
+        let rules = Arc::new(Rules::new(ADAPTER_IMAGE));
+        let hub = async {
+            match &options.api_server {
+                Some(kubeconfig) => Ok(hub::connect(kubeconfig, PLATFORM).await?),
+                None => embedded(&data_dir, &rules, &logs, options.listen).await,
+            }
+        };
+        let worker = async {
+            let worker = Server::builder().storage(Storage::File(data_dir.worker_store()));
+            worker.build().await.map_err(|error| server_error(WORKER, error))
+        };
+        let ((hub, reach), worker) = tokio::try_join!(hub, worker)?;
+        let (worker_access, _) = listen_beside(&worker, WORKER, reach.address).await?;
+
+        let platform = hub.client();
+        rules.connect(platform.clone());
+        bootstrap::prepare(&platform, &repository).await?;
+        let node = Node::builder(platform.clone())
+            .data_dir(data_dir.node())
+            .runtime(match options.runtime {
+                Runtime::Auto => RuntimeKind::Auto,
+                Runtime::Native => RuntimeKind::Native,
+            })
+            .host_image(HOST_IMAGE)
+            .hide(data_dir.root())
+            .own_binary(vec![ADAPTER_IMAGE.into()], vec!["kratix".into(), "pipeline".into()])
+            .api_server(reach.node)
+            .start();
+        let agent = Agent::builder(client(&worker))
+            .repository(repository.to_string_lossy())
+            .branch(BRANCH)
+            .directory(WORKER)
+            .start()
+            .map_err(|error| StartError::Agent(error.into()))?;
+        let controllers = Controllers::start(
+            platform,
+            kratix_controllers::Options {
+                adapter_image: ADAPTER_IMAGE.into(),
+                adapter_pull_secret: None,
+                cache_dir: data_dir.cache(),
+                host: "embedded".into(),
+            },
+        );
+        let (node, controllers) = tokio::join!(node, controllers);
+        let node = node.map_err(|error| StartError::Node(error.into()))?;
+        logs.connect(node.clone());
+
+        let running = Running {
+            pid: std::process::id(),
+            platform: reach.access.server().to_owned(),
+            worker: worker_access.server().to_owned(),
+            kubeconfig: data_dir.kubeconfig(),
+        };
+        let document = kubeconfig::document(&[reach.access, worker_access]);
+        for path in std::iter::once(data_dir.kubeconfig()).chain(options.kubeconfig) {
+            kubeconfig::write(&path, &document).map_err(|source| StartError::Kubeconfig { path, source })?;
+        }
+        data_dir.announce(&running)?;
+        Ok(Self { running, hub, worker, controllers, node, agent, data_dir, rules })
+    }
+
+    /// Returns where the platform is.
+    pub fn running(&self) -> &Running {
+        &self.running
+    }
+
+    /// Returns a client of the platform's API server, without sockets.
+    pub fn platform_client(&self) -> Client {
+        self.hub.client()
+    }
+
+    /// Returns a client of the worker's API server, without sockets.
+    pub fn worker_client(&self) -> Client {
+        client(&self.worker)
+    }
+
+    /// Returns the worker's API server.
+    pub fn worker_server(&self) -> &Server {
+        &self.worker
+    }
+
+    /// Returns the data directory.
+    pub fn data_dir(&self) -> &DataDir {
+        &self.data_dir
+    }
+
+    /// Returns true when no object is waiting for a controller.
+    pub fn is_at_rest(&self) -> bool {
+        self.controllers.is_at_rest()
+    }
+
+    /// Returns the paths of all files in the state store.
+    ///
+    /// # Errors
+    /// When the repository cannot be read.
+    pub async fn files(&self) -> Result<Vec<String>, kratix_state_store::WriteError> {
+        let repository = self.data_dir.repository();
+        let config = GitConfig::new(bootstrap::STORE, repository.to_string_lossy());
+        kratix_state_store::open(config, self.data_dir.cache())?.list("").await
+    }
+
+    /// Stops everything in the opposite order of the start.
+    pub async fn stop(self) {
+        self.controllers.stop().await;
+        self.node.shutdown().await;
+        drop(self.agent);
+        self.worker.shutdown().await;
+        self.rules.disconnect();
+        if let Hub::Embedded(hub) = self.hub {
+            hub.shutdown().await;
+        }
+        self.data_dir.retract();
+    }
+}
+
+/// Starts the platform's API server in this process.
+async fn embedded(
+    data_dir: &DataDir,
+    rules: &Arc<Rules>,
+    logs: &Arc<Logs>,
+    listen_on: SocketAddr,
+) -> Result<(Hub, Reach), StartError> {
+    let server = Server::builder()
+        .storage(Storage::File(data_dir.platform_store()))
+        .admission(rules.clone())
+        .pod_logs(logs.clone());
+    let server = server.build().await.map_err(|error| server_error(PLATFORM, error))?;
+    let (access, address, ca_pem) = listen(&server, PLATFORM, listen_on).await?;
+    let node = ApiAddress { host: address.ip().to_string(), port: address.port(), ca_pem };
+    Ok((Hub::Embedded(server), Reach { access, node, address }))
+}
+
+fn server_error(name: &'static str, error: embedded_apiserver::StartError) -> StartError {
+    StartError::Server { name, source: error.into() }
+}
+
+async fn listen(
+    server: &Server,
+    context: &'static str,
+    address: SocketAddr,
+) -> Result<(Access, SocketAddr, String), StartError> {
+    let listening = server.listen(address).await?;
+    let server_url = format!("https://{}", listening.addr);
+    let token = server.token("kratix-admin", ["system:masters"]);
+    let access = Access::by_token(context, &server_url, &listening.ca_pem, &token);
+    Ok((access, listening.addr, listening.ca_pem))
+}
+
+/// Takes the port after `beside`, so that addresses stay the same from start to start; any other one if it is taken.
+async fn listen_beside(
+    server: &Server,
+    context: &'static str,
+    beside: SocketAddr,
+) -> Result<(Access, SocketAddr), StartError> {
+    let next = SocketAddr::new(beside.ip(), beside.port().wrapping_add(1));
+    let (access, address, _) = match listen(server, context, next).await {
+        Ok(listening) => listening,
+        Err(_) => listen(server, context, SocketAddr::new(beside.ip(), 0)).await?,
+    };
+    Ok((access, address))
+}
