@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask codegen` writes every generated file, `--check` fails if one differs from its source.
 
+mod bench;
 mod codegen;
 #[cfg(test)]
 mod house_rules;
@@ -28,12 +29,25 @@ enum Task {
     },
     /// Run what a change must pass
     Check,
+    /// Run the tests of the whole product
+    Test {
+        /// Against the kube-apiserver and etcd in $KUBEBUILDER_ASSETS instead of the embedded API server
+        #[arg(long)]
+        real_apiserver: bool,
+        /// Passed on to the tests, a filter for instance
+        #[arg(trailing_var_arg = true)]
+        args: Vec<String>,
+    },
+    /// Measure, and print the table for docs/results.md
+    Bench,
 }
 
 fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Codegen { check } => codegen::run(check),
         Task::Check => check(),
+        Task::Test { real_apiserver, args } => test(real_apiserver, &args),
+        Task::Bench => bench::run(),
     }
 }
 
@@ -42,6 +56,27 @@ fn check() -> Result<()> {
     cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     codegen::run(true)?;
     cargo(&["test", "--workspace", "--locked"])
+}
+
+fn test(real_apiserver: bool, args: &[String]) -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--locked", "--package", "kratix", "--"]).args(args);
+    if real_apiserver {
+        let assets = std::env::var_os("KUBEBUILDER_ASSETS")
+            .context("KUBEBUILDER_ASSETS must name the directory of kube-apiserver and etcd")?;
+        for program in ["kube-apiserver", "etcd"] {
+            let path = std::path::Path::new(&assets).join(program);
+            if !path.exists() {
+                bail!("{} does not exist", path.display());
+            }
+        }
+        // Each test has a server of its own, half a gigabyte big.
+        command.env("KRATIX_TEST_REAL_APISERVER", "1").arg("--test-threads=2");
+    }
+    if !command.status().context("starting cargo")?.success() {
+        bail!("tests failed");
+    }
+    Ok(())
 }
 
 fn cargo(args: &[&str]) -> Result<()> {

@@ -8,8 +8,10 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 /// Applets of busybox that scripts get as commands.
-const APPLETS: &[&str] =
-    &["sh", "cat", "cp", "mkdir", "grep", "sed", "awk", "echo", "ls", "ln", "dd", "head", "sleep", "test", "true", "rm", "id"];
+const APPLETS: &[&str] = &[
+    "sh", "cat", "cp", "mkdir", "grep", "sed", "awk", "echo", "ls", "ln", "dd", "head", "sleep", "test", "true", "rm",
+    "id",
+];
 
 /// A file of an image.
 #[derive(Clone, Debug)]

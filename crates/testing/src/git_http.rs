@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::authority::Identity;
+
 /// The largest body that is taken or given.
 const BODY_BYTES_MAX: usize = 256 << 20;
 
@@ -31,6 +33,8 @@ pub enum Fault {
     LosePushReply,
     /// Takes requests and never answers.
     Hang,
+    /// Sends whoever asks for the first path to the second address.
+    Redirect(String, String),
 }
 
 /// A running server; it ends when dropped.
@@ -57,27 +61,18 @@ impl Server {
 
     /// Serves the repositories below `root` with a certificate of an authority made for this server.
     pub async fn tls(root: impl AsRef<Path>) -> Self {
-        let authority_key = rcgen::KeyPair::generate().expect("a key");
-        let mut authority = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
-        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        authority.distinguished_name.push(rcgen::DnType::CommonName, "tests");
-        let certificate = authority.self_signed(&authority_key).expect("a certificate");
-        let issuer = rcgen::Issuer::new(authority, authority_key);
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let leaf =
-            rcgen::CertificateParams::new(names).expect("parameters").signed_by(&key, &issuer).expect("a certificate");
-        let private = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let identity = Identity::local();
+        let private = rustls::pki_types::PrivateKeyDer::try_from(identity.key.serialize_der()).expect("a key");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("versions")
             .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], private)
+            .with_single_cert(vec![identity.certificate.der().clone()], private)
             .expect("a usable certificate");
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let mut server = Self::start(root.as_ref(), Some(acceptor)).await;
-        server.ca_pem = Some(certificate.pem());
+        server.ca_pem = Some(identity.ca_pem);
         server
     }
 
@@ -180,6 +175,14 @@ async fn respond(state: &State, request: Request<Incoming>) -> Result<Response<F
     match fault {
         Fault::Status(status) => return Ok(plain(StatusCode::from_u16(status).expect("a status"))),
         Fault::Hang => std::future::pending().await,
+        Fault::Redirect(from, to) => {
+            if let Some(rest) = request.uri().path_and_query().and_then(|path| path.as_str().strip_prefix(&from)) {
+                let mut response = plain(StatusCode::MOVED_PERMANENTLY);
+                let location = http::HeaderValue::try_from(format!("{to}{rest}")).expect("an address");
+                response.headers_mut().insert("location", location);
+                return Ok(response);
+            }
+        }
         Fault::None | Fault::LosePushReply => {}
     }
     if let Some((username, password)) = state.account.lock().clone() {

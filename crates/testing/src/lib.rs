@@ -1,6 +1,8 @@
 //! Fixtures and real servers for tests.
 
 pub mod archive;
+pub mod authority;
 pub mod git_http;
+pub mod kube_apiserver;
 pub mod kubectl;
 pub mod wait;

@@ -83,7 +83,7 @@ where
 ///
 /// # Panics
 /// After [`DEADLINE`], with what `state` says then.
-pub async fn poll<F: Future<Output = Result<(), String>>>(what: &str, is: impl Fn() -> F) {
+pub async fn poll<F: Future<Output = Result<(), String>>>(what: &str, mut is: impl FnMut() -> F) {
     let started = tokio::time::Instant::now();
     loop {
         match is().await {
