@@ -6,7 +6,7 @@
 
 mod access;
 mod basics;
-mod batch;
+pub(crate) mod batch;
 mod catalogue;
 mod decode;
 mod definitions;
@@ -16,7 +16,6 @@ mod workload;
 
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::field;
@@ -33,7 +32,8 @@ pub struct Kind {
     pub(crate) definition: &'static str,
     pub(crate) name: fn(&str) -> Vec<String>,
     pub(crate) default: fn(&mut Value),
-    pub(crate) create: fn(&mut Value, &Birth<'_>),
+    /// Completes a new object of the given uid.
+    pub(crate) create: fn(&mut Value, &str),
     pub(crate) update: fn(&mut Value, &Value, Part),
     pub(crate) validate: fn(&Value, &mut Vec<field::Error>),
     pub(crate) validate_update: fn(&Value, &Value, Part, &mut Vec<field::Error>),
@@ -42,12 +42,6 @@ pub struct Kind {
     /// Whether `status` can only be written at its subresource.
     pub(crate) has_status: bool,
     schema: OnceLock<Arc<Schema>>,
-}
-
-/// What creation gives an object.
-pub(crate) struct Birth<'a> {
-    pub(crate) uid: &'a str,
-    pub(crate) now: Timestamp,
 }
 
 impl Kind {

@@ -1,5 +1,7 @@
 //! CustomResourceDefinitions: validity, acceptance, and the resources they define.
 
+mod schema;
+mod structural;
 mod validate;
 
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::builtin;
+use crate::field::Path;
 use crate::jsonpath;
 use crate::meta;
 use crate::object::{child, fill, fill_text, items, items_mut, text};
@@ -100,6 +103,8 @@ impl Version {
             };
         }
         unknown.extend(self.schema.prune_listing(object));
+        let embedded = self.schema.decode_embedded(object, &Path::Root).map_err(|error| error.to_string())?;
+        unknown.extend(embedded);
         Ok(unknown)
     }
 }
@@ -133,7 +138,13 @@ impl Column {
             name: text(column, "name").to_owned(),
             kind: text(column, "type").to_owned(),
             format: text(column, "format").to_owned(),
-            description: text(column, "description").to_owned(),
+            description: match text(column, "description") {
+                "" => {
+                    let path = text(column, "jsonPath");
+                    format!("Custom resource definition column (in JSONPath format): {path}")
+                }
+                own => own.to_owned(),
+            },
             priority: column["priority"].as_i64().unwrap_or(0),
             path: jsonpath::Path::parse(text(column, "jsonPath")).ok(),
         }
@@ -163,9 +174,19 @@ pub fn default(crd: &mut Value) {
 
 /// Sets what a new CRD starts with.
 pub(crate) fn prepare_create(crd: &mut Value) {
-    let storage = storage_version(crd).map(str::to_owned);
-    crd["status"] = json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""},
-        "storedVersions": storage.into_iter().collect::<Vec<_>>()});
+    crd["status"] = json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": null});
+    note_storage_version(crd);
+}
+
+/// Remembers in the status that objects may be stored in the storage version from now on.
+pub(crate) fn note_storage_version(crd: &mut Value) {
+    let Some(storage) = storage_version(crd).map(str::to_owned) else { return };
+    let stored = &mut child(crd, "status")["storedVersions"];
+    match stored {
+        Value::Array(list) if list.iter().any(|one| *one == storage) => {}
+        Value::Array(list) => list.push(storage.into()),
+        _ => *stored = json!([storage]),
+    }
 }
 
 fn storage_version(crd: &Value) -> Option<&str> {
@@ -179,7 +200,9 @@ fn storage_version(crd: &Value) -> Option<&str> {
 pub fn resources(crd: &Value) -> Vec<Arc<Resource>> {
     let spec = &crd["spec"];
     let storage = storage_version(crd).unwrap_or_default();
-    let names = &spec["names"];
+    // What a CRD asks for and what it got may differ: see [`establish`].
+    let accepted = &crd["status"]["acceptedNames"];
+    let names = if text(accepted, "plural").is_empty() { &spec["names"] } else { accepted };
     let texts = |name: &str| -> Vec<String> {
         items(names, name).iter().filter_map(Value::as_str).map(str::to_owned).collect()
     };
@@ -228,43 +251,37 @@ fn subresources(version: &Value, group: &str, name: &str, kind: &str) -> Vec<Sub
 }
 
 /// Sets the status that the CRD controllers would reach: accepted names, `NamesAccepted`, `Established`,
-/// `storedVersions`. Names that resources of other CRDs or built-ins in `others` have taken are not accepted.
-/// Call it after every create or update of a CRD; returns whether anything changed.
+/// `storedVersions`. Names that resources of other CRDs or built-ins in `others` have taken are not accepted; the CRD
+/// goes on under those it had. Call it after every create or update of a CRD; returns whether anything changed.
 pub fn establish(crd: &mut Value, others: &[Arc<Resource>], now: Timestamp) -> bool {
     let before = crd["status"].clone();
-    let storage = storage_version(crd).map(str::to_owned);
-    let names = crd["spec"]["names"].clone();
-    let conflict = find_conflict(crd, others);
+    note_storage_version(crd);
+    let (accepted, conflict) = accepted_names(crd, others);
     let status = child(crd, "status");
-    if let Some(storage) = storage {
-        fill(status, "storedVersions", json!([]));
-        if let Some(stored) = status["storedVersions"].as_array_mut()
-            && !stored.iter().any(|one| *one == storage)
-        {
-            stored.push(storage.into());
-        }
-    }
     fill(status, "conditions", json!([]));
+    status["acceptedNames"] = accepted;
     match conflict {
-        None => {
-            status["acceptedNames"] = names;
-            set_condition(status, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now);
-            let message = "the initial names have been accepted";
-            set_condition(status, "Established", "True", "InitialNamesAccepted", message, now);
-        }
-        Some((reason, message)) => {
-            fill(status, "acceptedNames", json!({"plural": "", "kind": ""}));
-            set_condition(status, "NamesAccepted", "False", reason, &message, now);
-            if !is_established_status(status) {
-                set_condition(status, "Established", "False", "NotAccepted", "not all names are accepted", now);
-            }
-        }
+        None => set_condition(status, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now),
+        Some((reason, message)) => set_condition(status, "NamesAccepted", "False", reason, &message, now),
+    }
+    if !is_established_status(status) {
+        let is_accepted = has_condition(status, "NamesAccepted");
+        let (value, reason, message) = if is_accepted {
+            ("True", "InitialNamesAccepted", "the initial names have been accepted")
+        } else {
+            ("False", "NotAccepted", "not all names are accepted")
+        };
+        set_condition(status, "Established", value, reason, message, now);
     }
     crd["status"] != before
 }
 
+fn has_condition(status: &Value, kind: &str) -> bool {
+    items(status, "conditions").iter().any(|one| one["type"] == kind && one["status"] == "True")
+}
+
 fn is_established_status(status: &Value) -> bool {
-    items(status, "conditions").iter().any(|one| one["type"] == "Established" && one["status"] == "True")
+    has_condition(status, "Established")
 }
 
 /// Returns whether the CRD's resources are to be served.
@@ -272,34 +289,44 @@ pub fn is_established(crd: &Value) -> bool {
     is_established_status(&crd["status"])
 }
 
-fn find_conflict(crd: &Value, others: &[Arc<Resource>]) -> Option<(&'static str, String)> {
-    let names = &crd["spec"]["names"];
-    let (group, plural) = (text(&crd["spec"], "group"), text(names, "plural"));
-    let own_kind = text(names, "kind");
+/// Returns the names that the CRD may have, and why it may not have all it asks for: reason and message.
+fn accepted_names(crd: &Value, others: &[Arc<Resource>]) -> (Value, Option<(&'static str, String)>) {
+    let (wanted, had) = (&crd["spec"]["names"], &crd["status"]["acceptedNames"]);
+    let (group, plural) = (text(&crd["spec"], "group"), text(wanted, "plural"));
     let others: Vec<&Arc<Resource>> =
         others.iter().filter(|one| one.group == group && !(one.is_custom() && one.plural == plural)).collect();
-    let taken = |name: &str| {
+    let is_resource = |name: &str| {
         others.iter().any(|one| one.plural == name || one.singular == name || one.short_names.iter().any(|s| s == name))
     };
+    let is_kind = |name: &str| others.iter().any(|one| one.kind == name || one.list_kind == name);
     let in_use = |name: &str| format!("{} is already in use", crate::field::quote(name));
-    if taken(plural) {
-        return Some(("PluralConflict", in_use(plural)));
+    let mut accepted = json!({"plural": text(had, "plural"), "kind": text(had, "kind")});
+    for name in ["singular", "listKind", "shortNames"] {
+        crate::object::copy(&mut accepted, had, name);
     }
-    let singular = text(names, "singular");
-    if taken(singular) {
-        return Some(("SingularConflict", in_use(singular)));
-    }
-    for short in items(names, "shortNames").iter().filter_map(Value::as_str) {
-        if taken(short) {
-            return Some(("ShortNamesConflict", in_use(short)));
+    // Of several conflicts the last is told.
+    let mut conflict = None;
+    let mut accept = |name: &str, reason: &'static str, taken: Vec<&str>| {
+        let mut complaints: Vec<String> = taken.into_iter().map(in_use).collect();
+        match complaints.len() {
+            0 => crate::object::copy(&mut accepted, wanted, name),
+            1 => conflict = Some((reason, complaints.remove(0))),
+            _ => conflict = Some((reason, format!("[{}]", complaints.join(", ")))),
         }
-    }
-    for (name, reason) in [(own_kind, "KindConflict"), (text(names, "listKind"), "ListKindConflict")] {
-        if others.iter().any(|one| one.kind == name || one.list_kind == name) {
-            return Some((reason, in_use(name)));
-        }
-    }
-    None
+    };
+    let taken = |name: &str, is_taken: &dyn Fn(&str) -> bool| -> Vec<&str> {
+        let asked = text(wanted, name);
+        if had[name] != wanted[name] && is_taken(asked) { vec![asked] } else { Vec::new() }
+    };
+    accept("plural", "PluralConflict", taken("plural", &is_resource));
+    accept("singular", "SingularConflict", taken("singular", &is_resource));
+    let short = items(wanted, "shortNames").iter().filter(|name| !items(had, "shortNames").contains(name));
+    let short = short.filter_map(Value::as_str).filter(|name| is_resource(name)).collect();
+    accept("shortNames", "ShortNamesConflict", short);
+    accept("kind", "KindConflict", taken("kind", &is_kind));
+    accept("listKind", "ListKindConflict", taken("listKind", &is_kind));
+    crate::object::copy(&mut accepted, wanted, "categories");
+    (accepted, conflict)
 }
 
 fn set_condition(status: &mut Value, kind: &str, value: &str, reason: &str, message: &str, now: Timestamp) {

@@ -200,11 +200,12 @@ impl fmt::Display for Error {
     }
 }
 
-/// Renders a value as error messages do: strings quoted, the rest as JSON.
+/// Renders a value as error messages do: strings quoted, floats as Go prints them, the rest as JSON.
 fn show(value: &Value) -> String {
     match value {
         Value::String(text) => quote(text),
-        other => other.to_string(),
+        Value::Number(number) if !number.is_i64() => crate::text::float(number.as_f64().unwrap_or_default()),
+        other => crate::text::json(other),
     }
 }
 

@@ -106,6 +106,28 @@ pub fn validate_create(object: &Value, namespaced: bool, check_name: fn(&str) ->
     errors
 }
 
+/// Adds the mistakes in `metadata` of an object inside another one. It needs no name.
+pub(crate) fn validate_embedded(
+    metadata: &Value,
+    path: &Path<'_>,
+    check_name: fn(&str) -> Vec<String>,
+    errors: &mut Vec<Error>,
+) {
+    for field in ["generateName", "name"] {
+        let name = field_text(metadata, field);
+        errors.extend(check_name(name).iter().map(|why| Error::invalid(&path.child(field), name, why)));
+    }
+    let namespace = field_text(metadata, "namespace");
+    if !namespace.is_empty() {
+        let found = text::check_label(namespace);
+        errors.extend(found.iter().map(|why| Error::invalid(&path.child("namespace"), namespace, why)));
+    }
+    if let Some(generation) = metadata["generation"].as_i64().filter(|generation| *generation < 0) {
+        errors.push(Error::invalid(&path.child("generation"), generation, "must be greater than or equal to 0"));
+    }
+    validate_common(metadata, path, errors);
+}
+
 /// Returns the mistakes in `metadata` of a changed object.
 pub fn validate_update(new: &Value, old: &Value) -> Vec<Error> {
     let mut errors = Vec::new();

@@ -21,10 +21,10 @@ pub(crate) fn fill(value: &mut Value, name: &str, default: impl Into<Value>) {
 
 /// Sets `name` unless it is there and not empty text.
 pub(crate) fn fill_text(value: &mut Value, name: &str, default: &str) {
-    if value[name].as_str().is_none_or(str::is_empty) {
-        if let Some(fields) = value.as_object_mut() {
-            fields.insert(name.to_owned(), default.into());
-        }
+    if value[name].as_str().is_none_or(str::is_empty)
+        && let Some(fields) = value.as_object_mut()
+    {
+        fields.insert(name.to_owned(), default.into());
     }
 }
 

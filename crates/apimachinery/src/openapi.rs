@@ -182,8 +182,13 @@ fn translate(schema: &mut Value, wanted: &mut Vec<String>) {
                 object.insert("format".to_owned(), "int-or-string".into());
             }
             for (key, value) in object.iter_mut() {
-                if key != "allOf" && key != "$ref" {
-                    translate(value, wanted);
+                match (key.as_str(), value) {
+                    ("allOf" | "$ref", _) => {}
+                    // A map of schemas: its keys are names of fields, even where they look like keywords.
+                    ("properties", Value::Object(fields)) => {
+                        fields.values_mut().for_each(|field| translate(field, wanted));
+                    }
+                    (_, value) => translate(value, wanted),
                 }
             }
         }
@@ -319,6 +324,12 @@ mod tests {
                 assert!(schemas.contains_key(name), "{name}");
             }
         }
+        let crds = document("apiextensions.k8s.io", "v1", builtin::resources()).expect("it is served");
+        let schemas = &crds["components"]["schemas"];
+        let schema = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+        let fields = schemas[schema]["properties"].as_object().expect("fields");
+        assert!(fields.contains_key("x-kubernetes-int-or-string"), "a field, not a keyword");
+        assert!(fields.values().all(Value::is_object));
         let document = document("batch", "v1", builtin::resources()).expect("it is served");
         let patch = &document["paths"]["/apis/batch/v1/namespaces/{namespace}/jobs/{name}"]["patch"];
         assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Job");

@@ -70,8 +70,10 @@ pub enum Part {
     Main,
     /// The `status` subresource.
     Status,
-    /// Another subresource that writes through, such as `pods/ephemeralcontainers`.
+    /// Another subresource that writes through: `pods/ephemeralcontainers`, `namespaces/finalize`.
     Other,
+    /// The server's own assignment of a pod to a node; what it changes is not the client's to say.
+    Binding,
 }
 
 impl Resource {
@@ -221,8 +223,13 @@ impl Resource {
         let complaints = (duplicates.iter().map(|path| format!("duplicate field {}", field::quote(path))))
             .chain(unknown.iter().map(|path| format!("unknown field {}", field::quote(path))))
             .collect();
-        if object["metadata"].is_null() {
-            object["metadata"] = Value::Object(serde_json::Map::new());
+        match object.get_mut("metadata").and_then(Value::as_object_mut) {
+            // A namespace means nothing to objects outside of namespaces, and many manifests carry one.
+            Some(metadata) if !self.namespaced => {
+                metadata.remove("namespace");
+            }
+            Some(_) => {}
+            None => object["metadata"] = Value::Object(serde_json::Map::new()),
         }
         Ok((object, complaints))
     }
@@ -248,7 +255,7 @@ impl Resource {
                 {
                     fields.remove("status");
                 }
-                (kind.create)(object, &builtin::Birth { uid, now });
+                (kind.create)(object, uid);
                 (kind.default)(object);
             }
             Origin::Custom(_) => {
@@ -282,8 +289,17 @@ impl Resource {
             *new = out;
             return;
         }
+        if part == Part::Other && self.kind == "Pod" {
+            // Nothing but the containers that the subresource is for.
+            let mut out = old.clone();
+            object::copy(&mut out["spec"], &new["spec"], "ephemeralContainers");
+            for name in ["managedFields", "resourceVersion"] {
+                object::copy(&mut out["metadata"], &new["metadata"], name);
+            }
+            *new = out;
+        }
         meta::prepare_update(new, old);
-        if has_status && part == Part::Main {
+        if has_status && part != Part::Binding {
             object::copy(new, old, "status");
         }
         let counted = match &self.origin {
@@ -319,6 +335,9 @@ impl Resource {
                     if validate {
                         (kind.validate)(new, &mut errors);
                     }
+                }
+                if part == Part::Other && self.kind == "Pod" {
+                    validate_debug_containers(new, old, &mut errors);
                 }
                 if part != Part::Status || self.kind != "CustomResourceDefinition" {
                     (kind.validate_update)(new, old, part, &mut errors);
@@ -381,5 +400,22 @@ impl Resource {
             self.custom().map_or("", |version| version.raw()),
         );
         Sha256::digest(names.as_bytes()).iter().map(|byte| format!("{byte:02X}")).collect()
+    }
+}
+
+/// Debug containers are added and never change again.
+fn validate_debug_containers(new: &Value, old: &Value, errors: &mut Vec<field::Error>) {
+    const LIST: &str = "ephemeralContainers";
+    let path = field::Path::Root.child("spec");
+    let path = path.child(LIST);
+    for had in object::items(&old["spec"], LIST) {
+        let name = field::quote(object::text(had, "name"));
+        let what = match object::items(&new["spec"], LIST).iter().find(|one| one["name"] == had["name"]) {
+            Some(same) if same == had => continue,
+            Some(_) => "changed",
+            None => "removed",
+        };
+        errors
+            .push(field::Error::forbidden(&path, &format!("existing ephemeral containers {name} may not be {what}\n")));
     }
 }

@@ -4,7 +4,10 @@
 //! each other, and every custom kind shares the one of `metadata`.
 
 mod default;
+mod embedded;
 mod format;
+mod lists;
+mod number;
 mod parse;
 mod prune;
 mod rules;
@@ -16,7 +19,6 @@ use std::sync::{Arc, OnceLock};
 use regex::Regex;
 use serde_json::{Map, Value};
 
-pub(crate) use format::is_valid as is_valid_format;
 pub(crate) use parse::{Definitions, Facts};
 pub(crate) use rules::Rules;
 

@@ -217,6 +217,22 @@ impl Status {
         Self::new(415, "UnsupportedMediaType", message, None)
     }
 
+    /// A patch is well formed and cannot be carried out on this object (422).
+    pub fn unprocessable(why: &str) -> Self {
+        let message = "the server rejected our request due to an error in our request".to_owned();
+        let causes = json!([{"reason": "UnexpectedServerResponse", "message": why}]);
+        Self::new(422, "Invalid", message, Some(json!({"causes": causes})))
+    }
+
+    /// A patch has more operations than the server carries out at once (413).
+    pub fn too_many_operations(operations: usize, operations_max: usize) -> Self {
+        let message = format!(
+            "Request entity too large: The allowed maximum operations in a JSON patch is {operations_max}, got \
+             {operations}"
+        );
+        Self::new(413, "RequestEntityTooLarge", message, None)
+    }
+
     /// The body exceeds `bytes_max` (413).
     pub fn too_large(bytes_max: usize) -> Self {
         let message = format!("Request entity too large: limit is {bytes_max}");

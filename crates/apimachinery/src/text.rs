@@ -2,6 +2,8 @@
 //!
 //! Each check returns the complaints the real server would make, in its words; none means the text is fine.
 
+use serde_json::Value;
+
 /// Longest DNS label.
 pub const LABEL_MAX: usize = 63;
 /// Longest DNS subdomain.
@@ -220,6 +222,55 @@ pub fn parse_go_duration(text: &str) -> Option<f64> {
     Some(sign * total)
 }
 
+/// Parses a time as RFC 3339 writes it, and nothing else.
+pub fn parse_rfc3339(text: &str) -> Option<jiff::Timestamp> {
+    let bytes = text.as_bytes();
+    let shape = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    let is_shaped = shape.iter().all(|(at, byte)| bytes.get(*at) == Some(byte));
+    let zone = bytes.len().checked_sub(6).map(|at| &bytes[at..])?;
+    let has_zone = zone[5] == b'Z' || (matches!(zone[0], b'+' | b'-') && zone[3] == b':');
+    let is_leap = bytes.get(17..19) == Some(b"60");
+    if is_shaped && has_zone && !is_leap { text.parse().ok() } else { None }
+}
+
+/// Renders a float as Go does: shortest digits, an exponent of two digits for the very large and small.
+pub(crate) fn float(value: f64) -> String {
+    let scientific = format!("{value:e}");
+    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
+    match exponent.parse::<i32>() {
+        Ok(exponent) if !(-4..6).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => value.to_string(),
+    }
+}
+
+/// Renders JSON as Go does: what HTML would take for markup is escaped, whole floats have no fraction.
+pub(crate) fn json(value: &Value) -> String {
+    const ESCAPES: [(char, &str); 5] =
+        [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
+    let mut value = value.clone();
+    whole_floats(&mut value);
+    ESCAPES.iter().fold(value.to_string(), |json, (from, to)| json.replace(*from, to))
+}
+
+fn whole_floats(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let float = number.as_f64().unwrap_or_default();
+            if float.fract() == 0.0 && float.abs() < 1e18 {
+                #[expect(clippy::cast_possible_truncation, reason = "whole and far from the limits of i64")]
+                let whole = float as i64;
+                *value = whole.into();
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(whole_floats),
+        Value::Object(map) => map.values_mut().for_each(whole_floats),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,5 +310,14 @@ mod tests {
         assert_eq!(parse_go_duration("-1ms"), Some(-0.001));
         assert_eq!(parse_go_duration("1"), None);
         assert_eq!(parse_go_duration(""), None);
+    }
+
+    #[test]
+    fn floats_are_written_as_go_does() {
+        for (value, expected) in
+            [(1.5, "1.5"), (100_000.0, "100000"), (1e6, "1e+06"), (-1_234_567.5, "-1.2345675e+06"), (1.2e-5, "1.2e-05")]
+        {
+            assert_eq!(float(value), expected);
+        }
     }
 }

@@ -4,11 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::Birth;
 use crate::field::{Error, Path};
 use crate::object::{child, copy, fill, fill_text, items, items_mut, object, text};
 use crate::resource::Part;
-use crate::text::{check_config_key, check_port_name};
+use crate::text::{check_config_key, check_label};
 
 /// Most that a ConfigMap or Secret may hold, in bytes.
 const DATA_MAX: usize = 1_048_576;
@@ -39,14 +38,14 @@ pub(super) fn validate_event(event: &Value, errors: &mut Vec<Error>) {
 pub(super) fn default_namespace(namespace: &mut Value) {
     let name = text(&namespace["metadata"], "name").to_owned();
     child(namespace, "spec");
-    child(namespace, "status");
+    fill_text(child(namespace, "status"), "phase", "Active");
     if !name.is_empty() {
         let labels = child(child(namespace, "metadata"), "labels");
         labels["kubernetes.io/metadata.name"] = json!(name);
     }
 }
 
-pub(super) fn create_namespace(namespace: &mut Value, _: &Birth<'_>) {
+pub(super) fn create_namespace(namespace: &mut Value, _: &str) {
     namespace["status"] = json!({"phase": "Active"});
     let finalizers = &mut namespace["spec"]["finalizers"];
     match finalizers {
@@ -93,10 +92,10 @@ pub(super) fn default_claim(claim: &mut Value) {
     let spec = child(claim, "spec");
     fill_text(spec, "volumeMode", "Filesystem");
     child(spec, "resources");
-    child(claim, "status");
+    fill_text(child(claim, "status"), "phase", "Pending");
 }
 
-pub(super) fn create_claim(claim: &mut Value, _: &Birth<'_>) {
+pub(super) fn create_claim(claim: &mut Value, _: &str) {
     claim["status"] = json!({"phase": "Pending"});
 }
 
@@ -145,11 +144,11 @@ pub(super) fn validate_secret(secret: &Value, errors: &mut Vec<Error>) {
         }
         "kubernetes.io/dockercfg" => required(".dockercfg", errors),
         "kubernetes.io/dockerconfigjson" => required(".dockerconfigjson", errors),
-        "kubernetes.io/basic-auth" => {
-            if fields.is_none_or(|fields| !fields.contains_key("username") && !fields.contains_key("password")) {
-                errors.push(Error::required(&data.key("username"), ""));
-                errors.push(Error::required(&data.key("password"), ""));
-            }
+        "kubernetes.io/basic-auth"
+            if fields.is_none_or(|fields| !fields.contains_key("username") && !fields.contains_key("password")) =>
+        {
+            errors.push(Error::required(&data.key("username"), ""));
+            errors.push(Error::required(&data.key("password"), ""));
         }
         "kubernetes.io/ssh-auth" => required("ssh-privatekey", errors),
         "kubernetes.io/tls" => {
@@ -230,7 +229,7 @@ pub(super) fn default_service(service: &mut Value) {
 }
 
 /// There is no network to allocate addresses in: services that ask for one stay headless in effect, and say so.
-pub(super) fn create_service(service: &mut Value, _: &Birth<'_>) {
+pub(super) fn create_service(service: &mut Value, _: &str) {
     service["status"] = json!({"loadBalancer": {}});
     let spec = &mut service["spec"];
     if spec["type"] == "ExternalName" {
@@ -272,7 +271,7 @@ pub(super) fn validate_service(service: &Value, errors: &mut Vec<Error>) {
         if name.is_empty() && ports.len() > 1 {
             errors.push(Error::required(&at.child("name"), ""));
         } else if !name.is_empty() {
-            errors.extend(check_port_name(name).iter().map(|why| Error::invalid(&at.child("name"), name, why)));
+            errors.extend(check_label(name).iter().map(|why| Error::invalid(&at.child("name"), name, why)));
         }
         if ports[..index].iter().any(|one| !name.is_empty() && one["name"] == *name) {
             errors.push(Error::duplicate(&at.child("name"), name));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Birth, pod, pod_rules};
+use super::{pod, pod_rules};
 use crate::field::{Error, Path};
 use crate::object::{child, fill, fill_text, items, items_mut, text};
 use crate::resource::Part;
@@ -40,7 +40,7 @@ fn default_job_spec(spec: &mut Value) {
     pod::default_template(child(spec, "template"));
 }
 
-pub(super) fn create_job(job: &mut Value, birth: &Birth<'_>) {
+pub(super) fn create_job(job: &mut Value, uid: &str) {
     job["status"] = json!({});
     if job["spec"]["manualSelector"] == true {
         return;
@@ -48,15 +48,13 @@ pub(super) fn create_job(job: &mut Value, birth: &Birth<'_>) {
     let name = text(&job["metadata"], "name").to_owned();
     let spec = &mut job["spec"];
     let labels = child(child(child(spec, "template"), "metadata"), "labels");
-    for (key, value) in
-        [("controller-uid", birth.uid), ("job-name", &name), (UID_LABEL, birth.uid), (NAME_LABEL, &name)]
-    {
+    for (key, value) in [("controller-uid", uid), ("job-name", &name), (UID_LABEL, uid), (NAME_LABEL, &name)] {
         fill(labels, key, value);
     }
     if spec["selector"].is_null() {
         spec["selector"] = json!({});
     }
-    fill(child(&mut spec["selector"], "matchLabels"), UID_LABEL, birth.uid);
+    fill(child(&mut spec["selector"], "matchLabels"), UID_LABEL, uid);
 }
 
 pub(super) fn validate_job(job: &Value, errors: &mut Vec<Error>) {
@@ -227,7 +225,8 @@ pub(crate) fn completions(job: &Value) -> String {
 /// Returns the state of a job in one word, for tables.
 pub(crate) fn state(job: &Value) -> &'static str {
     let has = |kind: &str| {
-        items(&job["status"], "conditions").iter().any(|one| one["type"] == kind && one["status"] == "True")
+        let first = items(&job["status"], "conditions").iter().find(|one| one["type"] == kind);
+        first.is_some_and(|one| one["status"] == "True")
     };
     if has("Complete") {
         "Complete"

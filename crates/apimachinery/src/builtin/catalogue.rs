@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
-use super::{Birth, Kind, access, basics, batch, pod, pod_rules, workload};
+use super::{Kind, access, basics, batch, pod, pod_rules, workload};
 use crate::field;
 use crate::resource::{Origin, Part, Resource, Subresource};
 use crate::text;
@@ -33,7 +33,7 @@ struct Row {
 struct Rules {
     name: fn(&str) -> Vec<String>,
     default: fn(&mut Value),
-    create: fn(&mut Value, &Birth<'_>),
+    create: fn(&mut Value, &str),
     update: fn(&mut Value, &Value, Part),
     validate: fn(&Value, &mut Vec<field::Error>),
     validate_update: fn(&Value, &Value, Part, &mut Vec<field::Error>),
@@ -273,6 +273,11 @@ const ROWS: &[Row] = &[
         rules: Rules {
             default: crate::crd::default,
             create: |object, _| crate::crd::prepare_create(object),
+            update: |new, _, part| {
+                if part == Part::Main {
+                    crate::crd::note_storage_version(new);
+                }
+            },
             validate: |object, errors| errors.extend(crate::crd::validate(object, None)),
             validate_update: |new, old, _, errors| errors.extend(crate::crd::validate(new, Some(old))),
             generation: true,

@@ -14,7 +14,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use crate::schema::{Definitions, Facts, Kind, Schema};
+use crate::schema::{Definitions, Facts, Schema};
 
 /// Definition of `metadata`.
 pub(crate) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -163,7 +163,7 @@ impl Facts for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::List;
+    use crate::schema::{Kind, List};
 
     #[test]
     fn facts_reach_the_schemas() {

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::Birth;
 use crate::object::{child, copy, fill, fill_text, items_mut, present, text};
 use crate::quantity;
 use crate::resource::Part;
@@ -154,10 +153,10 @@ fn default_downward(source: &mut Value) {
     }
 }
 
-pub(super) fn create_pod(pod: &mut Value, birth: &Birth<'_>) {
+pub(super) fn create_pod(pod: &mut Value, uid: &str) {
     let class = quality(&pod["spec"]);
     pod["status"] = json!({"phase": "Pending", "qosClass": class});
-    admit(&mut pod["spec"], birth.uid);
+    admit(&mut pod["spec"], uid);
 }
 
 /// What the admission plug-ins of the real server add: account with its token, tolerations, priority.

@@ -24,7 +24,15 @@ impl Schema {
     }
 
     fn fill_fields(&self, fields: &mut Map<String, Value>) {
-        fields.retain(|name, value| !value.is_null() || self.field(name).is_none_or(|schema| schema.nullable));
+        fields.retain(|name, value| {
+            let Some(schema) = self.field(name).filter(|schema| value.is_null() && !schema.nullable) else {
+                return true;
+            };
+            if let Some(default) = &schema.default {
+                *value = Value::clone(default);
+            }
+            !value.is_null()
+        });
         for (name, schema) in &self.properties {
             if let Some(default) = &schema.default
                 && !fields.contains_key(&**name)

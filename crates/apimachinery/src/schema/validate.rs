@@ -1,9 +1,11 @@
 //! Checking values, with the texts of the real server.
+//!
+//! The order of checks, which of them hide others, and how numbers are compared and shown is that of kube-openapi's
+//! validator, oddities included: what a client sees is compared with the real server.
 
-use std::collections::HashMap;
+use serde_json::{Map, Value};
 
-use serde_json::Value;
-
+use super::number::{self, Number};
 use super::{Additional, Checks, Kind, List, Schema, element_key, format};
 use crate::field::{Error, Mistake, Path, quote};
 
@@ -13,10 +15,14 @@ const RULES_SKIPPED: &str = "some validation rules were not checked because the 
 
 impl Schema {
     /// Returns every violation, CEL rules included; `old` is the object before an update.
+    ///
+    /// Parts that an update leaves as they were are not held against it, so that a schema may become stricter.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Error> {
-        let mut errors = Vec::new();
-        self.check(object, &Path::Root, &mut errors);
-        self.check_lists(object, &Path::Root, &mut errors);
+        let mut errors = self.check(object, old.map(|value| Old { spine: self, value }), &Path::Root).errors;
+        self.check_embedded(object, &Path::Root, &mut errors);
+        if old.is_none_or(|old| self.list_errors(old).is_empty()) {
+            errors.extend(self.list_errors(object));
+        }
         let blocked = |error: &Error| {
             matches!(
                 error.mistake,
@@ -33,74 +39,204 @@ impl Schema {
         errors
     }
 
-    /// Checks everything but list keys and rules.
-    pub(super) fn check(&self, value: &Value, path: &Path<'_>, errors: &mut Vec<Error>) {
-        if value.is_null() && self.nullable {
-            return;
+    /// Returns the violations of a value that is not a whole object, such as a default; `at` is its path.
+    pub(crate) fn validate_part(&self, value: &Value, at: &str) -> Vec<Error> {
+        let path = Path::Root.child(at);
+        if let Err(error) = self.decode_embedded(&mut value.clone(), &path) {
+            return vec![error];
         }
-        if !self.kind.admits(value) {
-            let text = format!("{path} in body must be of type {}: {}", self.kind.name(), quote(type_name(value)));
-            errors.push(Error::type_invalid(path, type_name(value), text.trim_start()));
+        let mut errors = Vec::new();
+        self.check_embedded(value, &path, &mut errors);
+        if errors.is_empty() {
+            // Texts name the place in the value, paths the place in what holds it.
+            let below = |error: Error| match error.field.as_str() {
+                "<nil>" => Error { field: at.to_owned(), ..error },
+                field => Error { field: format!("{at}.{field}"), ..error },
+            };
+            errors.extend(self.check(value, None, &Path::Root).errors.into_iter().map(below));
         }
-        if let Some(checks) = &self.checks {
-            checks.check(value, path, errors);
+        if errors.is_empty() {
+            self.check_part_rules(value, &path, &mut errors);
         }
+        errors
+    }
+
+    /// Checks a value; what is wrong with one that is as it was does not count.
+    fn check(&self, value: &Value, old: Option<Old<'_>>, path: &Path<'_>) -> Outcome {
+        let mut outcome = self.check_node(value, old, path);
+        if !outcome.errors.is_empty() && old.is_some_and(|old| old.spine.is_unchanged(value, old.value)) {
+            outcome.errors.clear();
+        }
+        outcome
+    }
+
+    fn check_node(&self, value: &Value, old: Option<Old<'_>>, path: &Path<'_>) -> Outcome {
+        let mut out = Outcome::default();
+        let checks = self.checks.as_deref();
+        let format = checks.and_then(Checks::known_format);
+        if value.is_null() {
+            out.matches = self.check_type(value, format, path, &mut out.errors);
+            out.extend(checks.and_then(|checks| checks.check_allowed(value, path)));
+            return out;
+        }
+        if self.kind != Kind::Any || format.is_some() {
+            out.matches = 1 + self.check_type(value, format, path, &mut out.errors);
+        }
+        // Every check that applies counts, and so does the node.
+        out.matches += 4;
+        out.merge(checks.map(|checks| checks.check_branches(value, path)).unwrap_or_default());
         match value {
-            Value::Object(object) => {
-                for (name, value) in object {
-                    match (self.properties.get(name.as_str()), &self.additional) {
-                        (Some(schema), _) => schema.check(value, &path.child(name), errors),
-                        (None, Additional::Of(schema)) => schema.check(value, &path.child(name), errors),
-                        (None, _) => {}
-                    }
-                }
+            Value::String(text) => {
+                out.extend(checks.and_then(|checks| checks.check_string(text, path)));
+                out.extend(format.and_then(|format| check_format(format, text, path)));
+                out.matches += 1 + usize::from(format.is_some());
+            }
+            Value::Number(found) => {
+                let found = Number::from(found);
+                out.extend(checks.into_iter().flat_map(|checks| checks.check_number(found, value, path)));
+                out.matches += 2;
             }
             Value::Array(list) => {
-                if let Some(items) = &self.items {
-                    for (index, element) in list.iter().enumerate() {
-                        items.check(element, &path.index(index), errors);
-                    }
-                }
+                self.check_elements(list, old, path, &mut out);
+                out.extend(checks.into_iter().flat_map(|checks| checks.check_list(list, path)));
+                out.matches += 2;
             }
-            _ => {}
+            Value::Object(_) | Value::Bool(_) | Value::Null => {}
+        }
+        out.extend(checks.and_then(|checks| checks.check_allowed(value, path)));
+        if let Value::Object(object) = value {
+            out.extend(checks.into_iter().flat_map(|checks| checks.check_properties(object, path)));
+            self.check_fields(object, old, path, &mut out);
+            out.extend(checks.into_iter().flat_map(|checks| checks.check_required(object, path)));
+            out.matches += 1;
+        }
+        out
+    }
+
+    /// Returns 1 if the value has the right type.
+    fn check_type(&self, value: &Value, format: Option<&str>, path: &Path<'_>, errors: &mut Vec<Error>) -> usize {
+        let found = type_name(value);
+        if value.is_null() {
+            if self.kind == Kind::Any || self.nullable {
+                return 1;
+            }
+            errors.push(type_error(path, self.kind.name(), found));
+            return 0;
+        }
+        let fits = self.kind.admits(value);
+        match (format, value) {
+            // A string format says enough of strings and lists, unless numbers are wanted.
+            (Some(_), Value::String(_) | Value::Array(_)) if !self.kind.is_numeric() => 1,
+            (Some(format), Value::Number(_) | Value::Bool(_) | Value::Object(_)) if !fits => {
+                errors.push(type_error(path, format, number::format_name(value)));
+                0
+            }
+            _ if !fits => {
+                errors.push(type_error(path, self.kind.name(), found));
+                0
+            }
+            _ => 1,
         }
     }
 
-    /// Checks that sets and maps hold no element twice.
-    fn check_lists(&self, value: &Value, path: &Path<'_>, errors: &mut Vec<Error>) {
-        match value {
-            Value::Object(object) => {
-                for (name, value) in object {
-                    if let Some(schema) = self.field(name) {
-                        schema.check_lists(value, &path.child(name), errors);
-                    }
-                }
+    fn check_fields(&self, object: &Map<String, Value>, old: Option<Old<'_>>, path: &Path<'_>, out: &mut Outcome) {
+        for (name, value) in object {
+            let schema = match (self.properties.get(name.as_str()), &self.additional) {
+                (Some(schema), _) | (None, Additional::Of(schema)) => schema,
+                (None, _) => continue,
+            };
+            // Both objects are shown in one version, so that these two never tell whether something was there before.
+            let is_type = matches!((path, name.as_str()), (Path::Root, "apiVersion" | "kind"));
+            let before = old.filter(|_| !is_type).and_then(|old| old.field(name));
+            out.merge(schema.check(value, before, &path.child(name)));
+        }
+    }
+
+    fn check_elements(&self, list: &[Value], old: Option<Old<'_>>, path: &Path<'_>, out: &mut Outcome) {
+        let Some(items) = &self.items else { return };
+        for (index, element) in list.iter().enumerate() {
+            let before = old.and_then(|old| old.element(element));
+            out.merge(items.check(element, before, &path.index(index)));
+        }
+    }
+}
+
+/// What a value was before an update, and the schema that says what belongs together.
+#[derive(Clone, Copy)]
+struct Old<'a> {
+    spine: &'a Schema,
+    value: &'a Value,
+}
+
+impl<'a> Old<'a> {
+    fn field(self, name: &str) -> Option<Self> {
+        let value = self.value.as_object()?.get(name)?;
+        Some(Self { spine: self.spine.field(name)?, value })
+    }
+
+    /// Finds the old element with the keys of `element`; other lists than maps are taken as a whole.
+    fn element(self, element: &Value) -> Option<Self> {
+        let items = self.spine.items.as_deref()?;
+        Some(Self { spine: items, value: self.spine.twin(Some(self.value), element)? })
+    }
+}
+
+impl Schema {
+    /// Returns the element of `old`, a list, that has the keys of `element`.
+    pub(super) fn twin<'a>(&self, old: Option<&'a Value>, element: &Value) -> Option<&'a Value> {
+        let List::Map(keys) = &self.list else { return None };
+        let items = self.items.as_deref();
+        if keys.iter().any(|key| element.get(&**key).is_none()) {
+            return None;
+        }
+        let key = element_key(keys, items, element)?;
+        old?.as_array()?.iter().find(|twin| element_key(keys, items, twin).as_ref() == Some(&key))
+    }
+
+    /// Returns whether a value is what it was, as far as the schema can tell: the order of keyed elements does not
+    /// matter, and a field that no schema describes is never known to be the same.
+    pub(super) fn is_unchanged(&self, new: &Value, old: &Value) -> bool {
+        match (new, old) {
+            (Value::Object(new), Value::Object(old)) => {
+                new.len() == old.len()
+                    && new.iter().all(|(name, value)| match (self.field(name), old.get(name)) {
+                        (Some(schema), Some(before)) => schema.is_unchanged(value, before),
+                        _ => false,
+                    })
             }
-            Value::Array(list) => {
-                let items = self.items.as_deref();
-                let identity = |element: &Value| -> Option<Value> {
-                    match &self.list {
-                        List::Atomic => None,
-                        List::Set => Some(element.clone()),
-                        List::Map(keys) => element_key(keys, items, element).map(Value::Object),
-                    }
-                };
-                let mut seen: HashMap<String, u32> = HashMap::new();
-                for (index, element) in list.iter().enumerate() {
-                    if let Some(key) = identity(element) {
-                        let count = seen.entry(key.to_string()).or_default();
-                        *count += 1;
-                        // The second is reported, further ones are not.
-                        if *count == 2 {
-                            errors.push(Error::duplicate(&path.index(index), key));
-                        }
-                    }
-                    if let Some(items) = items {
-                        items.check_lists(element, &path.index(index), errors);
-                    }
+            (Value::Array(list), Value::Array(before)) => match (&self.list, &self.items) {
+                (List::Map(_), Some(items)) => {
+                    let is_same =
+                        |one: &Value| self.twin(Some(old), one).is_some_and(|had| items.is_unchanged(one, had));
+                    list.len() == before.len() && list.iter().all(is_same)
                 }
+                _ => new == old,
+            },
+            _ => new == old,
+        }
+    }
+}
+
+/// What is wrong with a value, and how many checks went well: the branch of an `anyOf` where most did is the one that
+/// was meant.
+#[derive(Default)]
+struct Outcome {
+    errors: Vec<Error>,
+    matches: usize,
+}
+
+impl Outcome {
+    fn merge(&mut self, other: Self) {
+        self.extend(other.errors);
+        self.matches += other.matches;
+    }
+
+    /// Adds errors, but none twice: branches often find what others found.
+    fn extend(&mut self, errors: impl IntoIterator<Item = Error>) {
+        for error in errors {
+            if !self.errors.contains(&error) {
+                self.errors.push(error);
             }
-            _ => {}
         }
     }
 }
@@ -108,18 +244,22 @@ impl Schema {
 impl Kind {
     fn admits(self, value: &Value) -> bool {
         match self {
-            Kind::Any => true,
+            Kind::Any => false,
             Kind::Object => value.is_object(),
             Kind::Array => value.is_array(),
             Kind::String => value.is_string(),
-            Kind::Integer => is_integer(value),
+            Kind::Integer => number::is_integer(value),
             Kind::Number => value.is_number(),
             Kind::Boolean => value.is_boolean(),
-            Kind::IntOrString => is_integer(value) || value.is_string(),
+            Kind::IntOrString => number::is_integer(value) || value.is_string(),
         }
     }
 
-    fn name(self) -> &'static str {
+    fn is_numeric(self) -> bool {
+        matches!(self, Kind::Integer | Kind::Number | Kind::IntOrString)
+    }
+
+    pub(super) fn name(self) -> &'static str {
         match self {
             Kind::Any => "",
             Kind::Object => "object",
@@ -133,189 +273,181 @@ impl Kind {
     }
 }
 
-fn is_integer(value: &Value) -> bool {
-    value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|number| number.fract() == 0.0)
-}
-
 /// Names the JSON type of a value.
-pub(super) fn type_name(value: &Value) -> &'static str {
+fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(_) if is_integer(value) => "integer",
-        Value::Number(_) => "number",
+        Value::Number(found) => match Number::from(found) {
+            Number::Whole(_) => "integer",
+            Number::Float(_) => "number",
+        },
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     }
 }
 
-/// Renders a number as the real server does: no exponent, no `.0`.
-fn number(value: f64) -> String {
-    if value.fract() == 0.0 && value.abs() < 1e15 { format!("{value:.0}") } else { value.to_string() }
+fn type_error(path: &Path<'_>, wanted: &str, found: &str) -> Error {
+    Error::type_invalid(path, found, &format!("{path} in body must be of type {wanted}: {}", quote(found)))
+}
+
+fn check_format(format: &str, text: &str, path: &Path<'_>) -> Option<Error> {
+    (format::is_valid(format, text) == Some(false)).then(|| type_error(path, format, text))
 }
 
 impl Checks {
-    fn check(&self, value: &Value, path: &Path<'_>, errors: &mut Vec<Error>) {
-        match value {
-            Value::String(text) => self.check_string(text, path, errors),
-            Value::Number(found) => {
-                if let Some(found) = found.as_f64() {
-                    self.check_number(found, value, path, errors);
-                }
-            }
-            Value::Array(list) => self.check_list(list, path, errors),
-            Value::Object(object) => {
-                for name in &self.required {
-                    if !object.contains_key(&**name) {
-                        errors.push(Error::required(&path.child(name), ""));
-                    }
-                }
-                let count = object.len() as u64;
-                if self.properties_min.is_some_and(|min| count < min) {
-                    let min = self.properties_min.unwrap_or_default();
-                    let text = format!("{path} in body should have at least {min} properties");
-                    errors.push(Error::invalid(path, count, text.trim_start()));
-                }
-                if let Some(max) = self.properties_max.filter(|max| count > *max) {
-                    errors.push(Error::too_many(path, count.cast_signed(), max.cast_signed()));
-                }
-            }
-            Value::Null | Value::Bool(_) => {}
-        }
-        if !self.allowed.is_empty() && !self.allowed.contains(value) && !value.is_null() {
-            let allowed: Vec<String> =
-                self.allowed.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect();
-            errors.push(Error::not_supported(path, value.clone(), &allowed));
-        }
-        self.check_branches(value, path, errors);
+    /// Returns the format if it is one that is checked; others say nothing.
+    fn known_format(&self) -> Option<&str> {
+        self.format.as_deref().filter(|format| format::is_valid(format, "").is_some())
     }
 
-    fn check_string(&self, text: &str, path: &Path<'_>, errors: &mut Vec<Error>) {
+    fn check_allowed(&self, value: &Value, path: &Path<'_>) -> Option<Error> {
+        if self.allowed.is_empty() || self.allowed.iter().any(|allowed| number::is_same(value, allowed)) {
+            return None;
+        }
+        let allowed: Vec<String> =
+            self.allowed.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect();
+        Some(Error::not_supported(path, value.clone(), &allowed))
+    }
+
+    /// Stops at the first mistake.
+    fn check_string(&self, text: &str, path: &Path<'_>) -> Option<Error> {
         let length = || text.chars().count() as u64;
         if let Some(max) = self.length_max.filter(|max| length() > *max) {
-            errors.push(Error::too_long(path, max.cast_signed()));
+            return Some(Error::too_long(path, max.cast_signed()));
         }
         if let Some(min) = self.length_min.filter(|min| length() < *min) {
             let detail = format!("{path} in body should be at least {min} chars long");
-            errors.push(Error::invalid(path, text, detail.trim_start()));
+            return Some(Error::invalid(path, text, &detail));
         }
-        if let Some(pattern) = &self.pattern
-            && pattern.is_match(text) != Some(true)
-        {
-            let detail = format!("{path} in body should match '{}'", pattern.text);
-            errors.push(Error::invalid(path, text, detail.trim_start()));
-        }
-        if let Some(name) = &self.format
-            && format::is_valid(name, text) == Some(false)
-        {
-            let detail = format!("{path} in body must be of type {name}: {}", quote(text));
-            errors.push(Error::type_invalid(path, text, detail.trim_start()));
-        }
+        let pattern = self.pattern.as_ref().filter(|pattern| pattern.is_match(text) != Some(true))?;
+        Some(Error::invalid(path, text, &format!("{path} in body should match '{}'", pattern.text)))
     }
 
-    fn check_number(&self, found: f64, value: &Value, path: &Path<'_>, errors: &mut Vec<Error>) {
-        let mut fail = |detail: String| errors.push(Error::invalid(path, value.clone(), detail.trim_start()));
-        if let Some(factor) = self.multiple_of.filter(|factor| *factor > 0.0) {
-            let quotient = found / factor;
-            if (quotient - quotient.round()).abs() > 1e-9 {
-                fail(format!("{path} in body should be a multiple of {}", number(factor)));
+    fn check_number(&self, found: Number, value: &Value, path: &Path<'_>) -> Vec<Error> {
+        let mut errors = Vec::new();
+        if let Some(factor) = self.multiple_of.map(|factor| found.limit(factor)) {
+            if !factor.is_positive() {
+                let detail = format!("factor MultipleOf declared for {path} must be positive: {factor}");
+                errors.push(Error::invalid(path, factor.value(), &detail));
+            } else if !found.is_multiple_of(factor) {
+                let detail = format!("{path} in body should be a multiple of {factor}");
+                errors.push(Error::invalid(path, value.clone(), &detail));
             }
         }
-        match self.maximum {
-            Some(max) if self.exclusive_maximum && found >= max => {
-                fail(format!("{path} in body should be less than {}", number(max)));
-            }
-            Some(max) if found > max => {
-                fail(format!("{path} in body should be less than or equal to {}", number(max)));
-            }
-            _ => {}
+        let mut fail = |detail: String| errors.push(Error::invalid(path, value.clone(), &detail));
+        if let Some(min) = self.minimum.map(|min| found.limit(min))
+            && !(found.is_above(min) || (!self.exclusive_minimum && found.equals(min)))
+        {
+            let how = if self.exclusive_minimum { "greater than" } else { "greater than or equal to" };
+            fail(format!("{path} in body should be {how} {min}"));
         }
-        match self.minimum {
-            Some(min) if self.exclusive_minimum && found <= min => {
-                fail(format!("{path} in body should be greater than {}", number(min)));
-            }
-            Some(min) if found < min => {
-                fail(format!("{path} in body should be greater than or equal to {}", number(min)));
-            }
-            _ => {}
+        if let Some(max) = self.maximum.map(|max| found.limit(max))
+            && !(max.is_above(found) || (!self.exclusive_maximum && found.equals(max)))
+        {
+            let how = if self.exclusive_maximum { "less than" } else { "less than or equal to" };
+            fail(format!("{path} in body should be {how} {max}"));
         }
-        let fits = match self.format.as_deref() {
-            Some("int32") => found >= f64::from(i32::MIN) && found <= f64::from(i32::MAX),
-            Some("int64") => value.is_i64() || found.abs() < 9.3e18 && !value.is_u64(),
-            _ => true,
-        };
-        if !fits {
-            let name = self.format.as_deref().unwrap_or_default();
-            let detail = format!("{path} in body must be of type {name}: {}", quote(&value.to_string()));
-            errors.push(Error::type_invalid(path, value.clone(), detail.trim_start()));
-        }
+        errors
     }
 
-    fn check_list(&self, list: &[Value], path: &Path<'_>, errors: &mut Vec<Error>) {
+    fn check_list(&self, list: &[Value], path: &Path<'_>) -> Vec<Error> {
+        let mut errors = Vec::new();
         let count = list.len() as u64;
         if let Some(min) = self.items_min.filter(|min| count < *min) {
             let detail = format!("{path} in body should have at least {min} items");
-            errors.push(Error::invalid(path, count, detail.trim_start()));
+            errors.push(Error::invalid(path, count, &detail));
         }
         if let Some(max) = self.items_max.filter(|max| count > *max) {
             errors.push(Error::too_many(path, count.cast_signed(), max.cast_signed()));
         }
         if self.unique_items && list.iter().enumerate().any(|(at, one)| list[..at].contains(one)) {
-            let detail = format!("{path} in body shouldn't contain duplicates");
-            errors.push(Error::invalid(path, "", detail.trim_start()));
+            errors.push(Error::invalid(path, "", &format!("{path} in body shouldn't contain duplicates")));
         }
+        errors
     }
 
-    fn check_branches(&self, value: &Value, path: &Path<'_>, errors: &mut Vec<Error>) {
-        let run = |schema: &Schema| {
-            let mut found = Vec::new();
-            schema.check(value, path, &mut found);
-            found
-        };
-        let at = || quote(&path.to_string());
-        let mut fail = |detail: String, best: Vec<Error>| {
-            errors.push(Error::invalid(&Path::Root, "", &detail));
-            errors.extend(best);
-        };
+    fn check_properties(&self, object: &Map<String, Value>, path: &Path<'_>) -> Vec<Error> {
+        let mut errors = Vec::new();
+        let count = object.len() as u64;
+        if let Some(min) = self.properties_min.filter(|min| count < *min) {
+            let detail = format!("{path} in body should have at least {min} properties");
+            errors.push(Error::invalid(path, count, &detail));
+        }
+        if let Some(max) = self.properties_max.filter(|max| count > *max) {
+            errors.push(Error::too_many(path, count.cast_signed(), max.cast_signed()));
+        }
+        errors
+    }
+
+    fn check_required(&self, object: &Map<String, Value>, path: &Path<'_>) -> Vec<Error> {
+        let missing = self.required.iter().filter(|name| !object.contains_key(&***name));
+        missing.map(|name| Error::required(&path.child(name), "")).collect()
+    }
+
+    /// What branches say holds for the value as a whole: they do not ask what parts of it were before.
+    fn check_branches(&self, value: &Value, path: &Path<'_>) -> Outcome {
+        let mut out = Outcome::default();
+        let run = |schema: &Schema| schema.check_node(value, None, path);
+        let at = quote(&path.to_string());
+        let composite = |detail: String| Error::invalid(&Path::Root, "", &detail);
         if !self.any_of.is_empty() {
-            let results: Vec<_> = self.any_of.iter().map(|schema| run(schema)).collect();
-            if !results.iter().any(Vec::is_empty) {
-                fail(format!("{} must validate at least one schema (anyOf)", at()), best(results));
+            let (success, best) = tried(self.any_of.iter().map(|schema| run(schema)), Until::FirstSuccess);
+            if success.is_none() {
+                out.extend([composite(format!("{at} must validate at least one schema (anyOf)"))]);
             }
+            out.merge(success.map(|(first, _)| first).or(best).unwrap_or_default());
         }
         if !self.one_of.is_empty() {
-            let results: Vec<_> = self.one_of.iter().map(|schema| run(schema)).collect();
-            match results.iter().filter(|found| found.is_empty()).count() {
-                1 => {}
-                0 => {
-                    let text = format!("{} must validate one and only one schema (oneOf). Found none valid", at());
-                    fail(text, best(results));
-                }
-                many => {
-                    let found = format!("Found {many} valid alternatives");
-                    fail(format!("{} must validate one and only one schema (oneOf). {found}", at()), Vec::new());
+            let (success, best) = tried(self.one_of.iter().map(|schema| run(schema)), Until::End);
+            let fail =
+                |found: String| composite(format!("{at} must validate one and only one schema (oneOf). {found}"));
+            match success {
+                Some((first, 1)) => out.merge(first),
+                Some((_, many)) => out.extend([fail(format!("Found {many} valid alternatives"))]),
+                None => {
+                    out.extend([fail("Found none valid".to_owned())]);
+                    out.merge(best.unwrap_or_default());
                 }
             }
         }
         if !self.all_of.is_empty() {
-            let results: Vec<_> = self.all_of.iter().map(|schema| run(schema)).collect();
-            let valid = results.iter().filter(|found| found.is_empty()).count();
-            if valid < results.len() {
+            let mut valid = 0;
+            for outcome in self.all_of.iter().map(|schema| run(schema)) {
+                valid += usize::from(outcome.errors.is_empty());
+                out.merge(outcome);
+            }
+            if valid < self.all_of.len() {
                 let none = if valid == 0 { ". None validated" } else { "" };
-                let all = results.into_iter().flatten().collect();
-                fail(format!("{} must validate all the schemas (allOf){none}", at()), all);
+                out.extend([composite(format!("{at} must validate all the schemas (allOf){none}"))]);
             }
         }
-        if let Some(not) = &self.not
-            && run(not).is_empty()
-        {
-            fail(format!("{} must not validate the schema (not)", at()), Vec::new());
+        if self.not.as_ref().is_some_and(|not| run(not).errors.is_empty()) {
+            out.extend([composite(format!("{at} must not validate the schema (not)"))]);
         }
+        out
     }
 }
 
-/// Returns the errors of the branch that came closest.
-fn best(results: Vec<Vec<Error>>) -> Vec<Error> {
-    results.into_iter().min_by_key(Vec::len).unwrap_or_default()
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    FirstSuccess,
+    End,
+}
+
+/// Goes through the outcomes of branches: the first success and how many there are, or the failure that came closest.
+fn tried(outcomes: impl Iterator<Item = Outcome>, until: Until) -> (Option<(Outcome, usize)>, Option<Outcome>) {
+    let (mut success, mut best): (Option<(Outcome, usize)>, Option<Outcome>) = (None, None);
+    for outcome in outcomes {
+        if outcome.errors.is_empty() {
+            success = Some(success.map_or((outcome, 1), |(first, count)| (first, count + 1)));
+            if until == Until::FirstSuccess {
+                break;
+            }
+        } else if best.as_ref().is_none_or(|best| outcome.matches > best.matches) {
+            best = Some(outcome);
+        }
+    }
+    (success, best)
 }
