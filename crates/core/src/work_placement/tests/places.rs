@@ -20,7 +20,8 @@ fn another_place_means_another_write() {
 
 #[test]
 fn what_is_said_of_one_place_is_not_said_of_another() {
-    let moves: [(&str, fn(&mut World)); 4] = [
+    type Move = fn(&mut World);
+    let moves: [(&str, Move); 4] = [
         ("path", |world| world.destination.as_mut().unwrap().spec.path = "elsewhere".into()),
         ("address", |world| world.store = Availability::NotReady { place: "there".into() }),
         ("store", |world| {
