@@ -51,9 +51,18 @@ pub(crate) struct Reach {
 }
 
 impl Hub {
+    /// Returns the client of Kratix itself.
     pub(crate) fn client(&self) -> Client {
         match self {
             Self::Embedded(server) => client(server),
+            Self::External(client) => client.clone(),
+        }
+    }
+
+    /// Returns the client of the node, whose writes are counted apart.
+    pub(crate) fn node_client(&self) -> Client {
+        match self {
+            Self::Embedded(server) => Client::new(server.service(User::admin("system:node:embedded")), "default"),
             Self::External(client) => client.clone(),
         }
     }

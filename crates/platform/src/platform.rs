@@ -156,7 +156,7 @@ impl Platform {
         let platform = hub.client();
         rules.connect(platform.clone());
         bootstrap::prepare(&platform, &repository).await?;
-        let node = Node::builder(platform.clone())
+        let node = Node::builder(hub.node_client())
             .data_dir(data_dir.node())
             .runtime(match options.runtime {
                 Runtime::Auto => RuntimeKind::Auto,

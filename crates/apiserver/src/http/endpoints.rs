@@ -14,6 +14,8 @@ use crate::failure::Failure;
 use crate::request::Route;
 use crate::user::User;
 
+/// Path of the counts of writes.
+const METRICS: &str = "/metrics";
 /// Version of Kubernetes whose behaviour is served.
 const GIT_VERSION: &str = "v1.34.0";
 
@@ -44,6 +46,11 @@ pub(super) fn answer(core: &Arc<Core>, user: &User, route: Route, parts: &Parts)
         Route::Group(group) => found(discovery::group(&group, resources))?,
         Route::Resources(group, version) => found(discovery::resource_list(&group, &version, resources))?,
         Route::Resource(_) => return Err(missing_path()),
+        Route::Other(path) if path == METRICS => {
+            let text = core.counters.exposition();
+            let content_type = "text/plain; version=0.0.4; charset=utf-8".into();
+            return Ok(Reply::Raw { code: 200, content_type, body: Body::whole(text) });
+        }
         Route::Other(path) => return other(&path, resources),
     };
     Ok(Reply::Value { code: 200, value })
@@ -64,7 +71,7 @@ fn other(path: &str, resources: &[Arc<embedded_apimachinery::Resource>]) -> Resu
         "/openapi/v3" => Ok(Reply::Value { code: 200, value: openapi::index(resources) }),
         "/" => Ok(Reply::Value {
             code: 200,
-            value: json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]}),
+            value: json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", METRICS, "/openapi/v3", "/readyz", "/version"]}),
         }),
         _ if is_health(path) => {
             Ok(Reply::Raw { code: 200, content_type: "text/plain; charset=utf-8".into(), body: Body::whole("ok") })

@@ -132,3 +132,16 @@ async fn what_is_not_served_is_said() {
     assert_eq!(sent.code, 201, "{}", sent.text);
     assert!(sent.warnings[0].contains("has no effect"), "{:?}", sent.warnings);
 }
+
+#[tokio::test]
+async fn writes_are_counted_for_those_who_may_look() {
+    let world = World::new().await;
+    create(&world.maps(), map("a")).await.unwrap();
+    let nothing = || Full::new(Bytes::new());
+    let sent = send_raw(&world.server, User::admin("admin"), "GET", "/metrics", nothing()).await;
+    assert_eq!(sent.code, 200);
+    let text = sent.text;
+    assert!(text.contains(r#"verb="create",resource="configmaps"} "#), "{text}");
+    let sent = send_raw(&world.server, User::service_account("default", "nosy"), "GET", "/metrics", nothing()).await;
+    assert_eq!(sent.code, 403);
+}
