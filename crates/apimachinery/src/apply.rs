@@ -97,7 +97,8 @@ pub fn apply(
     let mut merged = merge::drop_abandoned(schema, merged, &last, &wanted);
 
     let differences = compare::differences(schema, Some(&live), &merged);
-    let changed = differences.modified.union(&differences.added);
+    let changed = own(resource, writer.subresource, differences.modified.union(&differences.added));
+    let removed = own(resource, writer.subresource, differences.removed);
     let conflicts = managers.conflicts(&me, &changed);
     if !force && !conflicts.is_empty() && !is_own_earlier_work(resource, &writer, &live, &conflicts) {
         return Err(conflict(&conflicts));
@@ -105,7 +106,7 @@ pub fn apply(
     for (manager, fields) in &conflicts {
         managers.take(manager, fields);
     }
-    managers.forget(&me, &differences.removed);
+    managers.forget(&me, &removed);
     managers.write(&mut merged);
     Ok(merged)
 }
@@ -113,14 +114,16 @@ pub fn apply(
 /// Records a create, update or patch in `new.metadata.managedFields`: fields that changed against `live` become
 /// `writer`'s, removed fields are nobody's.
 ///
-/// An object that carries a single empty entry asks to be forgotten: nobody owns anything of it afterwards.
+/// An object that carries a single empty entry asks to be forgotten: nobody owns anything of it afterwards. What a write
+/// to a subresource says of managedFields counts for nothing.
 pub fn update(resource: &Resource, live: Option<&Value>, new: &mut Value, writer: Writer<'_>) {
     let schema = Some(&**resource.schema());
-    if managers::is_reset(new) {
+    let is_main = writer.subresource.is_empty();
+    if is_main && managers::is_reset(new) {
         Managers::default().write(new);
         return;
     }
-    let mut managers = Managers::of(new);
+    let mut managers = if is_main { Managers::of(new) } else { Managers::default() };
     if managers.is_empty()
         && let Some(live) = live
     {
@@ -203,7 +206,10 @@ fn is_own_earlier_work(resource: &Resource, writer: &Writer<'_>, live: &Value, c
     }
     let Some(applied) = live["metadata"]["annotations"][LAST_APPLIED].as_str() else { return false };
     let Ok(applied) = serde_json::from_str::<Value>(applied) else { return false };
-    let own = compare::members(Some(&**resource.schema()), &applied);
+    let schema = Some(&**resource.schema());
+    // What has another value now was set by somebody else since.
+    let since = compare::differences(schema, Some(&applied), live);
+    let own = compare::members(schema, &applied).difference(&since.modified).difference(&since.removed);
     conflicts.iter().all(|(_, fields)| fields.difference(&own).is_empty())
 }
 

@@ -13,6 +13,7 @@ pub mod apply;
 pub mod builtin;
 pub mod crd;
 pub mod decode;
+pub mod depth;
 pub mod discovery;
 pub mod field;
 pub mod jsonpath;

@@ -5,6 +5,7 @@ mod strategic;
 use json_patch::PatchOperation;
 use serde_json::Value;
 
+use crate::depth;
 use crate::resource::Resource;
 use crate::status::Status;
 
@@ -17,9 +18,10 @@ const COPIED_BYTES_MAX: usize = 3 << 20;
 /// Applies a JSON patch (RFC 6902), `application/json-patch+json`.
 ///
 /// # Limits
-/// 10,000 operations; 3 MiB copied.
+/// 10,000 operations; 3 MiB copied; 100 levels ([`depth::PATCHED_MAX`]).
 /// # Errors
-/// 400 for a malformed patch, 413 for one that is too long, 422 if an operation fails or copies too much.
+/// 400 for a malformed patch, 413 for one that is too long, 422 if an operation fails, copies too much or
+/// nests too deeply.
 pub fn json(object: &Value, patch: &Value) -> Result<Value, Status> {
     let operations: Vec<PatchOperation> = serde::Deserialize::deserialize(patch)
         .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
@@ -28,6 +30,7 @@ pub fn json(object: &Value, patch: &Value) -> Result<Value, Status> {
     }
     let mut patched = object.clone();
     let mut copied = 0;
+    let mut levels = Levels::of(&patched);
     for (index, operation) in operations.iter().enumerate() {
         if let PatchOperation::Copy(copy) = operation {
             copied += patched.pointer(copy.from.as_str()).map_or(0, encoded_bytes);
@@ -38,6 +41,7 @@ pub fn json(object: &Value, patch: &Value) -> Result<Value, Status> {
                 )));
             }
         }
+        levels.check(&patched, index, operation)?;
         // On a copy that is thrown away if an operation fails: nothing has to be undone.
         json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(|mut error| {
             error.operation = index;
@@ -45,6 +49,46 @@ pub fn json(object: &Value, patch: &Value) -> Result<Value, Status> {
         })?;
     }
     Ok(patched)
+}
+
+/// How deep an object is at most while it is patched: a `copy` into its own copy doubles the depth, and dozens of them
+/// would use up the stack of whoever clones, encodes or drops it.
+struct Levels(usize);
+
+impl Levels {
+    fn of(object: &Value) -> Self {
+        Self(depth::levels(object))
+    }
+
+    /// Refuses an operation that would nest too deeply.
+    fn check(&mut self, object: &Value, index: usize, operation: &PatchOperation) -> Result<(), Status> {
+        let tokens = |pointer: &str| pointer.matches('/').count();
+        let (path, inserted) = match operation {
+            PatchOperation::Add(add) => (&add.path, depth::levels(&add.value)),
+            PatchOperation::Replace(replace) => (&replace.path, depth::levels(&replace.value)),
+            PatchOperation::Copy(copy) => (&copy.path, object.pointer(copy.from.as_str()).map_or(0, depth::levels)),
+            PatchOperation::Move(moved) => {
+                // Moves are cheap and many: the value is looked at only where the bound says that it may be too deep.
+                let down = tokens(moved.path.as_str()).saturating_sub(tokens(moved.from.as_str()));
+                if self.0 + down <= depth::PATCHED_MAX {
+                    self.0 += down;
+                    return Ok(());
+                }
+                self.0 = depth::levels(object);
+                (&moved.path, object.pointer(moved.from.as_str()).map_or(0, depth::levels))
+            }
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
+        };
+        let levels = tokens(path.as_str()) + inserted;
+        if levels > depth::PATCHED_MAX {
+            return Err(Status::unprocessable(&format!(
+                "operation {index} would nest the object {levels} levels deep, exceeding the limit {}",
+                depth::PATCHED_MAX
+            )));
+        }
+        self.0 = self.0.max(levels);
+        Ok(())
+    }
 }
 
 /// Returns the length of a value's JSON text without making it.

@@ -9,9 +9,12 @@ mod garbage;
 mod namespaces;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use embedded_apimachinery::Status;
+use futures::FutureExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -163,7 +166,8 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut retry_at = Instant::now();
     loop {
         while let Some(chore) = core.chores.next() {
-            if let Err(failure) = core.look(&chore).await
+            let Some(looked) = core.until_shutdown(core.look(&chore)).await else { return };
+            if let Err(failure) = looked
                 && !failure.is_not_found()
             {
                 if !failure.is_conflict() {
@@ -188,7 +192,12 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = core.shutdown.cancelled() => return,
             () = core.chores.wake.notified() => {}
             () = retry => {}
-            _ = sweep.tick() => core.forget_old_events().await,
+            _ = sweep.tick() => {
+                let swept = core.until_shutdown(core.forget_old_events().map(Ok)).await;
+                if swept.is_none() {
+                    return;
+                }
+            }
         }
     }
 }
@@ -219,6 +228,19 @@ impl Core {
             for record in page.expect("the present is never compacted").records {
                 self.chores.add(Chore::Object(table.clone(), record.name().clone()));
             }
+        }
+    }
+
+    /// Does a piece of the worker's work: `None` if the server stops meanwhile, which cuts it off as a crash would. A panic
+    /// costs the object it is about, not the worker; it is looked at again when it changes, or by the next start.
+    async fn until_shutdown(&self, work: impl Future<Output = Result<(), Failure>>) -> Option<Result<(), Failure>> {
+        tokio::select! {
+            biased; // Nothing more is begun once the server stops.
+            () = self.shutdown.cancelled() => None,
+            done = AssertUnwindSafe(work).catch_unwind() => Some(done.unwrap_or_else(|_| {
+                tracing::error!("a chore panicked; its object is left as it is");
+                Ok(())
+            })),
         }
     }
 
@@ -256,6 +278,14 @@ impl Core {
         }
     }
 
+    /// Ends a chore over many objects between two of them: on a store in memory it never waits for anything.
+    fn check_running(&self) -> Result<(), Failure> {
+        match self.shutdown.is_cancelled() {
+            true => Err(Status::unavailable("the server is shutting down").into()),
+            false => Ok(()),
+        }
+    }
+
     /// Deletes an object on the server's own behalf.
     async fn delete_as(
         &self,
@@ -264,6 +294,7 @@ impl Core {
         record: &Record,
         options: DeleteOptions,
     ) -> Result<(), Failure> {
+        self.check_running()?;
         let mut call = Call::internal(user, served.clone(), record.name());
         match self.delete(&mut call, &options.only(record.uid())).await {
             Err(failure) if failure.is_not_found() => Ok(()),
@@ -280,6 +311,7 @@ impl Core {
         subresource: &str,
         change: impl Fn(&mut Value) + Sync,
     ) -> Result<(), Failure> {
+        self.check_running()?;
         let mut call = Call::internal(user, served.clone(), record.name());
         call.subresource = subresource.to_owned();
         let edit = Change { uid: record.uid(), change: &change };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use embedded_apimachinery::apply::Writer;
 use embedded_apimachinery::decode::FieldValidation;
-use embedded_apimachinery::{Qualified, Status, crd};
+use embedded_apimachinery::{Qualified, Status, crd, depth};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use crate::events;
 use crate::failure::Failure;
 use crate::logs::PodLogs;
 use crate::request::Query;
+use crate::server::bodies::Bodies;
 use crate::store::{Draft, ObjectName, Record, Store, WriteError};
 use crate::user::User;
 
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) address: parking_lot::RwLock<String>,
     /// Writes of CRDs are one at a time, so that the catalog follows them in order.
     pub(crate) crd_writes: tokio::sync::Mutex<()>,
+    /// Memory for the bodies of requests.
+    pub(crate) bodies: Bodies,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -132,7 +135,18 @@ pub(crate) enum Outcome {
 impl Core {
     /// Returns a stored object in the version of `served`, as the schema of now sees it.
     pub(crate) fn read(&self, served: &Served, record: &Record) -> Value {
-        let mut value = record.value();
+        self.seen(served, record, record.value())
+    }
+
+    /// Returns the same as the base of a change: what cannot be read must not be overwritten either.
+    pub(crate) fn read_to_change(&self, served: &Served, record: &Record) -> Result<Value, Failure> {
+        let value = record.parse().map_err(|error| {
+            Status::internal(format!("the stored object cannot be decoded ({error}), delete it: {}", record.name()))
+        })?;
+        Ok(self.seen(served, record, value))
+    }
+
+    fn seen(&self, served: &Served, record: &Record, mut value: Value) -> Value {
         if served.group == "events.k8s.io" {
             events::to_new(&mut value);
         } else if served.is_custom() && !is_current(served, record) {
@@ -156,6 +170,14 @@ impl Core {
     pub(crate) fn draft(&self, served: &Served, mut object: Value) -> Result<Draft, Failure> {
         if served.group == "events.k8s.io" {
             events::to_core(&mut object);
+        }
+        let levels = depth::levels(&object);
+        if levels > depth::OBJECT_MAX {
+            let text = format!(
+                "the object is nested {levels} levels deep (metadata.managedFields included), at most {} are stored",
+                depth::OBJECT_MAX
+            );
+            return Err(Status::bad_request(text).into());
         }
         let schema = if served.is_storage_version() { served.schema } else { 0 };
         if served.is_custom() {

@@ -91,6 +91,31 @@ pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
+/// Returns whether the body of a request matters.
+///
+/// # Errors
+/// 403 and what else the head of the request shows to be refused, so that no body is read for it.
+pub(crate) fn wants_body(core: &Core, user: &User, parts: &Parts) -> Result<bool, Failure> {
+    if matches!(parts.method, Method::GET | Method::HEAD) {
+        return Ok(false);
+    }
+    let Route::Resource(target) = Route::parse(parts.uri.path()) else { return Ok(false) };
+    let user = impersonated(core, user.clone(), &parts.headers)?;
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let verb = verb(&parts.method, &target, &query).ok_or_else(Status::method_not_allowed)?;
+    core.authorize(&user, &attributes(verb, &target, &query))?;
+    Ok(true)
+}
+
+fn attributes(verb: &str, target: &Target, query: &Query) -> Attributes {
+    let mut attributes = Attributes::resource(verb, target);
+    if matches!(verb, "list" | "watch" | "deletecollection") && attributes.name.is_empty() {
+        // A rule with resourceNames allows the collections of one.
+        attributes.name = only_name(query).unwrap_or_default().to_owned();
+    }
+    attributes
+}
+
 async fn route(
     core: &Arc<Core>,
     user: User,
@@ -108,12 +133,7 @@ async fn route(
     let served = snapshot.find(&target.group, &target.version, &target.resource).cloned();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let verb = verb(&parts.method, &target, &query).ok_or_else(Status::method_not_allowed)?;
-    let mut attributes = Attributes::resource(verb, &target);
-    if matches!(verb, "list" | "watch" | "deletecollection") && attributes.name.is_empty() {
-        // A rule with resourceNames allows the collections of one.
-        attributes.name = only_name(&query).unwrap_or_default().to_owned();
-    }
-    core.authorize(&user, &attributes)?;
+    core.authorize(&user, &attributes(verb, &target, &query))?;
     let served = served.ok_or_else(Status::no_such_resource)?;
     let Some(negotiated) = negotiated else {
         return Err(Status::not_acceptable(&["application/json", "application/yaml"]).into());

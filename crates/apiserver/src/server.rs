@@ -1,6 +1,7 @@
 //! The server as a whole: built, served in process or over TLS, shut down.
 
 pub(crate) mod activity;
+pub(crate) mod bodies;
 mod identity;
 mod listen;
 mod service;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::json;
@@ -29,6 +31,9 @@ pub use listen::{ListenError, Listening};
 pub use service::Service;
 
 use identity::Identity;
+
+/// Time for everything to end when the server stops; longer than connections may take. What is left is cut off.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(15);
 
 /// Where objects live.
 #[derive(Clone, Debug, Default)]
@@ -110,6 +115,7 @@ impl Builder {
             ca_pem: identity.ca_pem.clone(),
             address: parking_lot::RwLock::new("localhost".into()),
             crd_writes: tokio::sync::Mutex::default(),
+            bodies: bodies::Bodies::default(),
             shutdown: CancellationToken::new(),
             store,
         });
@@ -154,7 +160,8 @@ impl Server {
         Ok(listening)
     }
 
-    /// Returns a bearer token for a user; it does not expire and survives restarts on the same store.
+    /// Returns the bearer token of a user in these groups; it does not expire, survives restarts on the same store, and
+    /// is the same one then.
     pub fn token<G: Into<String>>(&self, user: &str, groups: impl IntoIterator<Item = G>) -> String {
         self.core.tokens.for_user(&User::new(user, groups))
     }
@@ -190,13 +197,22 @@ impl Server {
     }
 
     /// Stops: watches end, connections finish what they are at (ten seconds at most), the file is closed.
+    ///
+    /// Takes fifteen seconds at most, and as many again if the disk does not take what is to be written.
     pub async fn shutdown(self) {
         self.core.shutdown.cancel();
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
-        while tasks.join_next().await.is_some() {}
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(SHUTDOWN_MAX, ended).await.is_err() {
+            tracing::warn!("tasks were cut off after {} s", SHUTDOWN_MAX.as_secs());
+            tasks.abort_all();
+        }
         let store = self.core.store.clone();
         // The writer is joined: a blocking wait, though a short one.
-        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+        let closed = tokio::task::spawn_blocking(move || store.close());
+        if tokio::time::timeout(SHUTDOWN_MAX, closed).await.is_err() {
+            tracing::error!("the store was not closed within {} s", SHUTDOWN_MAX.as_secs());
+        }
     }
 }
 
@@ -228,4 +244,18 @@ async fn bootstrap(core: &Arc<Core>) {
         }
     });
     futures::future::join_all(writes).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn stopping_takes_a_limited_time() {
+        let server = Server::builder().build().await.unwrap();
+        server.tasks.lock().spawn(std::future::pending());
+        // Nobody has anything to do but to wait: the clock jumps to the deadline.
+        tokio::time::pause();
+        tokio::time::timeout(SHUTDOWN_MAX * 3, server.shutdown()).await.expect("it stops");
+    }
 }

@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-/// Nesting of a set that is read; deeper parts of a foreign entry are nobody's.
-const DEPTH_MAX: usize = 200;
+use crate::depth;
+
+/// Nesting of a set that is read: no object is deeper. Deeper parts of a foreign entry are nobody's.
+const DEPTH_MAX: usize = depth::OBJECT_MAX;
 
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
 //! The object that an apply leads to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -35,6 +35,10 @@ fn merge_lists(schema: &Schema, live: &[Value], config: &[Value]) -> Vec<Value> 
     let items = schema.items.as_deref();
     let (live_steps, config_steps) = (steps(schema, live), steps(schema, config));
     let wanted: BTreeSet<&Step> = config_steps.iter().collect();
+    let mut places: BTreeMap<&Step, usize> = BTreeMap::new();
+    for (at, step) in live_steps.iter().enumerate() {
+        places.entry(step).or_insert(at);
+    }
     let mut out = Vec::with_capacity(live.len() + config.len());
     let mut taken = 0;
     let mut take = |until: usize, out: &mut Vec<Value>| {
@@ -46,8 +50,8 @@ fn merge_lists(schema: &Schema, live: &[Value], config: &[Value]) -> Vec<Value> 
         }
     };
     for (step, value) in config_steps.iter().zip(config) {
-        match live_steps.iter().position(|known| known == step) {
-            Some(at) => {
+        match places.get(step) {
+            Some(&at) => {
                 take(at, &mut out);
                 out.push(merge(items, &live[at], value));
             }
@@ -92,23 +96,12 @@ fn survivor(schema: Option<&Schema>, value: Value, step: &Step, last: &Set, owne
         _ => false,
     };
     let is_element = !matches!(step, Step::Field(_));
-    if last.is_member() && !owned.is_member() && (is_element || owned.is_empty()) {
-        // A map that was empty when it was applied and holds somebody's fields now stays.
-        if is_element || !is_branch(&value) || is_abandoned_whole(schema, &value, last, owned) {
-            return None;
-        }
-    }
     let had_content = is_branch(&value);
+    // A map that was empty when it was applied and holds somebody's fields now stays.
+    if last.is_member() && !owned.is_member() && (is_element || owned.is_empty() && !had_content) {
+        return None;
+    }
     let left = drop_abandoned(schema, value, last, owned);
     // What is only empty because its last field was given up goes with it, unless somebody wants it empty.
     (!had_content || is_branch(&left) || owned.is_member()).then_some(left)
-}
-
-/// Whether nothing would be left of a branch.
-fn is_abandoned_whole(schema: Option<&Schema>, value: &Value, last: &Set, owned: &Set) -> bool {
-    match drop_abandoned(schema, value.clone(), last, owned) {
-        Value::Object(map) => map.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        _ => false,
-    }
 }

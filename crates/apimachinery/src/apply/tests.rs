@@ -186,11 +186,36 @@ fn the_status_has_owners_of_its_own() {
     let mut config = widget(json!({"size": 5}));
     config["status"] = json!({"ready": true});
     let status = Writer { subresource: "status", ..writer("controller") };
-    let out = apply(&widgets(), Some(&live), &config, status, true).unwrap();
+    // What the status write does not change is no conflict, and stays whose it was.
+    let out = apply(&widgets(), Some(&live), &config, status, false).unwrap();
+    assert_eq!(entry(&out, "a"), entry(&live, "a"));
+    assert_eq!(apply(&widgets(), Some(&live), &config, status, true).unwrap(), out);
     assert_eq!(entry(&out, "controller")["fieldsV1"], json!({"f:status": {"f:ready": {}}}));
     assert_eq!(entry(&out, "controller")["subresource"], "status");
     let main = apply(&widgets(), None, &config, writer("a"), false).unwrap();
     assert_eq!(entry(&main, "a")["fieldsV1"], json!({"f:spec": {"f:size": {}}}));
+    config["status"]["ready"] = json!(false);
+    let main = apply(&widgets(), Some(&out), &config, writer("b"), false).unwrap();
+    assert_eq!(entry(&main, "controller"), entry(&out, "controller"));
+}
+
+#[test]
+fn a_write_to_the_status_does_not_change_who_manages_the_rest() {
+    let live = applied(&[("a", json!({"size": 1}))]);
+    for entries in [
+        json!([{}]),
+        json!([]),
+        json!([{"manager": "thief", "operation": "Update", "apiVersion": "v1",
+        "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:size": {}}}}]),
+    ] {
+        let mut new = live.clone();
+        new["status"] = json!({"ready": true});
+        new["metadata"]["managedFields"] = entries;
+        update(&widgets(), Some(&live), &mut new, Writer { subresource: "status", ..writer("controller") });
+        assert_eq!(entry(&new, "a"), entry(&live, "a"));
+        assert!(entry(&new, "thief").is_null());
+        assert_eq!(entry(&new, "controller")["fieldsV1"], json!({"f:status": {".": {}, "f:ready": {}}}));
+    }
 }
 
 #[test]
@@ -205,6 +230,29 @@ fn kubectl_may_move_from_the_client_side_to_the_server_side() {
     assert_eq!(out["data"], json!({"k": "w", "other": "x"}));
     let error = apply(maps(), Some(&live), &config(json!({"other": "y"})), writer("kubectl"), false).unwrap_err();
     assert!(error.message().contains("kubectl-client-side-apply"), "{error}");
+    // Somebody else has set it since: not kubectl's own work any more, whatever the annotation says.
+    let mut edited = live.clone();
+    edited["data"]["k"] = json!("edited");
+    update(maps(), Some(&live), &mut edited, writer("editor"));
+    let error = apply(maps(), Some(&edited), &config(json!({"k": "w"})), writer("kubectl"), false).unwrap_err();
+    assert!(error.message().contains("conflict with \"editor\" using v1: .data.k"), "{error}");
+}
+
+#[test]
+fn giving_up_a_deep_tree_and_merging_a_long_list_take_little_time() {
+    let start = std::time::Instant::now();
+    let deep = (0..80).fold(json!({}), |below, _| json!({"a": below}));
+    let mut live = applied(&[("a", json!({"free": deep}))]);
+    // What nobody owns keeps all that it is in.
+    *live.pointer_mut(&format!("/spec/free{}", "/a".repeat(80))).unwrap() = json!({"stray": 1});
+    let out = apply(&widgets(), Some(&live), &widget(json!({})), writer("a"), false).unwrap();
+    assert_eq!(out["spec"], live["spec"]);
+
+    let ports =
+        |name: &str| json!({"ports": (0..5000).map(|port| json!({"port": port, "name": name})).collect::<Vec<_>>()});
+    let out = applied(&[("a", ports("x")), ("a", ports("y"))]);
+    assert_eq!(out["spec"], ports("y"));
+    assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 #[test]

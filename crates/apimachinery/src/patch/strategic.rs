@@ -3,8 +3,11 @@
 //! # Source
 //! `sig-api-machinery/strategic-merge-patch` of the Kubernetes community documents.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
+use crate::depth;
 use crate::field::quote;
 use crate::schema::Schema;
 use crate::status::Status;
@@ -18,7 +21,7 @@ const ORDER: &str = "$setElementOrder/";
 /// Prefix of fields that name scalars to take out of a list.
 const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 /// Maps and lists in each other; deeper ones are not merged any more but refused.
-const DEPTH_MAX: usize = 200;
+const DEPTH_MAX: usize = depth::OBJECT_MAX;
 
 type Object = Map<String, Value>;
 
@@ -41,7 +44,7 @@ fn map(schema: Option<&Schema>, mut original: Object, patch: &Object, depth: usi
         if let Some(field) = name.strip_prefix(DELETE_FROM)
             && let Some(list) = original.get_mut(field).and_then(Value::as_array_mut)
         {
-            let unwanted = values.as_array().ok_or_else(|| not_a_list(name))?;
+            let unwanted: HashSet<&Value> = values.as_array().ok_or_else(|| not_a_list(name))?.iter().collect();
             list.retain(|value| !unwanted.contains(value));
         }
     }
@@ -101,7 +104,8 @@ fn directive(patch: &Object) -> Result<Option<Directive>, Status> {
 fn retain_keys(original: &mut Object, patch: &Object) -> Result<(), Status> {
     let Some(keys) = patch.get(RETAIN_KEYS) else { return Ok(()) };
     let keys = keys.as_array().ok_or_else(|| not_a_list(RETAIN_KEYS))?;
-    let is_kept = |name: &str| keys.iter().any(|key| key == name);
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let is_kept = |name: &str| keys.contains(name);
     for name in patch.keys().filter(|name| !name.starts_with('$')) {
         if !is_kept(name) && !patch[name].is_null() {
             let text = format!("{RETAIN_KEYS} does not contain {}, a field of the patch", quote(name));
@@ -116,12 +120,9 @@ fn list(schema: Option<&Schema>, old: Vec<Value>, patch: &[Value], depth: usize)
     let key = schema.and_then(|schema| schema.strategic.key.as_deref());
     let Some(key) = key else {
         // Scalars: a set that keeps its order.
+        let mut known: HashSet<Value> = old.iter().cloned().collect();
         let mut merged = old;
-        for value in patch {
-            if !merged.contains(value) {
-                merged.push(value.clone());
-            }
-        }
+        merged.extend(patch.iter().filter(|value| known.insert((*value).clone())).cloned());
         return Ok(merged);
     };
     let items = schema.and_then(|schema| schema.items.as_deref());
@@ -129,7 +130,14 @@ fn list(schema: Option<&Schema>, old: Vec<Value>, patch: &[Value], depth: usize)
     if patch.iter().any(replaces) {
         return Ok(patch.iter().filter(|value| !replaces(value)).cloned().collect());
     }
-    let mut merged = old;
+    // Places by identity, and deleted elements leave theirs empty: nothing is searched for or moved up.
+    let mut places: HashMap<Value, Vec<usize>> = HashMap::new();
+    for (at, element) in old.iter().enumerate() {
+        if let Some(identity) = element.get(key) {
+            places.entry(identity.clone()).or_default().push(at);
+        }
+    }
+    let mut merged: Vec<Option<Value>> = old.into_iter().map(Some).collect();
     for value in patch {
         let Some(element) = value.as_object() else {
             return Err(Status::bad_request(format!("{value} is no object and cannot be merged by its {key}")));
@@ -138,19 +146,23 @@ fn list(schema: Option<&Schema>, old: Vec<Value>, patch: &[Value], depth: usize)
             return Err(Status::bad_request(format!("map: {value} does not contain declared merge key: {key}")));
         };
         if matches!(directive(element)?, Some(Directive::Delete)) {
-            merged.retain(|old| old.get(key) != Some(identity));
+            for at in places.remove(identity).unwrap_or_default() {
+                merged[at] = None;
+            }
             continue;
         }
-        let at = merged.iter().position(|old| old.get(key) == Some(identity));
-        match at {
-            Some(at) => {
-                let old = into_object(merged[at].take()).unwrap_or_default();
-                merged[at] = Value::Object(map(items, old, element, depth + 1)?);
+        match places.get(identity).and_then(|found| found.first()) {
+            Some(&at) => {
+                let old = merged[at].take().and_then(into_object).unwrap_or_default();
+                merged[at] = Some(Value::Object(map(items, old, element, depth + 1)?));
             }
-            None => merged.push(Value::Object(map(items, Object::new(), element, depth + 1)?)),
+            None => {
+                places.insert(identity.clone(), vec![merged.len()]);
+                merged.push(Some(Value::Object(map(items, Object::new(), element, depth + 1)?)));
+            }
         }
     }
-    Ok(merged)
+    Ok(merged.into_iter().flatten().collect())
 }
 
 /// Puts the elements that `order` names into its order. Those it does not name stay before the first named element that
@@ -160,22 +172,23 @@ fn arrange(list: &mut Vec<Value>, order: &[Value], key: Option<&str>) {
         Some(key) => value.get(key).cloned().unwrap_or(Value::Null),
         None => value.clone(),
     };
-    let present: Vec<Value> = list.iter().map(identity).collect();
-    let mut named = Vec::new();
-    for wanted in order.iter().map(identity) {
-        named.extend(list.iter().position(|value| identity(value) == wanted).map(|at| list[at].clone()));
+    let identities: Vec<Value> = list.iter().map(identity).collect();
+    let mut places: HashMap<&Value, usize> = HashMap::new();
+    for (at, identity) in identities.iter().enumerate() {
+        places.entry(identity).or_insert(at);
     }
-    let is_named = |value: &Value| order.iter().any(|wanted| identity(wanted) == identity(value));
-    let mut others = list.iter().filter(|value| !is_named(value)).cloned().peekable();
-    let place = |value: &Value| present.iter().position(|known| *known == identity(value));
+    let wanted: Vec<Value> = order.iter().map(identity).collect();
+    let mut named: HashSet<&Value> = HashSet::new();
+    let order: Vec<&Value> = wanted.iter().filter(|identity| named.insert(*identity)).collect();
+    let mut others = (0..list.len()).filter(|at| !named.contains(&identities[*at])).peekable();
     let mut arranged = Vec::with_capacity(list.len());
-    for value in named {
-        while let Some(other) = others.next_if(|other| place(other) < place(&value)) {
-            arranged.push(other);
+    for at in order.into_iter().filter_map(|identity| places.get(identity).copied()) {
+        while let Some(other) = others.next_if(|other| places[&identities[*other]] < at) {
+            arranged.push(list[other].clone());
         }
-        arranged.push(value);
+        arranged.push(list[at].clone());
     }
-    arranged.extend(others);
+    arranged.extend(others.map(|other| list[other].clone()));
     *list = arranged;
 }
 

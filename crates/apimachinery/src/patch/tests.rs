@@ -44,6 +44,32 @@ fn copies_that_double_an_object_end_at_a_limit() {
 }
 
 #[test]
+fn operations_that_nest_too_deeply_are_refused() {
+    // Each doubles the depth: thirty of them would need a stack of 2^30 frames.
+    let double = |n: u32| json!({"op": "copy", "from": "/a", "path": "/a".repeat(2_usize.pow(n) + 1)});
+    let many: Vec<Value> = (0..12).map(double).collect();
+    let error = json(&json!({"a": {}}), &Value::Array(many)).unwrap_err();
+    assert_eq!(error.code(), 422);
+    let why = error.body()["details"]["causes"][0]["message"].as_str().unwrap();
+    assert_eq!(why, "operation 6 would nest the object 129 levels deep, exceeding the limit 100");
+
+    let deep = |levels: usize| (0..levels).fold(json!(1), |below, _| json!({"a": below}));
+    let add = |levels: usize| json!([{"op": "add", "path": "/x", "value": deep(levels)}]);
+    assert!(json(&json!({}), &add(depth::PATCHED_MAX - 1)).is_ok());
+    assert_eq!(json(&json!({}), &add(depth::PATCHED_MAX)).unwrap_err().code(), 422);
+    // Moves are bounded by what they can add; back and forth is not deeper than there.
+    let object = json!({"a": deep(90), "b": {"c": {}}});
+    let there = json!({"op": "move", "from": "/a", "path": "/b/c/a"});
+    let back = json!({"op": "move", "from": "/b/c/a", "path": "/a"});
+    let trips: Vec<Value> = (0..100).flat_map(|_| [there.clone(), back.clone()]).collect();
+    assert_eq!(json(&object, &Value::Array(trips)).unwrap(), object);
+    let too_deep = json!([{"op": "move", "from": "/a", "path": "/b/c/a"}, {"op": "copy", "from": "/b", "path": "/b/c/b"},
+        {"op": "move", "from": "/b", "path": "/d"}, {"op": "add", "path": "/b", "value": deep(8)},
+        {"op": "move", "from": "/d", "path": "/b/a/a/a/a/a/a/a/a"}]);
+    assert_eq!(json(&object, &too_deep).unwrap_err().code(), 422);
+}
+
+#[test]
 fn a_failing_operation_is_named_by_its_place() {
     let patch = json!([{"op": "add", "path": "/a", "value": 1}, {"op": "remove", "path": "/b"}]);
     let error = json(&json!({}), &patch).unwrap_err();
@@ -129,4 +155,21 @@ fn what_cannot_be_merged_is_refused() {
     ] {
         assert_eq!(strategic(pods(), &pod, &patch).unwrap_err().code(), 400, "{patch}");
     }
+}
+
+#[test]
+fn long_lists_are_merged_in_little_time() {
+    let named = |n: usize| json!({"name": format!("c{n}")});
+    let count = 20_000;
+    let pod = json!({"spec": {"containers": (0..count).map(named).collect::<Vec<_>>()}});
+    let order: Vec<Value> = (0..count).rev().map(named).collect();
+    let mut elements: Vec<Value> = (0..count / 2).map(|n| json!({"name": format!("c{n}"), "image": "x"})).collect();
+    elements.push(json!({"name": "c7", "$patch": "delete"}));
+    let start = std::time::Instant::now();
+    let patched = strategic_on(pod, json!({"spec": {"$setElementOrder/containers": order, "containers": elements}}));
+    assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
+    let containers = patched["spec"]["containers"].as_array().unwrap();
+    assert_eq!(containers.len(), count - 1);
+    assert_eq!(containers[0], named(count - 1));
+    assert_eq!(containers[count - 2], json!({"name": "c0", "image": "x"}));
 }

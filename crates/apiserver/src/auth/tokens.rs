@@ -42,9 +42,12 @@ impl Tokens {
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
     }
 
-    /// Returns a token that says who its bearer is and never expires.
+    /// Returns the token that says who its bearer is and never expires: always the same one for the same user, name and
+    /// groups, so that a start that asks for it again leaves no further credential behind.
     pub(crate) fn for_user(&self, user: &User) -> String {
-        self.sign(&json!({"iss": ISSUER, "sub": user.name, "groups": user.groups, "jti": Uuid::new_v4().to_string()}))
+        let identity = json!({"name": user.name, "groups": user.groups}).to_string();
+        let id = BASE64.encode(hmac::sign(&self.key, identity.as_bytes()));
+        self.sign(&json!({"iss": ISSUER, "sub": user.name, "groups": user.groups, "jti": id}))
     }
 
     /// Returns a token of a service account.

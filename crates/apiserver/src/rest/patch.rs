@@ -4,8 +4,10 @@ use embedded_apimachinery::{Status, apply, meta, patch};
 use serde_json::{Value, json};
 
 use super::update::Edit;
+use crate::auth::Attributes;
 use crate::core::{Call, Core, Outcome};
 use crate::failure::Failure;
+use crate::request::Target;
 
 /// How a patch is written, by content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,17 @@ fn decoded(call: &mut Call, config: &Value, duplicates: &[String]) -> Result<Val
     Ok(config)
 }
 
+fn target(call: &Call) -> Target {
+    Target {
+        group: call.served.group.clone(),
+        version: call.served.version.clone(),
+        namespace: call.namespace.clone(),
+        resource: call.served.plural.clone(),
+        name: call.name.clone(),
+        subresource: call.subresource.clone(),
+    }
+}
+
 impl Core {
     /// Patches an object; an apply creates what does not exist.
     pub(crate) async fn patch(
@@ -115,6 +128,8 @@ impl Core {
         force: bool,
     ) -> Result<Outcome, Failure> {
         let served = call.served.clone();
+        // The request was allowed to patch, which is not to create.
+        self.authorize(&call.user, &Attributes::resource("create", &target(call)))?;
         let config = decoded(call, patch, duplicates)?;
         if config["metadata"]["uid"].as_str().is_some_and(|uid| !uid.is_empty()) {
             let why = format!(

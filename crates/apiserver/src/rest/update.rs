@@ -101,7 +101,7 @@ impl Core {
     async fn edit_once(&self, call: &mut Call, edit: &dyn Edit) -> Result<Option<Outcome>, Failure> {
         let served = call.served.clone();
         let record = self.get(call)?;
-        let old = self.read(&served, &record);
+        let old = self.read_to_change(&served, &record)?;
         let mut new = edit.edit(call, &old)?;
         check_preconditions(call, &record, &new)?;
         let part = part_of(call);

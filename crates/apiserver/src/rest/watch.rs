@@ -25,6 +25,9 @@ const PACK_BYTES_MAX: usize = 16 << 10;
 /// Packs are cut here, so that a slow reader's buffer stays small.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 
+/// Longest watch; whoever asks for a longer one opens another when it ends.
+const TIMEOUT_SECONDS_MAX: u64 = 24 * 3600;
+
 /// How a watch begins and ends.
 #[derive(Debug)]
 pub(crate) struct WatchOptions {
@@ -75,6 +78,7 @@ impl WatchOptions {
         // Spread like the real server's default, so that not every client returns in the same second.
         let default = 1800 + u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * 7;
         let seconds = query.number("timeoutSeconds").filter(|seconds| *seconds > 0).unwrap_or(default);
+        let seconds = seconds.min(TIMEOUT_SECONDS_MAX);
         Ok(Self { start, bookmarks, timeout: Duration::from_secs(seconds) })
     }
 }

@@ -23,6 +23,8 @@ use crate::core::Core;
 
 /// Connections served at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 2048;
+/// Requests of one HTTP/2 connection that are open at once, watches among them; more wait at the client.
+const STREAMS_MAX: u32 = 250;
 /// Time for the TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Time for open requests to end when the server stops, or for an idle connection to be closed by its client.
@@ -120,7 +122,8 @@ async fn serve(core: Arc<Core>, acceptor: TlsAcceptor, stream: TcpStream) {
     let shutdown = core.shutdown.clone();
     let activity = Activity::new();
     let service = TowerToHyperService::new(Service::network(core, activity.clone()));
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http2().max_concurrent_streams(STREAMS_MAX);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let mut ending: Option<Instant> = None;

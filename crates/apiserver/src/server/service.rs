@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use embedded_apimachinery::Status;
 use http::{Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use super::activity::Activity;
 use crate::auth::ISSUER;
 use crate::core::Core;
+use crate::failure::Failure;
 use crate::http::{self as wire, BODY_BYTES_MAX, Body};
 use crate::user::{AUTHENTICATED, User};
 
@@ -75,25 +76,64 @@ impl Service {
                 Err(status) => return wire::refuse(&status.into()),
             },
         };
-        let body = Limited::new(body, BODY_BYTES_MAX).collect();
-        let Ok(body) = tokio::time::timeout(BODY_TIME_MAX, body).await else {
-            return wire::refuse(&Status::timeout("the body of the request did not arrive", 1).into());
+        // Nobody's body is read before it is known that they may send one.
+        let wants_body = match wire::wants_body(&self.core, &user, &parts) {
+            Ok(wants_body) => wants_body,
+            Err(failure) => return wire::refuse(&failure),
         };
-        let body = match body {
-            Ok(body) => {
-                let mut body = body.aggregate();
-                body.copy_to_bytes(body.remaining())
-            }
-            Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-                return wire::refuse(&Status::too_large(BODY_BYTES_MAX).into());
-            }
-            // Half a body is none: what is missing may be what makes the request harmless.
-            Err(error) => {
-                let text = format!("cannot read the body of the request: {error}");
-                return wire::refuse(&Status::bad_request(text).into());
-            }
+        if !wants_body {
+            return wire::answer(&self.core, user, &parts, Bytes::new()).await;
+        }
+        let bytes_max = match length(&body) {
+            Ok(bytes_max) => bytes_max,
+            Err(failure) => return wire::refuse(&failure),
         };
-        wire::answer(&self.core, user, &parts, body).await
+        // Requests in process are the embedder's own. Admission may make one on behalf of another, and must not wait
+        // for that one's place.
+        let _place = match &self.activity {
+            None => None,
+            Some(_) => match self.core.bodies.place(bytes_max).await {
+                Ok(place) => Some(place),
+                Err(status) => return wire::refuse(&status.into()),
+            },
+        };
+        match read(body).await {
+            Ok(body) => wire::answer(&self.core, user, &parts, body).await,
+            Err(failure) => wire::refuse(&failure),
+        }
+    }
+}
+
+/// Returns how many bytes a body may have.
+fn length<B: hyper::body::Body>(body: &B) -> Result<usize, Failure> {
+    let hint = body.size_hint();
+    if hint.lower() > BODY_BYTES_MAX as u64 {
+        return Err(Status::too_large(BODY_BYTES_MAX).into());
+    }
+    let upper = hint.upper().and_then(|upper| usize::try_from(upper).ok());
+    Ok(upper.unwrap_or(BODY_BYTES_MAX).min(BODY_BYTES_MAX))
+}
+
+/// Reads a body to its end.
+async fn read<B>(body: B) -> Result<Bytes, Failure>
+where
+    B: hyper::body::Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let body = Limited::new(body, BODY_BYTES_MAX).collect();
+    let Ok(body) = tokio::time::timeout(BODY_TIME_MAX, body).await else {
+        return Err(Status::timeout("the body of the request did not arrive", 1).into());
+    };
+    match body {
+        Ok(body) => {
+            let mut body = body.aggregate();
+            Ok(body.copy_to_bytes(body.remaining()))
+        }
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(Status::too_large(BODY_BYTES_MAX).into())
+        }
+        // Half a body is none: what is missing may be what makes the request harmless.
+        Err(error) => Err(Status::bad_request(format!("cannot read the body of the request: {error}")).into()),
     }
 }
 

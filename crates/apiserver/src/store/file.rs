@@ -140,7 +140,9 @@ impl Closer {
 
     /// Waits until the file is closed.
     pub(super) fn join(&self) {
-        if let Some(thread) = self.thread.lock().take() {
+        // Taken first: whoever closes again while somebody waits does not wait.
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
             // A panic of the writer has already failed every waiting write.
             let _ = thread.join();
         }

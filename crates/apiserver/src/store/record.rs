@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Name of an object inside its table; the namespace of a cluster-scoped object is empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -150,9 +150,28 @@ impl Record {
         &self.json
     }
 
-    /// Returns the object as a value.
+    /// Returns the object as a value; of one that cannot be decoded, such as one nested more deeply than parsers go,
+    /// no more than its name and uid.
     pub fn value(&self) -> Value {
-        serde_json::from_slice(&self.json).expect("records hold what Draft::encode wrote")
+        self.parse().unwrap_or_else(|error| {
+            tracing::error!(name = %self.name, %error, "a stored object cannot be decoded");
+            let revision = self.revision.to_string();
+            let mut shell = json!({"metadata": {
+                "name": &*self.name.name, "uid": &*self.facts.uid, "resourceVersion": revision,
+            }});
+            if !self.name.namespace.is_empty() {
+                shell["metadata"]["namespace"] = json!(&*self.name.namespace);
+            }
+            shell
+        })
+    }
+
+    /// Decodes the object.
+    ///
+    /// # Errors
+    /// What the decoder says of bytes that are no JSON, or nested too deeply.
+    pub fn parse(&self) -> Result<Value, serde_json::Error> {
+        serde_json::from_slice(&self.json)
     }
 
     /// Returns the object's `metadata.uid`.

@@ -285,3 +285,18 @@ async fn nothing_is_written_into_what_is_gone_or_ending() {
     store.write(Write { table, name, expect, draft: namespace(true), homes: Vec::new() }).await.unwrap();
     assert!(matches!(store.write(into("b")).await, Err(WriteError::Homeless(_))));
 }
+
+#[tokio::test]
+async fn an_object_that_no_parser_reads_is_shown_as_its_name() {
+    let store = Store::memory();
+    let deep = (0..200).fold(json!(1), |below, _| json!([below]));
+    let object = json!({"metadata": {"name": "a", "uid": "uid-a"}, "data": deep});
+    let write = Write { draft: Some(Draft::encode(&object, 0)), ..put("a", "", Expect::Absent) };
+    let record = store.write(write).await.unwrap();
+    assert!(record.parse().is_err());
+    let revision = record.revision().to_string();
+    assert_eq!(
+        record.value(),
+        json!({"metadata": {"name": "a", "namespace": "default", "uid": "uid-a", "resourceVersion": revision}})
+    );
+}

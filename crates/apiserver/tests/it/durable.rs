@@ -26,7 +26,8 @@ async fn a_restart_loses_nothing_and_writes_nothing() {
     assert_eq!(world.widgets().get("a").await.unwrap(), made);
     assert_eq!(world.server.ca_pem(), ca);
     assert_eq!(world.server.revision(), revision, "a restart on a finished store writes nothing");
-    assert!(!token.is_empty());
+    assert_eq!(world.server.token("someone", ["team"]), token);
+    assert_ne!(world.server.token("someone", ["other"]), token);
 }
 
 #[tokio::test]

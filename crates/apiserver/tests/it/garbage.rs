@@ -1,5 +1,8 @@
 //! Owner references: what goes with whom, and what must not.
 
+use std::sync::Arc;
+
+use embedded_apiserver::{Admission, AdmissionRequest, Admitted, Denial, Operation};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PropagationPolicy};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -128,4 +131,39 @@ async fn a_foreground_owner_goes_when_a_dependent_lets_go_of_it() {
         maps.patch("held", &PatchParams::default(), &release).await.unwrap();
         gone(&maps, "held").await;
     }
+}
+
+/// Panics, or never answers, when the collector deletes certain objects.
+struct Moody(tokio::sync::Notify);
+
+#[async_trait::async_trait]
+impl Admission for Moody {
+    async fn admit(&self, request: AdmissionRequest) -> Result<Admitted, Denial> {
+        match (request.operation, request.name.as_str()) {
+            (Operation::Delete, "cursed") => panic!("this one is cursed"),
+            (Operation::Delete, "stuck") => {
+                self.0.notify_one();
+                std::future::pending().await
+            }
+            _ => Ok(Admitted { object: request.object, warnings: Vec::new() }),
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_object_that_makes_the_collector_panic_does_not_stop_it() {
+    let world = World::with_admission(Arc::new(Moody(tokio::sync::Notify::new()))).await;
+    create(&world.maps(), owned("cursed", reference("v1", "ConfigMap", "nobody", NOBODY))).await.unwrap();
+    collected(&world).await;
+    assert!(world.maps().get_opt("cursed").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn the_server_stops_while_a_chore_waits() {
+    let moody = Arc::new(Moody(tokio::sync::Notify::new()));
+    let world = World::with_admission(moody.clone()).await;
+    create(&world.maps(), owned("stuck", reference("v1", "ConfigMap", "nobody", NOBODY))).await.unwrap();
+    moody.0.notified().await;
+    let stopped = tokio::time::timeout(std::time::Duration::from_secs(5), world.server.shutdown()).await;
+    assert!(stopped.is_ok(), "the chore holds the server up");
 }

@@ -161,3 +161,20 @@ async fn a_stranger_that_says_nothing_is_shown_out_and_a_watch_stays() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_connection_has_a_limited_number_of_open_requests() {
+    const MAX_CONCURRENT_STREAMS: u16 = 3;
+    let world = World::new().await;
+    let listening = world.server.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let mut stream = connect(&world.server, listening.addr).await;
+    // The preface and empty settings; what comes back first are the settings of the server (RFC 9113, 3.4 and 6.5).
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[3], 4, "a SETTINGS frame");
+    let mut settings = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    stream.read_exact(&mut settings).await.unwrap();
+    let limit = settings.chunks(6).find(|one| u16::from_be_bytes([one[0], one[1]]) == MAX_CONCURRENT_STREAMS);
+    assert_eq!(limit.map(|one| u32::from_be_bytes([one[2], one[3], one[4], one[5]])), Some(250));
+}

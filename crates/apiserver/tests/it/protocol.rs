@@ -145,3 +145,58 @@ async fn writes_are_counted_for_those_who_may_look() {
     let sent = send_raw(&world.server, User::service_account("default", "nosy"), "GET", "/metrics", nothing()).await;
     assert_eq!(sent.code, 403);
 }
+
+/// Lists in each other.
+fn nested(levels: usize) -> Value {
+    (0..levels).fold(json!("x"), |below, _| json!([below]))
+}
+
+#[tokio::test]
+async fn what_is_stored_can_be_read_whatever_its_depth() {
+    let world = World::new().await;
+    let mut crd = widget_crd();
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["free"] =
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    create(&world.crds(), crd).await.unwrap();
+    let path = "/apis/example.com/v1/namespaces/default/widgets";
+    // Maps, because each of their levels is one more in managedFields as well.
+    let deep = |levels: usize| (0..levels).fold(json!("x"), |below, _| json!({"a": below}));
+    for (levels, code) in [(100, 201), (110, 201), (118, 400), (125, 400)] {
+        let mut object = widget(&format!("w{levels}"));
+        object["free"] = deep(levels);
+        let sent = world.send("POST", path, &object).await;
+        assert_eq!(sent.code, code, "{levels}: {}", sent.message());
+        if code == 400 {
+            assert!(
+                sent.message().contains("levels deep (metadata.managedFields included), at most 120"),
+                "{}",
+                sent.text
+            );
+        }
+    }
+    let touch = json!({"metadata": {"labels": {"a": "b"}}});
+    assert_eq!(world.send("PATCH", &format!("{path}/w110"), &touch).await.code, 200);
+    let yaml = format!("apiVersion: example.com/v1\nkind: Widget\nfree: {}x{}", "[".repeat(5000), "]".repeat(5000));
+    let request = http::Request::post(path).header("content-type", "application/yaml").body(yaml).unwrap();
+    let response = tower::Service::call(&mut world.server.service(User::admin("admin")), request).await.unwrap();
+    assert_eq!(response.status().as_u16(), 400);
+    for (name, levels, code) in [("fits", 118, 201), ("over", 119, 400)] {
+        let mut object = widget(name);
+        object["free"] = json!({"a": nested(levels)});
+        assert_eq!(world.send("POST", path, &object).await.code, code, "{name}");
+    }
+    let list = world.send("GET", path, &Value::Null).await;
+    assert_eq!(list.value()["items"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_watch_may_ask_for_any_time() {
+    let world = World::new().await;
+    let request = http::Request::get("/api/v1/namespaces?watch=1&timeoutSeconds=18446744073709551615");
+    let request = request.body(String::new()).unwrap();
+    let response = tower::Service::call(&mut world.server.service(User::admin("admin")), request).await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    let mut events = response.into_body();
+    let first = http_body_util::BodyExt::frame(&mut events).await.unwrap().unwrap();
+    assert!(!first.into_data().unwrap().is_empty());
+}

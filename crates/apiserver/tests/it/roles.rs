@@ -3,7 +3,7 @@
 use embedded_apiserver::User;
 use serde_json::{Value, json};
 
-use super::{Sent, World, create, map, send};
+use super::{DEADLINE, Sent, World, create, map, send, send_raw};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -198,4 +198,50 @@ async fn users_can_ask_for_everything_they_may_do() {
     let paths = status["nonResourceRules"].as_array().unwrap();
     assert!(paths[0]["nonResourceURLs"].as_array().unwrap().contains(&json!("/healthz")));
     assert_eq!(status["incomplete"], false);
+}
+
+/// Applies a config map as `user`.
+async fn apply_map(world: &World, user: &str, name: &str) -> (u16, Value) {
+    let request = http::Request::patch(format!("{MAPS}/{name}?fieldManager=test"));
+    let request = request.header("content-type", "application/apply-patch+yaml").body(map(name).to_string()).unwrap();
+    let mut service = world.server.service(User::new(user, Vec::<String>::new()));
+    let response = tower::Service::call(&mut service, request).await.unwrap();
+    let code = response.status().as_u16();
+    let bytes = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    (code, serde_json::from_slice(&bytes).unwrap())
+}
+
+#[tokio::test]
+async fn an_apply_that_creates_needs_the_verb_create() {
+    let world = World::new().await;
+    grant(&world, "ann", json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch"]}])).await;
+    create(&world.maps(), map("old")).await.unwrap();
+    assert_eq!(apply_map(&world, "ann", "old").await.0, 200);
+    let (code, status) = apply_map(&world, "ann", "new").await;
+    assert_eq!(code, 403, "{status}");
+    assert_eq!(
+        status["message"],
+        "configmaps \"new\" is forbidden: User \"ann\" cannot create resource \"configmaps\" in API group \"\" in the \
+         namespace \"default\""
+    );
+    assert!(world.maps().get_opt("new").await.unwrap().is_none());
+    grant(&world, "bob", json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch", "create"]}])).await;
+    assert_eq!(apply_map(&world, "bob", "new").await.0, 201);
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_need_not_send_its_body() {
+    let world = World::new().await;
+    grant(&world, "ann", json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}])).await;
+    for (user, path, code) in [
+        (User::anonymous(), MAPS, 403),
+        (User::new("ann", Vec::<String>::new()), MAPS, 403),
+        (User::anonymous(), "/api", 403),
+        (User::anonymous(), "/version", 405),
+    ] {
+        let frames = futures::stream::pending::<Result<hyper::body::Frame<bytes::Bytes>, std::io::Error>>();
+        let sent = send_raw(&world.server, user, "POST", path, http_body_util::StreamBody::new(frames));
+        let sent = tokio::time::timeout(DEADLINE, sent).await.expect("it is answered before its body arrives");
+        assert_eq!(sent.code, code, "{path}: {}", sent.text);
+    }
 }
