@@ -1,6 +1,8 @@
 //! `kratix demo`: the path of one request, live, on a platform of its own.
 
+use std::fs::DirBuilder;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -67,7 +69,8 @@ enum Directory {
 impl Directory {
     fn temporary() -> Result<Self, Failure> {
         let path = std::env::temp_dir().join(format!("kratix-demo-{}", std::process::id()));
-        std::fs::create_dir(&path)?;
+        // Everybody can look into the directory of temporary files.
+        DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self::Temporary(path))
     }
 

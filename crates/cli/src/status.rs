@@ -12,7 +12,8 @@ use crate::printer::{Format, Printer};
 /// Prints what the platform of a data directory says about itself; exit code 1 when there is none.
 pub(crate) fn run(printer: &Printer, status: &args::Status) -> Result<ExitCode, Failure> {
     let root = status.data_dir.path();
-    let running = data_dir::running(&root).filter(|_| data_dir::is_held(&root));
+    let is_held = data_dir::is_held(&root);
+    let running = data_dir::running(&root).filter(|_| is_held);
     if status.kubeconfig_path {
         let running = running.ok_or_else(|| {
             Failure::new(format!("nothing is running in {}", root.display())).hint("kratix up --detach")
@@ -28,6 +29,8 @@ pub(crate) fn run(printer: &Printer, status: &args::Status) -> Result<ExitCode, 
         printer.data(format_args!("worker-1   {}", running.worker));
         printer.data(format_args!("kubeconfig {}", running.kubeconfig.display()));
         printer.data(format_args!("data       {}", root.display()));
+    } else if is_held {
+        printer.data(format_args!("starting or stopping (data directory {})", root.display()));
     } else {
         printer.data(format_args!("not running (data directory {})", root.display()));
         printer.talk("next: kratix up --detach");

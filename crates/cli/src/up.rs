@@ -1,6 +1,7 @@
 //! `kratix up`: the embedded platform, in the foreground or left running.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -63,9 +64,11 @@ pub(crate) async fn stopped() -> Result<(), Failure> {
 pub(crate) async fn detach(printer: &Printer, up: &args::Up) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let root = up.data_dir.path();
-    fs::create_dir_all(&root)?;
+    data_dir::create(&root)?;
     let log_path = root.join("kratix.log");
-    let log = File::options().create(true).append(true).open(&log_path)?;
+    let log = File::options().create(true).append(true).mode(0o600).open(&log_path)?;
+    // Also where an older program made it.
+    log.set_permissions(Permissions::from_mode(0o600))?;
     let begin = log.metadata()?.len();
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("up").arg("--data-dir").arg(&root).arg("--listen").arg(up.listen.to_string());
@@ -81,6 +84,7 @@ pub(crate) async fn detach(printer: &Printer, up: &args::Up) -> Result<ExitCode,
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     let mut child = command.spawn()?;
     loop {
+        // Alive, and with this number: nobody else can have it while this process has not taken note of its end.
         if let Some(running) = data_dir::running(&root).filter(|running| running.pid == child.id()) {
             announce(printer, &running, started.elapsed(), true);
             return Ok(ExitCode::SUCCESS);

@@ -82,6 +82,28 @@ impl Cluster {
         }
     }
 
+    /// Finds a resource that shows the objects of a kind, also if the version by which they were applied is served no more.
+    /// `None` if no version is: then there are no such objects. Asks anew, for what was known may not be so any more.
+    pub(crate) async fn served_by_any_version(
+        &mut self,
+        kind: &GroupVersionKind,
+    ) -> Result<Option<(ApiResource, Scope)>, String> {
+        self.forget(kind);
+        if let Some(same) = self.served(kind).await? {
+            return Ok(Some(same));
+        }
+        match within(kube::discovery::group(&self.client, &kind.group)).await {
+            Ok(group) => {
+                let mut resources = group.resources_by_stability().into_iter();
+                let found = resources.find(|(resource, _)| resource.kind == kind.kind);
+                Ok(found.map(|(resource, capabilities)| (resource, capabilities.scope)))
+            }
+            // No such group. Any other answer, not found among them, may be that of a server whose kinds are changing.
+            Err(Trouble::Kube(kube::Error::Discovery(_))) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Forgets all kinds: a definition is gone.
     pub(crate) fn forget_all(&mut self) {
         self.kinds.clear();
@@ -205,30 +227,39 @@ pub(crate) async fn apply(api: &Api<DynamicObject>, manager: &str, document: &Do
     applied.map(|object| object.uid().unwrap_or_default()).map_err(|error| error.to_string())
 }
 
+/// What became of an object that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// It is removed, or not this agent's to remove.
+    Done,
+    /// The server does not find it, or not its kind: both are the same answer.
+    NotFound,
+}
+
 /// Removes an object that this agent applied; what belongs to others stays, and so do the objects with the uids in `held`.
 pub(crate) async fn remove(
     api: &Api<DynamicObject>,
     manager: &str,
     entry: &Entry,
     held: &HashSet<String>,
-) -> Result<(), String> {
+) -> Result<Removal, String> {
     let uid = match &entry.uid {
         Some(uid) => uid.clone(),
         None => {
             let found = within(api.get_opt(&entry.id.name)).await.map_err(|error| error.to_string())?;
-            let Some(found) = found else { return Ok(()) };
+            let Some(found) = found else { return Ok(Removal::NotFound) };
             let applied = |field: &_| {
                 let field: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry = field;
                 field.manager.as_deref() == Some(manager) && field.operation.as_deref() == Some("Apply")
             };
             if !found.managed_fields().iter().any(applied) {
-                return Ok(());
+                return Ok(Removal::Done);
             }
             found.uid().unwrap_or_default()
         }
     };
     if held.contains(&uid) {
-        return Ok(());
+        return Ok(Removal::Done);
     }
     let preconditions = Some(Preconditions { uid: Some(uid), resource_version: None });
     let parameters = DeleteParams {
@@ -237,9 +268,10 @@ pub(crate) async fn remove(
         ..DeleteParams::default()
     };
     match within(api.delete(&entry.id.name, &parameters)).await {
-        Ok(_) => Ok(()),
-        // Gone, or another object of the same name.
-        Err(Trouble::Kube(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
+        Ok(_) => Ok(Removal::Done),
+        Err(Trouble::Kube(kube::Error::Api(status))) if status.code == 404 => Ok(Removal::NotFound),
+        // Another object of the same name.
+        Err(Trouble::Kube(kube::Error::Api(status))) if status.code == 409 => Ok(Removal::Done),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use futures::StreamExt;
 use kube::runtime::events::EventType;
 
-use crate::cluster::{self, Cluster, Memory, Remembered, Report};
+use crate::cluster::{self, Cluster, Memory, Remembered, Removal, Report};
 use crate::document::{Document, ObjectId};
 use crate::inventory::Entry;
 use crate::reach::Reaches;
@@ -347,14 +347,29 @@ impl Sync {
         failed
     }
 
+    /// Removes an object.
+    ///
+    /// **Invariant:** an object is believed to be gone only if its kind is served after it was not found, or not at all.
     async fn remove(&mut self, entry: &Entry, held: &HashSet<String>) -> Result<(), String> {
-        let (resource, scope) = match self.cluster.served(&entry.id.kind()).await? {
-            Some(kind) => kind,
+        let kind = entry.id.kind();
+        let mut served = self.cluster.served(&kind).await?;
+        if served.is_none() {
+            served = self.cluster.served_by_any_version(&kind).await?;
+        }
+        // Twice: by what was known, and by what is served if that was out of date.
+        for _ in 0..2 {
             // Its definition is gone, and all its objects with it.
-            None => return Ok(()),
-        };
-        let api = self.cluster.api(&entry.id, &resource, &scope);
-        cluster::remove(&api, self.cluster.manager(), entry, held).await
+            let Some((resource, scope)) = served else { return Ok(()) };
+            let api = self.cluster.api(&entry.id, &resource, &scope);
+            if cluster::remove(&api, self.cluster.manager(), entry, held).await? == Removal::Done {
+                return Ok(());
+            }
+            served = self.cluster.served_by_any_version(&kind).await?;
+            if served.as_ref().is_some_and(|(now, _)| now.api_version == resource.api_version) {
+                return Ok(());
+            }
+        }
+        Err(format!("the versions of {} are changing", kind.kind))
     }
 
     /// Stores the result, and tells people when it is another one than before.

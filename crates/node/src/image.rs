@@ -4,6 +4,7 @@
 //! downloads into the same store.
 
 mod archive;
+mod headers;
 mod name;
 mod store;
 mod unpack;

@@ -1,18 +1,29 @@
 //! The directory in which an embedded platform keeps everything, and the lock that gives it to one process.
+//!
+//! The lock alone says that a platform runs. `running.json` says which process that is and where it listens: it is removed
+//! right after the lock is taken, written when the platform is ready, and believed only of a process that started when the
+//! file says it did. Numbers of processes are given out again; a record that a crash left behind names a stranger.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 /// Version of the layout below. A higher number found on disk was written by a newer program and is refused.
 const FORMAT: u32 = 1;
+/// How long a lock may be taken by somebody who is not ready: `kratix status` and `kratix down` take it for an instant.
+const PROBED_MAX: Duration = Duration::from_secs(1);
+/// Pause between two attempts, far above the microseconds that a probe takes.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A data directory held by this process.
 ///
 /// # Guarantees
-/// While the value exists no other process holds the same directory; the lock goes with the process, however it ends.
+/// While the value exists no other process holds the same directory; the lock goes with the process, however it ends. What
+/// is in the directory can be read by its owner alone.
 #[derive(Debug)]
 pub struct DataDir {
     root: PathBuf,
@@ -24,12 +35,22 @@ pub struct DataDir {
 pub struct Running {
     /// Process id.
     pub pid: u32,
+    /// When the process started, in the kernel's ticks since the machine did. With the id it names one process for good.
+    #[serde(default)]
+    pub started: u64,
     /// Address of the platform's API server.
     pub platform: String,
     /// Address of the worker's API server.
     pub worker: String,
     /// Where the kubeconfig is.
     pub kubeconfig: PathBuf,
+}
+
+impl Running {
+    /// Returns whether the process that wrote this is still there, and not another one that got its id.
+    pub fn is_alive(&self) -> bool {
+        process_started(self.pid) == Some(self.started)
+    }
 }
 
 /// Why a data directory cannot be used.
@@ -80,8 +101,8 @@ impl DataDir {
     ///
     /// # Errors
     /// [`Error::InUse`] when another process holds it, [`Error::Newer`] when a newer program wrote it.
-    pub fn open(root: &Path) -> Result<Self, Error> {
-        create_dir(root)?;
+    pub async fn open(root: &Path) -> Result<Self, Error> {
+        create(root)?;
         let root = root.canonicalize().map_err(|source| io_error("resolving", root, source))?;
         let lock_path = root.join("lock");
         let lock = File::options()
@@ -90,23 +111,32 @@ impl DataDir {
             .write(true)
             .open(&lock_path)
             .map_err(|source| io_error("opening", &lock_path, source))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let holder = match running(&root) {
-                    Some(running) => format!("process {}", running.pid),
-                    None => "another process".into(),
-                };
-                return Err(Error::InUse { path: root, holder });
-            }
-            Err(TryLockError::Error(source)) => return Err(io_error("locking", &lock_path, source)),
-        }
+        take(&root, &lock_path, &lock).await?;
         let directory = Self { root, _lock: lock };
+        // Whoever wrote it holds the directory no more.
+        remove_record(&directory.root)?;
         directory.check_format()?;
+        directory.protect();
         for name in ["platform", "worker-1", "node", "cache"] {
-            create_dir(&directory.root.join(name))?;
+            create(&directory.root.join(name))?;
         }
         Ok(directory)
+    }
+
+    /// Takes from others what an older program or the user's umask gave them.
+    fn protect(&self) {
+        let restricted = fs::metadata(&self.root).and_then(|metadata| {
+            let mode = metadata.permissions().mode() & 0o7777;
+            if mode & 0o077 == 0 {
+                Ok(())
+            } else {
+                fs::set_permissions(&self.root, Permissions::from_mode(mode & !0o077))
+            }
+        });
+        // A volume that belongs to somebody else: the directories below are ours, and closed.
+        if let Err(error) = restricted {
+            tracing::warn!(path = %self.root.display(), %error, "others may look into the data directory");
+        }
     }
 
     fn check_format(&self) -> Result<(), Error> {
@@ -165,13 +195,18 @@ impl DataDir {
     pub fn announce(&self, running: &Running) -> Result<(), Error> {
         let path = running_path(&self.root);
         let text = serde_json::to_vec_pretty(running).expect("a record of texts serialises");
-        fs::write(&path, text).map_err(|source| io_error("writing", &path, source))
+        // Never half: others read it at any time.
+        let draft = path.with_extension("json.new");
+        fs::write(&draft, text).map_err(|source| io_error("writing", &draft, source))?;
+        fs::rename(&draft, &path).map_err(|source| io_error("writing", &path, source))
     }
+}
 
-    /// Takes the announcement back.
-    pub fn retract(&self) {
-        // Missing is as good as removed, and nobody can act on any other failure: the lock tells the truth.
-        let _ = fs::remove_file(running_path(&self.root));
+impl Drop for DataDir {
+    /// Takes the announcement back; then the lock is given up.
+    fn drop(&mut self) {
+        // Nobody can act on a failure, and nobody is misled: the record names a process that ends.
+        let _ = remove_record(&self.root);
     }
 }
 
@@ -180,9 +215,19 @@ pub fn images(root: &Path) -> PathBuf {
     root.join("node/images")
 }
 
-/// Returns what the platform in this data directory said about itself, whether or not it is still alive.
+/// Returns what the platform in this data directory said about itself, if it is still alive. `None` of a directory that
+/// [`is_held`]: the platform is starting or stopping.
 pub fn running(root: &Path) -> Option<Running> {
-    serde_json::from_slice(&fs::read(running_path(root)).ok()?).ok()
+    let running: Running = serde_json::from_slice(&fs::read(running_path(root)).ok()?).ok()?;
+    running.is_alive().then_some(running)
+}
+
+/// Returns when a process started, in the kernel's ticks since the machine did; `None` if there is no such process.
+pub fn process_started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name of the program in brackets, which may hold anything. The 22nd is the time.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 /// Returns whether some process holds this data directory.
@@ -204,8 +249,39 @@ fn running_path(root: &Path) -> PathBuf {
     root.join("running.json")
 }
 
-fn create_dir(path: &Path) -> Result<(), Error> {
-    fs::create_dir_all(path).map_err(|source| io_error("creating", path, source))
+/// Creates a directory, and those above it, for its owner alone; one that exists stays as it is.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be created.
+pub fn create(path: &Path) -> Result<(), Error> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.map_err(|source| io_error("creating", path, source))
+}
+
+/// Takes the lock. A platform that is ready keeps it; of anybody else it is taken again for a while, for it may be a probe.
+async fn take(root: &Path, lock_path: &Path, lock: &File) -> Result<(), Error> {
+    let begin = tokio::time::Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(source)) => return Err(io_error("locking", lock_path, source)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let holder = running(root);
+        if holder.is_some() || begin.elapsed() > PROBED_MAX {
+            let holder = holder.map_or_else(|| "another process".into(), |running| format!("process {}", running.pid));
+            return Err(Error::InUse { path: root.to_owned(), holder });
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn remove_record(root: &Path) -> Result<(), Error> {
+    let path = running_path(root);
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(io_error("removing", &path, source)),
+        _ => Ok(()),
+    }
 }
 
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> Error {
@@ -216,41 +292,96 @@ fn io_error(action: &'static str, path: &Path, source: io::Error) -> Error {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_directory_is_held_by_one_process_at_a_time() {
+    fn record(held: &DataDir, pid: u32, started: u64) -> Running {
+        Running {
+            pid,
+            started,
+            platform: "https://127.0.0.1:6443".into(),
+            worker: "https://127.0.0.1:6444".into(),
+            kubeconfig: held.kubeconfig(),
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_held_by_one_process_at_a_time() {
         let root = tempfile::tempdir().unwrap();
-        let held = DataDir::open(root.path()).unwrap();
+        let held = DataDir::open(root.path()).await.unwrap();
         assert!(is_held(root.path()));
-        let error = DataDir::open(root.path()).unwrap_err();
+        let error = DataDir::open(root.path()).await.unwrap_err();
         assert!(matches!(error, Error::InUse { .. }), "{error}");
         assert!(error.hint().unwrap().contains("kratix down"));
         drop(held);
         assert!(!is_held(root.path()));
-        DataDir::open(root.path()).unwrap();
+        DataDir::open(root.path()).await.unwrap();
     }
 
     #[test]
-    fn a_directory_of_a_newer_program_is_refused_and_left_alone() {
+    fn asking_whether_a_directory_is_held_keeps_nobody_from_taking_it() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("lock"), "").unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    is_held(root.path());
+                }
+            });
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let opened = (0..100).try_for_each(|_| runtime.block_on(DataDir::open(root.path())).map(drop));
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            opened.unwrap();
+        });
+    }
+
+    #[tokio::test]
+    async fn a_directory_of_a_newer_program_is_refused_and_left_alone() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("format"), "7\n").unwrap();
-        let error = DataDir::open(root.path()).unwrap_err();
+        let error = DataDir::open(root.path()).await.unwrap_err();
         assert!(error.to_string().contains("has format 7, this program knows formats up to 1"), "{error}");
         assert_eq!(fs::read_to_string(root.path().join("format")).unwrap(), "7\n");
     }
 
-    #[test]
-    fn an_announcement_is_read_back_until_it_is_retracted() {
+    #[tokio::test]
+    async fn an_announcement_is_read_back_until_the_directory_is_given_up() {
         let root = tempfile::tempdir().unwrap();
-        let held = DataDir::open(root.path()).unwrap();
-        let running_now = Running {
-            pid: 7,
-            platform: "https://127.0.0.1:6443".into(),
-            worker: "https://127.0.0.1:6444".into(),
-            kubeconfig: held.kubeconfig(),
-        };
+        let held = DataDir::open(root.path()).await.unwrap();
+        let own = std::process::id();
+        let running_now = record(&held, own, process_started(own).unwrap());
         held.announce(&running_now).unwrap();
         assert_eq!(running(root.path()), Some(running_now));
-        held.retract();
+        drop(held);
+        assert!(!running_path(root.path()).exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_crashed_platform_said_is_not_believed() {
+        let root = tempfile::tempdir().unwrap();
+        let held = DataDir::open(root.path()).await.unwrap();
+        // Its number belongs to another process now: this one.
+        let own = std::process::id();
+        held.announce(&record(&held, own, process_started(own).unwrap() + 1)).unwrap();
         assert_eq!(running(root.path()), None);
+        let left = fs::read(running_path(root.path())).unwrap();
+        drop(held);
+        fs::write(running_path(root.path()), left).unwrap();
+        let _held = DataDir::open(root.path()).await.unwrap();
+        assert!(!running_path(root.path()).exists(), "removed before anything is started");
+    }
+
+    #[tokio::test]
+    async fn only_its_owner_can_look_into_it() {
+        let root = tempfile::tempdir().unwrap();
+        let made = root.path().join("made/here");
+        let held = DataDir::open(&made).await.unwrap();
+        assert_eq!([mode(&made), mode(&made.join("platform"))], [0o700, 0o700]);
+        drop(held);
+        fs::set_permissions(&made, Permissions::from_mode(0o755)).unwrap();
+        let _held = DataDir::open(&made).await.unwrap();
+        assert_eq!(mode(&made), 0o700, "also one that was open before");
     }
 }

@@ -14,4 +14,4 @@ mod kubeconfig;
 mod logs;
 mod platform;
 
-pub use platform::{Options, Platform, Runtime, StartError};
+pub use platform::{Options, Platform, Runtime, STOP_MAX, StartError};

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use embedded_apiserver::{Server, Storage};
 use embedded_gitops::Agent;
@@ -26,6 +27,13 @@ const ADAPTER_IMAGE: &str = "kratix.local/pipeline-adapter:builtin";
 const HOST_IMAGE: &str = "kratix.local/host";
 /// Kubeconfig context of the platform.
 const PLATFORM: &str = "platform";
+/// How long containers may take to end when the platform stops.
+const CONTAINERS_STOP: Duration = Duration::from_secs(5);
+/// How long a platform may take to stop; then it is given up where it stands, as by a crash.
+///
+/// 40 seconds: running passes have ten, containers five and the node's own work ten more, open requests ten; the rest is
+/// for closing the files.
+pub const STOP_MAX: Duration = Duration::from_secs(40);
 
 /// What runs the containers of pipelines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,13 +126,31 @@ impl StartError {
 /// carries on, and no pipeline runs twice for one input.
 pub struct Platform {
     running: Running,
+    rules: Connected,
     hub: Hub,
     worker: Server,
     controllers: Controllers,
     node: embedded_node::NodeHandle,
     agent: Agent,
+    /// After everything that writes to it, so that nobody can take it before.
     data_dir: DataDir,
-    rules: Arc<Rules>,
+}
+
+/// Rules that ask a server which itself holds them, until this value goes: they would keep each other alive, and with them
+/// the file of the server, whatever else fails.
+struct Connected(Arc<Rules>);
+
+impl Connected {
+    fn new(rules: Arc<Rules>, platform: Client) -> Self {
+        rules.connect(platform);
+        Self(rules)
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.disconnect();
+    }
 }
 
 impl Platform {
@@ -133,7 +159,7 @@ impl Platform {
     /// # Errors
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let data_dir = DataDir::open(&options.data_dir)?;
+        let data_dir = DataDir::open(&options.data_dir).await?;
         let repository = data_dir.repository();
         kratix_state_store::init_bare(&repository, BRANCH)
             .map_err(|trouble| StartError::Repository { path: repository.clone(), cause: trouble.to_string() })?;
@@ -153,8 +179,22 @@ impl Platform {
         let ((hub, reach), worker) = tokio::try_join!(hub, worker)?;
         let (worker_access, _) = listen_beside(&worker, WORKER, reach.address).await?;
 
+        let running = Running {
+            pid: std::process::id(),
+            started: data_dir::process_started(std::process::id()).unwrap_or_default(),
+            platform: reach.access.server().to_owned(),
+            worker: worker_access.server().to_owned(),
+            kubeconfig: data_dir.kubeconfig(),
+        };
+        let document = kubeconfig::document(&[reach.access, worker_access]);
+        let failed = |path| |source| StartError::Kubeconfig { path, source };
+        kubeconfig::write(&data_dir.kubeconfig(), &document).map_err(failed(data_dir.kubeconfig()))?;
+        if let Some(path) = options.kubeconfig {
+            kubeconfig::merge(&path, &document).map_err(failed(path))?;
+        }
+
         let platform = hub.client();
-        rules.connect(platform.clone());
+        let rules = Connected::new(rules, platform.clone());
         bootstrap::prepare(&platform, &repository).await?;
         let node = Node::builder(hub.node_client())
             .data_dir(data_dir.node())
@@ -166,6 +206,7 @@ impl Platform {
             .hide(data_dir.root())
             .own_binary(vec![ADAPTER_IMAGE.into()], vec!["kratix".into(), "pipeline".into()])
             .api_server(reach.node)
+            .stop_deadline(CONTAINERS_STOP)
             .start();
         let agent = Agent::builder(client(&worker))
             .repository(repository.to_string_lossy())
@@ -183,21 +224,22 @@ impl Platform {
             },
         );
         let (node, controllers) = tokio::join!(node, controllers);
-        let node = node.map_err(|error| StartError::Node(error.into()))?;
+        let node = match node {
+            Ok(node) => node,
+            Err(error) => {
+                controllers.stop().await;
+                return Err(StartError::Node(error.into()));
+            }
+        };
         logs.connect(node.clone());
 
-        let running = Running {
-            pid: std::process::id(),
-            platform: reach.access.server().to_owned(),
-            worker: worker_access.server().to_owned(),
-            kubeconfig: data_dir.kubeconfig(),
-        };
-        let document = kubeconfig::document(&[reach.access, worker_access]);
-        for path in std::iter::once(data_dir.kubeconfig()).chain(options.kubeconfig) {
-            kubeconfig::write(&path, &document).map_err(|source| StartError::Kubeconfig { path, source })?;
+        // From here on there is something that must be told to stop.
+        let platform = Self { running, rules, hub, worker, controllers, node, agent, data_dir };
+        if let Err(error) = platform.data_dir.announce(&platform.running) {
+            platform.stop().await;
+            return Err(error.into());
         }
-        data_dir.announce(&running)?;
-        Ok(Self { running, hub, worker, controllers, node, agent, data_dir, rules })
+        Ok(platform)
     }
 
     /// Returns where the platform is.
@@ -241,16 +283,27 @@ impl Platform {
     }
 
     /// Stops everything in the opposite order of the start.
+    ///
+    /// # Limits
+    /// [`STOP_MAX`].
     pub async fn stop(self) {
+        if tokio::time::timeout(STOP_MAX, self.stop_parts()).await.is_err() {
+            tracing::warn!(seconds = STOP_MAX.as_secs(), "the platform did not stop in time and is given up");
+        }
+    }
+
+    async fn stop_parts(self) {
         self.controllers.stop().await;
         self.node.shutdown().await;
         drop(self.agent);
-        self.worker.shutdown().await;
-        self.rules.disconnect();
-        if let Hub::Embedded(hub) = self.hub {
-            hub.shutdown().await;
-        }
-        self.data_dir.retract();
+        drop(self.rules);
+        let hub = async {
+            if let Hub::Embedded(hub) = self.hub {
+                hub.shutdown().await;
+            }
+        };
+        tokio::join!(hub, self.worker.shutdown());
+        drop(self.data_dir);
     }
 }
 
@@ -300,3 +353,6 @@ async fn listen_beside(
     };
     Ok((access, address))
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,6 +133,34 @@ async fn status_and_down_tell_the_truth() {
     assert!(String::from_utf8_lossy(&down.stderr).contains("nothing is running"));
 }
 
+/// A platform that is starting holds the lock and has said nothing; what is there, one that crashed has said.
+#[test]
+fn what_a_crashed_platform_left_leads_nobody_to_a_stranger() {
+    let directory = tempfile::tempdir().unwrap();
+    let lock = std::fs::File::create(directory.path().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let mut stranger = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let kratix = |command: &str| {
+        let mut kratix = Command::new(env!("CARGO_BIN_EXE_kratix"));
+        let output = kratix.arg(command).arg("--data-dir").arg(directory.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned())
+    };
+    // By a program that did not write down when it started, and by one that did.
+    for started in ["", r#""started": 1,"#] {
+        let left = format!(r#"{{"pid": {}, {started} "platform": "", "worker": "", "kubeconfig": ""}}"#, stranger.id());
+        std::fs::write(directory.path().join("running.json"), left).unwrap();
+        let [_, talk] = kratix("down");
+        assert!(talk.contains("has not said which it is"), "{talk}");
+        assert!(stranger.try_wait().unwrap().is_none(), "a stranger was stopped");
+        let [said, _] = kratix("status");
+        assert!(said.starts_with("starting or stopping"), "{said}");
+    }
+    drop(stranger.stdin.take());
+    // Told by its input, not by a signal.
+    assert!(stranger.wait().unwrap().success());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_detached_platform_stays_until_it_is_told_to_stop() {
     let directory = tempfile::tempdir().unwrap();
@@ -149,11 +177,21 @@ async fn a_detached_platform_stays_until_it_is_told_to_stop() {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.success(), text(&output.stdout), text(&output.stderr))
     };
+    // As an older program left it.
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("kratix.log"), "").unwrap();
+    let permissions = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(&data, permissions(0o755)).unwrap();
+    std::fs::set_permissions(data.join("kratix.log"), permissions(0o644)).unwrap();
     let copied = copy.display().to_string();
     let (up, said, talk) = kratix(&["up", "--detach", "--listen", "127.0.0.1:0", "--kubeconfig", &copied]);
     assert!(up, "{talk}");
     assert!(said.starts_with("platform   https://127.0.0.1:"), "{said}");
     assert!(talk.contains("stop it with: kratix down"), "{talk}");
+    for (path, expected) in [(data.clone(), 0o700), (data.join("kratix.log"), 0o600)] {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, expected, "{} is its owner's alone", path.display());
+    }
     let (_, path, _) = kratix(&["status", "--kubeconfig-path"]);
     assert_eq!(std::fs::read(path.trim()).unwrap(), std::fs::read(&copy).unwrap());
     for context in ["platform", "worker-1"] {

@@ -178,6 +178,30 @@ async fn a_push_is_applied_in_order_and_what_leaves_is_removed() {
 }
 
 #[tokio::test]
+async fn an_object_whose_version_is_no_longer_served_is_removed_by_another() {
+    let (_, version) = WIDGETS.split_once("  versions:\n").expect("versions");
+    let other = version.replace("name: v1", "name: v2").replace("storage: true", "storage: false");
+    let both = format!("{WIDGETS}{other}");
+    let later = both.replacen("served: true", "served: false", 1);
+    // The agent that knows the old version, and one that has never seen it.
+    for restarts in [false, true] {
+        let bed = Bed::new().await;
+        let agent = bed.agent().start().expect("started");
+        let (widget, crd, team) = ("worker-1/a.yaml", "worker-1/b.yaml", "worker-1/c.yaml");
+        let commit = bed.push(&[(widget, Some(WIDGET)), (crd, Some(&both)), (team, Some(TEAM))]);
+        until_synced(&agent, &commit).await;
+        let agent = Some(agent).filter(|_| !restarts);
+        let commit = bed.push(&[(widget, None), (crd, Some(&later))]);
+        let agent = agent.unwrap_or_else(|| bed.agent().start().expect("started"));
+        until_synced(&agent, &commit).await;
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("example.org", "v2", "Widget"));
+        let widgets: Api<DynamicObject> = Api::namespaced_with(bed.client(), "team", &resource);
+        let left = widgets.list(&ListParams::default()).await.expect("v2 is served").items;
+        assert!(left.is_empty(), "restarts: {restarts}: {left:?}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_written_when_nothing_changed_not_even_after_a_restart() {
     let bed = Bed::new().await;
     let commit =

@@ -9,12 +9,14 @@ use flate2::read::GzDecoder;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Config, Error};
+use super::{Config, Error, headers};
 
 /// Entries of an archive that are read as JSON; manifests and configurations have a few kilobytes.
 const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
 /// An image has at most 127 layers; several images share one archive.
 const ENTRIES_MAX: usize = 16_384;
+/// All names and targets of links of an archive together: they are kept in memory. Those of an image are digests.
+const NAMES_BYTES_MAX: usize = 8 << 20;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Indexes may name indexes (several platforms); deeper ones are damaged.
@@ -324,18 +326,28 @@ impl Read for Positioned<'_> {
 
 fn index(path: &Path, file: &mut File) -> Result<HashMap<String, Entry>, Error> {
     // The library's own texts quote what it found instead of a header, whatever that is.
+    let too_large = |limit: String| Error::TooLarge { path: path.to_owned(), limit };
     let not_tar = |error: io::Error| match error.raw_os_error() {
         Some(_) => Error::io("read", path)(error),
+        None if headers::is_exceeded(&error) => too_large(headers::limit()),
         None => Error::NotAnArchive { path: path.to_owned(), detail: "it is no tar file".to_owned() },
     };
     let mut entries = HashMap::new();
-    let mut archive = tar::Archive::new(file.try_clone().map_err(Error::io("open", path))?);
-    for entry in archive.entries_with_seek().map_err(not_tar)? {
+    let mut names_bytes = 0;
+    let (reader, limit) = headers::Limited::new(file.try_clone().map_err(Error::io("open", path))?);
+    let mut archive = tar::Archive::new(reader);
+    // What lies between headers is skipped by seeking.
+    let mut members = archive.entries_with_seek().map_err(not_tar)?;
+    while let Some(entry) = limit.during(|| members.next()) {
         let entry = entry.map_err(not_tar)?;
         if entries.len() >= ENTRIES_MAX {
-            return Err(Error::TooLarge { path: path.to_owned(), limit: format!("{ENTRIES_MAX} entries") });
+            return Err(too_large(format!("{ENTRIES_MAX} entries")));
         }
         let name = normal(&entry.path().map_err(not_tar)?);
+        names_bytes += name.len() + entry.link_name_bytes().map_or(0, |target| target.len());
+        if names_bytes > NAMES_BYTES_MAX {
+            return Err(too_large(format!("{} MiB of names", NAMES_BYTES_MAX >> 20)));
+        }
         let kind = entry.header().entry_type();
         if kind.is_file() || kind.is_contiguous() {
             entries.insert(name, Entry::Data { offset: entry.raw_file_position(), bytes: entry.size() });

@@ -14,6 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
+use super::headers;
 use crate::resolve;
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -75,11 +76,18 @@ impl RootFs {
 
     /// Applies one uncompressed layer.
     pub(super) fn apply(&self, layer: impl Read, budget: &mut Budget) -> Result<(), Failure> {
+        let (layer, limit) = headers::Limited::new(layer);
         let mut archive = tar::Archive::new(layer);
         // What this layer itself wrote, which its own whiteouts do not concern.
         let mut written: HashSet<PathBuf> = HashSet::new();
-        let read = |error: io::Error| Failure::Io(PathBuf::from("layer"), error);
-        for entry in archive.entries().map_err(read)? {
+        let read = |error: io::Error| {
+            if headers::is_exceeded(&error) {
+                return Failure::TooLarge(headers::limit());
+            }
+            Failure::Io(PathBuf::from("layer"), error)
+        };
+        let mut entries = archive.entries().map_err(read)?;
+        while let Some(entry) = limit.during(|| entries.next()) {
             let mut entry = entry.map_err(read)?;
             budget.entries =
                 budget.entries.checked_sub(1).ok_or_else(|| Failure::TooLarge(format!("{ENTRIES_MAX} files")))?;
@@ -168,7 +176,8 @@ impl RootFs {
             // Devices and pipes have no use in a container that brings its own /dev.
             tracing::debug!(path = %path.display(), kind = ?kind, "left out a special file of an image");
         }
-        Ok(())
+        // Content where there should be none is no header of the next entry.
+        copy(entry, &mut io::sink(), path, budget)
     }
 
     /// Opens a directory inside the root, creating what is missing.
@@ -256,7 +265,7 @@ fn own(directory: &OwnedFd, name: impl AsRef<Path>, owner: Option<(u32, u32)>) -
     rustix::fs::chownat(directory, name.as_ref(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn copy(from: &mut impl Read, to: &mut File, path: &Path, budget: &mut Budget) -> Result<(), Failure> {
+fn copy(from: &mut impl Read, to: &mut impl Write, path: &Path, budget: &mut Budget) -> Result<(), Failure> {
     let io = |error: io::Error| Failure::Io(path.to_owned(), error);
     let mut buffer = vec![0; 64 << 10];
     loop {

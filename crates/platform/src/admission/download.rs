@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine;
@@ -62,8 +63,8 @@ async fn follow(download: &Download) -> Result<(u16, Vec<u8>), Trouble> {
     for _ in 0..=REDIRECTS_MAX {
         check_scheme(&uri)?;
         let mut request = Request::get(&uri);
-        // A redirect must not carry the credential to somebody else.
-        if let Some(authorization) = authorization.as_ref().filter(|_| uri.authority() == start.authority()) {
+        // A redirect must not carry the credential to somebody else, nor to the same one for everybody to read.
+        if let Some(authorization) = authorization.as_ref().filter(|_| is_same_origin(&uri, &start)) {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.body(Empty::new()).map_err(|error| lasting(error.to_string()))?;
@@ -99,11 +100,23 @@ fn authorization(download: &Download) -> Result<Option<HeaderValue>, Trouble> {
     Ok(Some(value))
 }
 
+fn is_same_origin(one: &Uri, other: &Uri) -> bool {
+    one.scheme() == other.scheme() && one.authority() == other.authority()
+}
+
+/// Refuses what nobody vouches for: a Promise is installed with all rights, so whoever can change it on its way has them.
 fn check_scheme(uri: &Uri) -> Result<(), Trouble> {
     match uri.scheme_str() {
-        Some("http" | "https") => Ok(()),
+        Some("https") => Ok(()),
+        Some("http") if uri.host().is_some_and(is_loopback) => Ok(()),
+        Some("http") => Err(lasting("plain http is only allowed for loopback hosts, use https".into())),
         scheme => Err(lasting(format!("unsupported protocol scheme {:?}", scheme.unwrap_or_default()))),
     }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Returns the certificates of a PEM file.
@@ -124,17 +137,25 @@ fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, Trouble> {
 /// Returns where a redirect leads.
 fn target(from: &Uri, location: &str) -> Result<Uri, Trouble> {
     let (scheme, authority) = (from.scheme_str().unwrap_or("https"), from.authority().map_or("", |host| host.as_str()));
-    let absolute = if location.contains("://") {
+    let absolute = if has_scheme(location) {
         location.to_owned()
     } else if location.starts_with("//") {
         format!("{scheme}:{location}")
     } else if location.starts_with('/') {
         format!("{scheme}://{authority}{location}")
+    } else if location.starts_with('?') {
+        format!("{scheme}://{authority}{}{location}", from.path())
     } else {
         let directory = from.path().rsplit_once('/').map_or("", |(directory, _)| directory);
         format!("{scheme}://{authority}{directory}/{location}")
     };
     absolute.parse().map_err(|error| lasting(format!("redirected to an invalid URL: {error}")))
+}
+
+/// Tells whether a reference names its scheme; a `://` further on belongs to a path or query.
+fn has_scheme(reference: &str) -> bool {
+    let end = reference.find([':', '/', '?', '#']);
+    end.is_some_and(|end| end > 0 && reference[end..].starts_with(':'))
 }
 
 /// A connection that fails heals by itself, except where the other side is not who it should be.

@@ -217,6 +217,40 @@ fn a_hostile_layer_cannot_write_outside() {
 }
 
 #[test]
+fn long_names_and_attributes_have_a_limit() {
+    use tar::EntryType::{GNULongName, Link, XHeader};
+    let world = World::new();
+    let extended =
+        |kind, bytes: usize| Tar::new().entry(kind, "extension", None, &vec![b'a'; bytes], 0o644).file("x", "x");
+    let loaded = |archive: &[u8]| world.load(archive, None).map_err(|error| error.to_string());
+    let layer = Tar::new().file("x", "x").done();
+    let app = docker_archive(json!(["app"]), &[&layer]);
+    // An archive ends with two empty blocks; what comes before them can be followed by another archive.
+    let with_app = |tar: Tar| [tar.done(), app.clone()].concat();
+    let body = |tar: Tar| tar.done()[..].strip_suffix(&[0; 1024][..]).unwrap().to_vec();
+    let limit = "1 MiB of names and attributes for one entry";
+    for kind in [GNULongName, XHeader] {
+        let error = loaded(&with_app(extended(kind, 2 << 20))).unwrap_err();
+        assert!(error.contains(limit), "{kind:?} in the archive: {error}");
+        let hostile = gzip(&extended(kind, 2 << 20).done());
+        let error = loaded(&docker_archive(json!(["app"]), &[&hostile])).unwrap_err();
+        assert!(error.contains(limit), "{kind:?} in a layer: {error}");
+    }
+    let many = (0..20).flat_map(|_| body(extended(GNULongName, 900 << 10))).chain(app.clone()).collect::<Vec<u8>>();
+    assert!(loaded(&many).unwrap_err().contains("8 MiB of names"));
+
+    // Within the limit: a long name, and a link to which a tool of old gave its target's content.
+    let honest = Tar::new()
+        .entry(GNULongName, "extension", None, format!("deep/{}", "n".repeat(200)).as_bytes(), 0o644)
+        .file("cut", "x")
+        .file("target", "x")
+        .entry(Link, "link", Some("target"), &vec![0; 2 << 20], 0o644)
+        .file("last", "x")
+        .done();
+    loaded(&docker_archive(json!(["honest"]), &[&honest])).unwrap();
+}
+
+#[test]
 fn set_user_id_bits_and_devices_are_left_out() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::new();

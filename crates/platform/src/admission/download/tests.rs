@@ -61,15 +61,46 @@ async fn a_document_comes_with_its_code() {
 async fn a_redirect_is_followed_and_carries_the_credential_to_nobody_else() {
     let (elsewhere, there) = serve(vec![reply("200 OK", "", "there")]).await;
     let found = |to: &str| reply("302 Found", &format!("Location: {to}\r\n"), "");
-    let (base, here) = serve(vec![found("/b/c"), found("d?x=y"), found(&format!("{elsewhere}/e"))]).await;
+    let (base, here) =
+        serve(vec![found("/b/c"), found("d?x=https://y/"), found("?z"), found(&format!("{elsewhere}/e"))]).await;
     let mut download = get(&format!("{base}/a"));
     download.authorization = Some("secret".into());
     assert_eq!(fetch(&download).await, Answer::Document { status: 200, body: b"there".to_vec() });
     let requests = here.await.unwrap();
     assert!(requests[1].starts_with("GET /b/c HTTP"), "{requests:?}");
-    assert!(requests[2].starts_with("GET /b/d?x=y HTTP"), "{requests:?}");
+    assert!(requests[2].starts_with("GET /b/d?x=https://y/ HTTP"), "{requests:?}");
+    assert!(requests[3].starts_with("GET /b/d?z HTTP"), "{requests:?}");
     assert!(requests.iter().all(|request| request.contains("secret")), "{requests:?}");
     assert!(!there.await.unwrap()[0].contains("secret"));
+}
+
+#[test]
+fn a_credential_is_for_one_scheme_and_one_authority() {
+    let start = Uri::from_static("https://example.com/a");
+    for (to, same) in [
+        ("https://example.com/b?c", true),
+        ("http://example.com/a", false),
+        ("https://example.com:8443/a", false),
+        ("https://example.org/a", false),
+        ("https://me@example.com/a", false),
+    ] {
+        assert_eq!(is_same_origin(&to.parse().unwrap(), &start), same, "{to}");
+    }
+}
+
+#[tokio::test]
+async fn plain_http_is_for_loopback_hosts_only() {
+    for url in ["http://example.com/x", "http://10.0.0.1/x", "http://127.0.0.1.example.com/x"] {
+        let refused = format!("Get {url:?}: plain http is only allowed for loopback hosts, use https");
+        assert_eq!(unreachable_for(fetch(&get(url)).await), (refused, false));
+        // Nor by a detour.
+        let (base, _served) = serve(vec![reply("302 Found", &format!("Location: {url}\r\n"), "")]).await;
+        let (message, is_passing) = unreachable_for(fetch(&get(&base)).await);
+        assert!(message.contains("plain http is only allowed") && !is_passing, "{message}");
+    }
+    for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.9.9.9", "[::1]"] {
+        assert!(is_loopback(host), "{host}");
+    }
 }
 
 #[tokio::test]
