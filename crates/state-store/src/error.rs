@@ -45,8 +45,8 @@ impl std::error::Error for Error {}
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Texts of refused pushes have always begun like this, and are searched for.
-        let verb =
-            if matches!(self.trouble, Trouble::Refused { .. } | Trouble::Moved(_)) { "failed to push: " } else { "" };
+        let is_push = matches!(self.trouble, Trouble::Refused { .. } | Trouble::CheckedOut(_) | Trouble::Moved(_));
+        let verb = if is_push { "failed to push: " } else { "" };
         write!(f, "{verb}{}: {}", self.place, self.trouble)
     }
 }
@@ -99,6 +99,9 @@ pub enum Trouble {
         /// What the remote said.
         message: String,
     },
+    /// The repository has a work tree, in which the branch is checked out: nobody can push to it.
+    #[error("branch {0:?} refuses it: it is checked out in a work tree; use a bare repository")]
+    CheckedOut(String),
     /// The branch kept moving while the change was being built.
     #[error("branch {0:?} moved each time")]
     Moved(String),
@@ -150,6 +153,7 @@ impl Error {
             Trouble::NotARepository(_) => "StoreNotARepository",
             Trouble::BranchMissing(_) => "StoreBranchMissing",
             Trouble::Refused { .. } => "PushRefused",
+            Trouble::CheckedOut(_) => "StoreCheckedOut",
             Trouble::Moved(_) => "PushRejected",
             Trouble::Locked { .. } => "StoreLocked",
             Trouble::Timeout(_) => "StoreTimeout",
@@ -210,6 +214,13 @@ pub enum WriteError {
     /// The store as a whole has trouble.
     #[error(transparent)]
     Store(#[from] Error),
+    /// The remote refuses this change, and takes others.
+    #[error(transparent)]
+    Refused(Error),
+    /// The remote refused changes that were pushed together with this one, and takes others. Whether it takes this one was not
+    /// found out yet.
+    #[error("failed to push: {}: it was not tried without others that the branch refuses", .0.place)]
+    Untried(Error),
     /// A path cannot be used.
     #[error("path {path:?} cannot be written: {reason}")]
     Path {
@@ -264,7 +275,8 @@ impl WriteError {
     /// Returns a constant for metrics and documentation.
     pub fn category(&self) -> &'static str {
         match self {
-            Self::Store(error) => error.category(),
+            Self::Store(error) | Self::Refused(error) => error.category(),
+            Self::Untried(_) => "PushUntried",
             Self::Path { .. } => "PathRefused",
             Self::Blocked { .. } => "PathBlocked",
             Self::Ambiguous { .. } => "PathAmbiguous",
@@ -277,7 +289,7 @@ impl WriteError {
     /// Returns when trying again makes sense.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Store(error) => error.retry(),
+            Self::Store(error) | Self::Refused(error) | Self::Untried(error) => error.retry(),
             // What stands in the way is removed in the repository, where no watch reports it.
             Self::Blocked { .. } | Self::Owned { .. } | Self::Ledger { .. } => Retry::Backoff,
             Self::Path { .. } | Self::Ambiguous { .. } | Self::TooLarge { .. } => Retry::OnChange,
@@ -287,12 +299,12 @@ impl WriteError {
     /// Returns what a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Store(error) => error.hint(),
+            Self::Store(error) | Self::Refused(error) => error.hint(),
             Self::Path { .. } | Self::Ambiguous { .. } => Some("give the file another name".to_owned()),
             Self::Blocked { obstacle, .. } => Some(format!("remove {obstacle} from the repository")),
             Self::Owned { owner, .. } => Some(format!("rename the file, or delete {owner}")),
             Self::Ledger { path, .. } => Some(format!("repair or remove {path} in the repository")),
-            Self::TooLarge { .. } => None,
+            Self::Untried(_) | Self::TooLarge { .. } => None,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A Git repository as a store: one batch is synchronise, build, publish, and again if the remote moved meanwhile, in
-//! halves if the remote refuses it.
+//! pieces if the remote refuses it.
 //!
 //! Crash points of a batch, and what the next start finds:
 //! * before the pack is complete: a temporary file that nothing names;
@@ -7,6 +7,7 @@
 //! * after the ref, before the answer: the content is there, so that the repeated change is silent.
 
 mod batch;
+mod bisection;
 mod command;
 mod local;
 mod message;
@@ -15,7 +16,6 @@ mod refs;
 mod remote;
 mod tree;
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ pub use self::local::init_bare;
 
 pub(crate) use self::batch::Checked;
 pub(crate) use self::tree::Overlay;
+
+use self::bisection::{Bisection, Culprits};
 use crate::change::{Tree, Version, Written};
 use crate::config::GitConfig;
 use crate::error::{Error, Place, Trouble, WriteError};
@@ -35,9 +37,6 @@ use crate::path::Path;
 
 /// How often a batch is built anew because the remote moved, before its callers are told.
 const REBASES_MAX: usize = 24;
-/// How many refused pushes one batch may cost: finding one change among a full queue takes ten. At the limit, what has not
-/// been tried by itself is told what its last piece was told; its callers try again later.
-const REFUSALS_MAX: usize = 32;
 
 /// A Git repository, owned by one task.
 pub(crate) struct Store {
@@ -48,6 +47,8 @@ pub(crate) struct Store {
     remote: remote::Remote,
     /// The owners of shared directories, as far as they were needed; kept because only new ledgers need reading then.
     ledgers: ledger::Index,
+    /// What the remote refused although it takes other changes.
+    culprits: Culprits,
     /// The state of the branch as last seen or made, and when.
     seen: Option<(Instant, Option<ObjectId>)>,
 }
@@ -65,6 +66,16 @@ enum Published {
     Accepted,
     /// The branch has another head than the one that the batch was built on.
     Moved,
+}
+
+/// What came of a piece of a batch.
+enum Tried {
+    Done(Vec<Result<Written, WriteError>>),
+    Refused {
+        trouble: Trouble,
+        /// For each change, whether it would have altered anything.
+        alters: Vec<bool>,
+    },
 }
 
 impl Store {
@@ -89,7 +100,8 @@ impl Store {
             None => Address::Remote,
         };
         let remote = remote::Remote::new(url, config.clone(), cache);
-        Ok(Self { config, place, root, address, remote, ledgers: ledger::Index::new(lives), seen: None })
+        let ledgers = ledger::Index::new(lives);
+        Ok(Self { config, place, root, address, remote, ledgers, culprits: Culprits::default(), seen: None })
     }
 
     pub(crate) fn place(&self) -> &Arc<Place> {
@@ -103,48 +115,34 @@ impl Store {
 
     /// Makes all changes durable, in one commit if the remote takes it; the results are in the order of the changes.
     ///
-    /// A remote refuses a push as a whole, and says for what in words of its own. So a refused batch is halved until the
-    /// change that is refused stands alone: one bad file does not hold up the others. The order of the changes is kept.
+    /// One change that the remote refuses does not hold up the others, see [`bisection`].
     pub(crate) async fn commit(&mut self, changes: Vec<Checked>) -> Vec<Result<Written, WriteError>> {
         let changes: Arc<[Checked]> = changes.into();
-        let mut outcomes = Vec::with_capacity(changes.len());
-        // What is still to be done, the next piece last.
-        let mut pieces = Vec::new();
-        pieces.push(0..changes.len());
-        let mut refusals = 0;
-        while let Some(piece) = pieces.pop() {
-            match self.commit_piece(&changes, piece.clone()).await {
-                Ok(written) => outcomes.extend(written),
-                Err(Trouble::Refused { .. }) if piece.len() > 1 && refusals < REFUSALS_MAX => {
-                    refusals += 1;
-                    let middle = piece.start + piece.len() / 2;
-                    pieces.extend([middle..piece.end, piece.start..middle]);
+        let mut search = Bisection::new(&changes, &self.culprits);
+        while let Some(piece) = search.next() {
+            match self.commit_piece(&changes, &piece).await {
+                Ok(Tried::Done(outcomes)) => search.accept(&piece, outcomes),
+                Ok(Tried::Refused { trouble, alters }) => {
+                    // A clear answer: what is known of the branch still holds.
+                    let error = Error { place: self.place.clone(), trouble };
+                    tracing::debug!(%error, changes = piece.len(), "changes are not accepted");
+                    search.refuse(piece, &alters, error);
                 }
                 Err(trouble) => {
-                    refusals += 1;
-                    // A store that does not answer is not asked once more for each piece.
-                    let is_about_content = matches!(trouble, Trouble::Refused { .. });
-                    let end = if is_about_content { piece.end } else { changes.len() };
-                    if !is_about_content {
-                        pieces.clear();
-                    }
                     let error = self.fail(trouble);
-                    tracing::debug!(%error, changes = end - piece.start, "changes are not accepted");
-                    outcomes.extend((piece.start..end).map(|_| Err(WriteError::Store(error.clone()))));
+                    tracing::debug!(%error, "the batch is given up");
+                    // A store that does not answer is not asked once more for each piece.
+                    search.abandon(&error);
                 }
             }
         }
-        outcomes
+        search.finish(&mut self.culprits)
     }
 
-    async fn commit_piece(
-        &mut self,
-        changes: &Arc<[Checked]>,
-        piece: Range<usize>,
-    ) -> Result<Vec<Result<Written, WriteError>>, Trouble> {
-        let result = self.try_commit(changes, &piece).await;
+    async fn commit_piece(&mut self, changes: &Arc<[Checked]>, piece: &[usize]) -> Result<Tried, Trouble> {
+        let result = self.try_commit(changes, piece).await;
         if matches!(result, Err(Trouble::Damaged(_))) && self.forget_cache().await {
-            return self.try_commit(changes, &piece).await;
+            return self.try_commit(changes, piece).await;
         }
         result
     }
@@ -155,20 +153,16 @@ impl Store {
         self.remote.discard().await.unwrap_or(false)
     }
 
-    async fn try_commit(
-        &mut self,
-        changes: &Arc<[Checked]>,
-        piece: &Range<usize>,
-    ) -> Result<Vec<Result<Written, WriteError>>, Trouble> {
+    async fn try_commit(&mut self, changes: &Arc<[Checked]>, piece: &[usize]) -> Result<Tried, Trouble> {
         let mut belief = Belief::Any;
         // A push whose answer was lost looks like somebody else's when it is tried again.
         let mut pushed: Option<(ObjectId, Vec<Result<bool, WriteError>>)> = None;
         for _ in 0..REBASES_MAX {
             let (head, fresh) = self.sync(belief).await?;
             if let Some((id, outcomes)) = pushed.take_if(|(id, _)| head == Some(*id)) {
-                return Ok(outcomes.into_iter().map(|outcome| written(outcome, Some(id))).collect());
+                return Ok(done(outcomes, Some(id)));
             }
-            let batch = self.build(head, changes, piece.clone()).await?;
+            let batch = self.build(head, changes, piece.to_vec()).await?;
             // Neither "nothing to do" nor a refusal is said about a state that may be history.
             let hollow = batch.commit.is_none() || batch.outcomes.iter().any(Result::is_err);
             if hollow && !fresh && belief == Belief::Any {
@@ -176,15 +170,20 @@ impl Store {
                 continue;
             }
             let Some(commit) = batch.commit else {
-                return Ok(batch.outcomes.into_iter().map(|outcome| written(outcome, head)).collect());
+                return Ok(done(batch.outcomes, head));
             };
             let id = commit.id;
-            match self.publish(head, commit).await? {
-                Published::Accepted => {
+            match self.publish(head, commit).await {
+                Ok(Published::Accepted) => {
                     self.seen = Some((Instant::now(), Some(id)));
-                    return Ok(batch.outcomes.into_iter().map(|outcome| written(outcome, Some(id))).collect());
+                    return Ok(done(batch.outcomes, Some(id)));
                 }
-                Published::Moved => {
+                Err(trouble @ Trouble::Refused { .. }) => {
+                    let alters = batch.outcomes.iter().map(|outcome| *outcome == Ok(true)).collect();
+                    return Ok(Tried::Refused { trouble, alters });
+                }
+                Err(trouble) => return Err(trouble),
+                Ok(Published::Moved) => {
                     tracing::debug!("the branch has moved, building on its new head");
                     pushed = Some((id, batch.outcomes));
                     belief = Belief::None;
@@ -229,14 +228,14 @@ impl Store {
         &mut self,
         head: Option<ObjectId>,
         changes: &Arc<[Checked]>,
-        piece: Range<usize>,
+        piece: Vec<usize>,
     ) -> Result<batch::Batch, Trouble> {
         let odb = self.objects().await?;
         let (changes, config, root) = (changes.clone(), self.config.clone(), self.root.clone());
         let mut ledgers = self.ledgers.take();
         let (batch, ledgers) = blocking(move || {
-            let batch =
-                batch::build(&odb.to_thread_local(), head, &root, &changes[piece], &config.author, &mut ledgers)?;
+            let piece: Vec<&Checked> = piece.into_iter().map(|at| &changes[at]).collect();
+            let batch = batch::build(&odb.to_thread_local(), head, &root, &piece, &config.author, &mut ledgers)?;
             Ok((batch, ledgers))
         })
         .await?;
@@ -338,8 +337,9 @@ enum Belief {
     None,
 }
 
-fn written(outcome: Result<bool, WriteError>, head: Option<ObjectId>) -> Result<Written, WriteError> {
-    outcome.map(|changed| Written { version: head.map(version), changed })
+fn done(outcomes: Vec<Result<bool, WriteError>>, head: Option<ObjectId>) -> Tried {
+    let written = |changed| Written { version: head.map(version), changed };
+    Tried::Done(outcomes.into_iter().map(|outcome| outcome.map(written)).collect())
 }
 
 fn version(id: ObjectId) -> Version {

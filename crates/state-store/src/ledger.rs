@@ -9,7 +9,7 @@
 //!
 //! Ledgers of one shared directory lie side by side; the file's name without its extension names the owner.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,6 +35,12 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     fn directory(&self) -> (Path, &str) {
         self.path.split().expect("a ledger is a file")
+    }
+
+    /// Returns the place of another ledger of the same shared directory.
+    pub(crate) fn beside(&self, name: &str) -> Option<Self> {
+        let path = self.directory().0.join(&Path::parse_file(name).ok()?);
+        Some(Self { root: self.root, prefix: self.prefix, path })
     }
 
     /// Tells whether `path` is where ledgers are; nobody owns those.
@@ -70,6 +76,12 @@ impl List {
         // An entry that this store refuses to write was never written by it, and nothing is removed for it.
         let paths = entries.iter().filter_map(|entry| resolve(entry, place)).collect();
         Ok(Self { entries, paths })
+    }
+
+    /// Returns the entries, as they are written, that name none of these paths.
+    pub(crate) fn without(&self, taken: &HashSet<&Path>, place: &Place<'_>) -> Vec<&str> {
+        let is_kept = |entry: &&str| resolve(entry, place).is_none_or(|path| !taken.contains(&path));
+        self.entries.iter().map(String::as_str).filter(is_kept).collect()
     }
 }
 
@@ -117,7 +129,8 @@ fn is_plain(text: &str) -> bool {
 
 /// Tells whether the owner with a ledger of this name (without its extension) still exists.
 ///
-/// A ledger that was left behind by an owner who is gone owns nothing: its paths are free for others.
+/// A ledger that was left behind by an owner who is gone owns nothing: its paths are free for others. It stops listing what
+/// others take, so that an owner of the same name who comes later meets them as any other does.
 pub type Liveness = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Who owns what in shared directories, as far as it was asked for.
@@ -144,9 +157,26 @@ pub(crate) struct Owners<'i> {
 impl Owners<'_> {
     /// Returns who else owns `path`: the name of the ledger without its extension.
     pub(crate) fn other(&self, path: &Path) -> Option<&str> {
-        let owners = self.ledgers.owners.get(path)?.iter().filter(|owner| **owner != self.own);
-        let mut names = owners.map(|owner| owner.rsplit_once('.').map_or(owner.as_str(), |(name, _)| name));
-        names.find(|name| (self.lives)(name))
+        self.claim(path).err()
+    }
+
+    /// Returns the file names of the ledgers that list `path` although their owners are gone.
+    ///
+    /// Whoever takes the path takes it out of these: their owners may come back.
+    ///
+    /// # Errors
+    /// The owner who is not gone: the name of the ledger without its extension.
+    pub(crate) fn claim(&self, path: &Path) -> Result<Vec<&str>, &str> {
+        let Some(owners) = self.ledgers.owners.get(path) else { return Ok(Vec::new()) };
+        let mut left = Vec::new();
+        for ledger in owners.iter().filter(|ledger| **ledger != self.own) {
+            let name = ledger.rsplit_once('.').map_or(ledger.as_str(), |(name, _)| name);
+            if (self.lives)(name) {
+                return Err(name);
+            }
+            left.push(ledger.as_str());
+        }
+        Ok(left)
     }
 }
 
@@ -173,7 +203,7 @@ impl Index {
         }
         let files = overlay.files(&directory)?;
         let ledgers = self.directories.entry(directory.clone()).or_default();
-        let mut unseen: std::collections::HashSet<String> = ledgers.lists.keys().cloned().collect();
+        let mut unseen: HashSet<String> = ledgers.lists.keys().cloned().collect();
         for (name, id, content) in files {
             unseen.remove(&name);
             if ledgers.lists.get(&name).is_some_and(|(known, _)| *known == id) {

@@ -94,6 +94,11 @@ impl Path {
         self.0.strip_prefix(&directory.0)?.strip_prefix('/')
     }
 
+    /// Tells whether one of the two is the other, or below it.
+    pub(crate) fn touches(&self, other: &Path) -> bool {
+        self == other || self.below(other).is_some() || other.below(self).is_some()
+    }
+
     pub(crate) fn is_root(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,6 +1,7 @@
 //! One batch, built on one head: every change in turn, then one commit. Blocking, and without any effect but its result.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
 use gix::ObjectId;
@@ -27,7 +28,7 @@ pub(crate) struct Checked {
 
 type Files = Vec<(Path, Bytes)>;
 
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 enum Work {
     Replace(Files),
     Edit { write: Files, remove: Vec<Path> },
@@ -79,6 +80,24 @@ impl Checked {
     pub(super) fn kind(&self) -> Kind {
         self.kind
     }
+
+    /// Returns a number that tells changes of one asker apart.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.kind, &self.prefix, &self.work).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Tells whether the order of the two can matter. It may say so although it does not.
+    pub(super) fn interferes(&self, other: &Self) -> bool {
+        match (&self.work, &other.work) {
+            // Whose path it is, the ledgers say.
+            (Work::Share { ledger: one, .. }, Work::Share { ledger: two, .. }) if self.prefix == other.prefix => {
+                one == two
+            }
+            _ => self.prefix.touches(&other.prefix),
+        }
+    }
 }
 
 fn checked(path: &str, rule: fn(&str) -> Result<Path, Reason>) -> Result<Path, WriteError> {
@@ -117,7 +136,7 @@ pub(super) fn build(
     repository: &gix::Repository,
     head: Option<ObjectId>,
     root: &Path,
-    changes: &[Checked],
+    changes: &[&Checked],
     author: &Author,
     ledgers: &mut Index,
 ) -> Result<Batch, Trouble> {
@@ -144,7 +163,7 @@ pub(super) fn build(
         return Ok(Batch { outcomes, commit: None });
     }
     let done: Vec<&Checked> =
-        changes.iter().zip(&outcomes).filter(|(_, outcome)| *outcome == &Ok(true)).map(|(change, _)| change).collect();
+        changes.iter().zip(&outcomes).filter(|(_, outcome)| *outcome == &Ok(true)).map(|(change, _)| *change).collect();
     let data = Bytes::from(message::commit(tree, head, author, &done));
     let id = tree::hash(ObjectKind::Commit, &data);
     objects.push((ObjectKind::Commit, id, data));
@@ -242,10 +261,16 @@ impl Edits<'_, '_> {
 
         if !new.is_empty() || !gone.is_empty() {
             let owners = ledgers.owners(self.overlay, place)?;
+            let mut taken: BTreeMap<&str, HashSet<&Path>> = BTreeMap::new();
             for path in new {
-                if let Some(owner) = owners.other(path) {
-                    return Err(WriteError::Owned { path: path.to_string(), owner: owner.to_owned() }.into());
+                let left = owners.claim(path);
+                let owned = |owner: &str| WriteError::Owned { path: path.to_string(), owner: owner.to_owned() };
+                for ledger in left.map_err(owned)? {
+                    taken.entry(ledger).or_default().insert(path);
                 }
+            }
+            for (ledger, paths) in taken {
+                self.disown(place, ledger, &paths)?;
             }
             let gone: Vec<&Path> = gone.into_iter().filter(|path| owners.other(path).is_none()).collect();
             for path in gone {
@@ -273,6 +298,17 @@ impl Edits<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Takes paths out of the ledger of an owner who is gone, and the ledger away with its last entry.
+    fn disown(&mut self, place: &ledger::Place<'_>, ledger: &str, taken: &HashSet<&Path>) -> Result<(), Refusal> {
+        // Without a directory of their own, any file with a list of files looks like a ledger.
+        let Some(left) = place.beside(ledger).filter(|left| place.is_ledger(&left.path)) else { return Ok(()) };
+        let Some(list) = self.ledger(&left)? else { return Ok(()) };
+        match list.without(taken, &left).as_slice() {
+            [] => self.remove(&left.path),
+            kept => self.put(&left.path, &Bytes::from(ledger::render(kept))),
+        }
     }
 
     fn ledger(&mut self, place: &ledger::Place<'_>) -> Result<Option<ledger::List>, Refusal> {

@@ -129,8 +129,7 @@ impl Repository {
         }
         let head = fs::read_to_string(git_dir.join("HEAD")).unwrap_or_default();
         if head.trim() == format!("ref: refs/heads/{}", self.branch) {
-            let message = "it is checked out in a work tree; use a bare repository".to_owned();
-            return Err(Trouble::Refused { branch: self.branch.clone(), message });
+            return Err(Trouble::CheckedOut(self.branch.clone()));
         }
         Ok(())
     }

@@ -203,7 +203,7 @@ async fn a_refused_change_does_not_hold_up_the_others_of_its_batch() {
         for (name, answer) in pending {
             match (answer.await, name.contains("bad")) {
                 (Ok(written), false) => assert!(written.changed),
-                (Err(WriteError::Store(error)), true) => {
+                (Err(WriteError::Refused(error)), true) => {
                     let expected = format!("worker-1/{name}/a.yaml is not allowed");
                     assert!(error.to_string().contains(&expected), "{name} gets its own reason: {error}");
                 }
@@ -216,23 +216,137 @@ async fn a_refused_change_does_not_hold_up_the_others_of_its_batch() {
     bed.is_sound();
 }
 
+/// Queues all changes before any of them is worked on, so that they are one batch, and returns the answers in their order.
+async fn write_all(store: &Handle, changes: Vec<Change>) -> Vec<Result<kratix_state_store::Written, WriteError>> {
+    let mut pending = Vec::new();
+    // Tokio interrupts a task after 128 waits, counted from here.
+    tokio::task::yield_now().await;
+    for change in changes {
+        // On the one thread of a test, the store's task runs only when this one waits.
+        pending.push(store.reserve().await.expect("a place").send(change));
+    }
+    let mut answers = Vec::new();
+    for answer in pending {
+        answers.push(answer.await);
+    }
+    answers
+}
+
+/// Returns how often a hook that adds a line to this file was run since it was asked last.
+fn pushes(counter: &std::path::Path) -> usize {
+    let count = std::fs::read_to_string(counter).unwrap_or_default().lines().count();
+    let _ = std::fs::remove_file(counter);
+    count
+}
+
+/// Makes the repository count pushes, and refuse those that touch a path with a word in it.
+fn count_and_refuse(bed: &Bed, word: &str) -> std::path::PathBuf {
+    let counter = bed.directory.path().join("pushes");
+    refuse_paths(bed, &format!(r#"[ "$path" != "${{path%{word}*}}" ]"#));
+    let hook = bed.repository().join("hooks/pre-receive");
+    let script = std::fs::read_to_string(&hook).expect("a hook");
+    let counting = format!("#!/bin/sh\necho >> {}", counter.display());
+    std::fs::write(&hook, script.replacen("#!/bin/sh", &counting, 1)).expect("a file");
+    counter
+}
+
 #[tokio::test]
-async fn a_store_that_refuses_everything_is_not_asked_without_end() {
+async fn a_store_that_refuses_everything_is_in_trouble_as_a_whole_and_soon_found_out() {
+    let bed = Bed::new();
+    let store = bed.store();
+    let counter = count_and_refuse(&bed, "worker-1");
+    let changes = |count| (0..count).map(|at| placement(&format!("p{at}"), "1")).collect();
+    for (count, limit) in [(1, 1), (2, 3), (100, 6), (100, 6)] {
+        for answer in write_all(&store, changes(count)).await {
+            assert!(matches!(trouble(answer).trouble, Trouble::Refused { .. }));
+        }
+        let pushes = pushes(&counter);
+        assert!((1..=limit).contains(&pushes), "{pushes} pushes for {count} changes");
+    }
+    // When it takes pushes again, nobody is remembered as refused.
+    std::fs::remove_file(bed.repository().join("hooks/pre-receive")).expect("removed");
+    assert!(write_all(&store, changes(100)).await.iter().all(Result::is_ok));
+    assert_eq!(bed.commits(), 1);
+}
+
+#[tokio::test]
+async fn what_was_refused_before_is_tried_alone_and_last() {
+    let bed = Bed::new();
+    let store = bed.store();
+    let counter = count_and_refuse(&bed, "bad");
+    let changes = |content: &str| -> Vec<Change> {
+        let name = |at| if at == 3 || at == 30 { format!("bad{at}") } else { format!("good{at}") };
+        (0..40).map(|at| placement(&name(at), content)).collect()
+    };
+    let are_told_apart = |answers: Vec<Result<kratix_state_store::Written, WriteError>>| {
+        for (at, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Err(WriteError::Refused(error)) if at == 3 || at == 30 => {
+                    assert!(error.to_string().contains(&format!("bad{at}/a.yaml is not allowed")), "{error}");
+                }
+                answer => assert!(answer.expect("written").version.is_some() && at != 3 && at != 30, "{at}"),
+            }
+        }
+    };
+    are_told_apart(write_all(&store, changes("1")).await);
+    assert!(pushes(&counter) > 5, "it has to be found out");
+    // The same once more, where nothing else is new: no reason to suspect the store.
+    are_told_apart(write_all(&store, changes("1")).await);
+    assert_eq!(pushes(&counter), 2);
+    // With other changes.
+    let mut mixed = changes("2");
+    for at in [3, 30] {
+        mixed[at] = changes("1").swap_remove(at);
+    }
+    are_told_apart(write_all(&store, mixed).await);
+    assert_eq!(pushes(&counter), 3);
+    let bad = || changes("1").swap_remove(3);
+    assert!(matches!(store.write(bad()).await, Err(WriteError::Refused(_))));
+    // One who was refused and says something else later has the last word.
+    std::fs::remove_file(bed.repository().join("hooks/pre-receive")).expect("removed");
+    let answers = write_all(&store, vec![bad(), placement("bad3", "newer")]).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert_eq!(bed.git(&["show", "main:worker-1/bad3/a.yaml"]), "newer");
+}
+
+#[tokio::test]
+async fn many_refused_changes_hold_up_the_others_for_a_few_rounds_only_and_nobody_is_called_refused_who_is_not() {
+    let bed = Bed::new();
+    let store = bed.store();
+    let counter = count_and_refuse(&bed, "bad");
+    let name = |at: usize| if at.is_multiple_of(2) { format!("good{at}") } else { format!("bad{at}") };
+    let is_done = || bed.commits() > 0 && bed.paths().len() == 40;
+    for _ in 0..40 {
+        let changes = (0..80).map(|at| placement(&name(at), "1")).collect();
+        for (at, answer) in write_all(&store, changes).await.into_iter().enumerate() {
+            match answer {
+                Ok(_) => assert!(at.is_multiple_of(2), "{at}"),
+                Err(WriteError::Refused(_)) => assert!(!at.is_multiple_of(2), "{at}"),
+                Err(untried @ WriteError::Untried(_)) => {
+                    assert_eq!((untried.category(), untried.retry()), ("PushUntried", Retry::Backoff));
+                    assert!(!untried.to_string().contains("not allowed"), "{untried}");
+                }
+                Err(other) => assert!(matches!(other, WriteError::Store(_)), "{other:?}"),
+            }
+        }
+        assert!(pushes(&counter) < 80);
+        if is_done() {
+            return;
+        }
+    }
+    panic!("{:?}", bed.paths());
+}
+
+#[tokio::test]
+async fn a_branch_that_is_checked_out_is_trouble_with_the_store() {
     let bed = Bed::new();
     let server = Server::plain(bed.directory.path()).await;
-    let counter = bed.directory.path().join("pushes");
-    refuse_paths(&bed, &format!("echo >> {}", counter.display()));
     let store = store(&bed, config(&server));
-    let mut pending = Vec::new();
-    for at in 0..200 {
-        pending.push(store.reserve().await.expect("a place").send(placement(&format!("p{at}"), "1")));
+    store.write(placement("a", "1")).await.expect("written");
+    bed.git(&["config", "core.bare", "false"]);
+    for answer in write_all(&store, vec![placement("b", "1"), placement("c", "1")]).await {
+        assert_eq!(trouble(answer).trouble, Trouble::CheckedOut("main".to_owned()));
     }
-    for answer in pending {
-        assert!(matches!(trouble(answer.await).trouble, Trouble::Refused { .. }));
-    }
-    // What queues up during the first push is a second batch.
-    let asked = std::fs::read_to_string(counter).expect("it was asked").lines().count();
-    assert!(asked < 2 * 70, "{asked}");
 }
 
 #[tokio::test]

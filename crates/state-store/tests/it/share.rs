@@ -1,6 +1,7 @@
 //! Directories that several owners share, each with a ledger of its files.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kratix_state_store::{Change, File, WriteError, open_with};
 
@@ -97,6 +98,47 @@ async fn a_ledger_whose_owner_is_gone_owns_nothing() {
     assert!(!bed.paths().contains(&"worker-1/a.yaml".to_owned()), "nobody else has it");
     let taken = knowing.write(share("c", Some(vec![file("left.yaml", "c")]))).await;
     assert!(matches!(taken, Err(WriteError::Owned { owner, .. }) if owner == "default-b"));
+    // And then the one that left writes again.
+    let back = store.write(share("left", Some(vec![file("left.yaml", "left")]))).await;
+    assert!(matches!(back, Err(WriteError::Owned { owner, .. }) if owner == "default-b"));
+    assert_eq!(bed.git(&["show", "main:worker-1/left.yaml"]), "b");
+}
+
+#[tokio::test]
+async fn one_who_was_gone_and_comes_back_finds_what_others_took_and_keeps_the_rest() {
+    let bed = Bed::new();
+    let all = || Some(vec![file("one.yaml", "left"), file("two.yaml", "left")]);
+    bed.store().write(share("left", all())).await.expect("written");
+    let gone = Arc::new(AtomicBool::new(true));
+    let is_gone = Arc::clone(&gone);
+    let lives = Arc::new(move |owner: &str| owner != "default-left" || !is_gone.load(Ordering::Relaxed));
+    let store = open_with(bed.config(), bed.cache(), lives).expect("usable");
+
+    // A refused change takes nothing from anybody.
+    let blocked = share("b", Some(vec![file("one.yaml", "b"), file("two.yaml/below", "b")]));
+    store.write(blocked).await.expect_err("refused");
+    assert_eq!(ledger(&bed, "left"), "files:\n- worker-1/one.yaml\n- worker-1/two.yaml\n");
+    let commits = bed.commits();
+    store.write(share("b", Some(vec![file("one.yaml", "b")]))).await.expect("taken");
+    assert_eq!(bed.commits(), commits + 1, "one path has one owner in every state of the branch");
+    assert_eq!(ledger(&bed, "left"), "files:\n- worker-1/two.yaml\n");
+
+    gone.store(false, Ordering::Relaxed);
+    let owned = WriteError::Owned { path: "worker-1/one.yaml".to_owned(), owner: "default-b".to_owned() };
+    assert_eq!(store.write(share("left", all())).await, Err(owned.clone()));
+    assert_eq!(bed.store().write(share("left", all())).await, Err(owned), "a process without memory finds the same");
+    assert_eq!(bed.git(&["show", "main:worker-1/one.yaml"]), "b");
+    // What nobody took is still known for its own, and goes with it.
+    store.write(share("left", Some(vec![file("other.yaml", "left")]))).await.expect("written");
+    assert!(!bed.paths().contains(&"worker-1/two.yaml".to_owned()), "{:?}", bed.paths());
+
+    gone.store(true, Ordering::Relaxed);
+    store.write(share("b", Some(vec![file("one.yaml", "b"), file("other.yaml", "b")]))).await.expect("taken");
+    assert!(!bed.paths().contains(&"worker-1/.kratix/default-left.yaml".to_owned()), "nothing is left of it");
+}
+
+fn ledger(bed: &Bed, owner: &str) -> String {
+    bed.git(&["show", &format!("main:worker-1/.kratix/default-{owner}.yaml")])
 }
 
 #[tokio::test]

@@ -29,6 +29,10 @@ pub(super) fn push(ended: &Ended, branch: &str) -> Option<Result<Published, Trou
         if moved.iter().any(|text| reason.contains(text)) {
             return Some(Ok(Published::Moved));
         }
+        // `receive.denyCurrentBranch`: no content helps.
+        if reason.contains("is currently checked out") {
+            return Some(Err(Trouble::CheckedOut(branch.to_owned())));
+        }
         let message = match remote_text(&ended.stderr) {
             text if text.is_empty() => reason.to_owned(),
             text => format!("{text} ({reason})"),
