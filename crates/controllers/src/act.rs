@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use kratix_api::keys;
 use kratix_core::object::{Kind, ObjectKey};
-use kratix_core::plan::{Plan, Write};
+use kratix_core::plan::{Owner, Plan, Write};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 
+use crate::caches;
 use crate::error::Error;
 use crate::events::Events;
 
@@ -17,7 +17,7 @@ pub(crate) const FIELD_MANAGER: &str = "kratix";
 
 /// What became of a plan.
 pub(crate) struct Acted {
-    /// What exists because of it and may not be in the caches yet. A creation whose reply was lost counts.
+    /// What exists because of it, has a cache, and may not be in it yet. A creation whose reply was lost counts.
     pub(crate) made: Vec<(Kind, ObjectKey)>,
     /// The first write that failed, if one did.
     pub(crate) outcome: Result<(), Error>,
@@ -49,10 +49,14 @@ async fn carry_out<F>(platform: &Client, plan: &Plan<F>, made: &mut Vec<(Kind, O
             Some(versions) => execute(platform, &repin(write, versions)).await,
             None => execute(platform, write).await,
         };
-        if matches!(write, Write::Create { .. }) && result.as_ref().err().is_none_or(Error::may_have_happened) {
+        let arrives = match &result {
+            Ok(done) => done.arrives,
+            Err(error) => matches!(write, Write::Create { .. }) && error.may_have_happened(),
+        };
+        if arrives {
             made.push(address.clone());
         }
-        let written = result?;
+        let written = result?.object;
         let pinned = match write {
             Write::Patch { target, .. } | Write::PatchStatus { target, .. } => target.resource_version.clone(),
             Write::Create { .. } | Write::Delete { .. } => None,
@@ -75,16 +79,26 @@ fn repin(write: &Write, (before, after): &(String, String)) -> Write {
     write
 }
 
-async fn execute(platform: &Client, write: &Write) -> Result<Option<DynamicObject>, Error> {
+/// What a write has led to.
+struct Done {
+    /// The object after the write, where the API server has told it.
+    object: Option<DynamicObject>,
+    /// The object is on its way to a cache.
+    arrives: bool,
+}
+
+async fn execute(platform: &Client, write: &Write) -> Result<Done, Error> {
     let (kind, key) = write.address();
     let api = api(platform, kind, key.namespace.as_deref());
     tracing::debug!(kind = %kind.kind, object = %key, write = %summary(write), "write");
     let result = match write {
-        Write::Create { object, .. } => match create(&api, object).await {
-            Ok(Made::Ours(made)) => Ok(made.map(|made| *made)),
-            Ok(Made::Foreign) => return Err(Error::Taken { target: format!("{} {key}", kind.kind) }),
-            Err(error) => Err(error),
-        },
+        Write::Create { object, owner, .. } => {
+            return match create(&api, object, owner).await {
+                Ok(Some(done)) => Ok(done),
+                Ok(None) => Err(Error::Taken { target: format!("{} {key}", kind.kind) }),
+                Err(error) => Err(Error::write(write, error)),
+            };
+        }
         Write::Patch { target, patch } => {
             let patch = pinned(patch, target.uid.as_deref(), target.resource_version.as_deref());
             api.patch(&key.name, &PatchParams::apply(FIELD_MANAGER), &Patch::Merge(patch)).await.map(Some)
@@ -102,43 +116,30 @@ async fn execute(platform: &Client, write: &Write) -> Result<Option<DynamicObjec
             }
         }
     };
-    result.map_err(|source| Error::write(write, source))
+    let object = result.map_err(|source| Error::write(write, source))?;
+    Ok(Done { object, arrives: false })
 }
 
-/// What stands under the name of an object that was to be made.
-enum Made {
-    /// What was asked for, made now or by an earlier pass.
-    Ours(Option<Box<DynamicObject>>),
-    /// Something that does not carry the label of the Promise it was to be made for.
-    Foreign,
-}
-
-async fn create(api: &Api<DynamicObject>, object: &Value) -> Result<Made, kube::Error> {
+/// Returns `None` if an object of that name exists that is not the owner's.
+async fn create(api: &Api<DynamicObject>, object: &Value, owner: &Owner) -> Result<Option<Done>, kube::Error> {
     let object: DynamicObject = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
     let params = PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.into()) };
     match api.create(&params, &object).await {
-        Ok(created) => Ok(Made::Ours(Some(Box::new(created)))),
+        Ok(created) => Ok(Some(Done { object: Some(created), arrives: true })),
         // Names are derived: what exists under this name was made by an earlier pass, or its creation is still on the
         // way to the cache. One that is about to vanish must be made again, which the conflict asks for.
         Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => {
             let name = object.metadata.name.as_deref().unwrap_or_default();
             match api.get_opt(name).await? {
                 Some(existing) if existing.metadata.deletion_timestamp.is_none() => {
-                    Ok(if is_foreign(&object, &existing) { Made::Foreign } else { Made::Ours(None) })
+                    let arrives = caches::holds(&object, &existing);
+                    Ok(owner.has(existing.labels()).then_some(Done { object: None, arrives }))
                 }
                 _ => Err(kube::Error::Api(status)),
             }
         }
         Err(error) => Err(error),
     }
-}
-
-/// Returns whether an object of the wanted name belongs to nobody or to another Promise. Accounts may be a user's own: a
-/// pipeline can name one.
-fn is_foreign(wanted: &DynamicObject, existing: &DynamicObject) -> bool {
-    let promise = |object: &DynamicObject| object.labels().get(keys::PROMISE_NAME).cloned();
-    let is_account = wanted.types.as_ref().is_some_and(|types| types.kind == "ServiceAccount");
-    !is_account && promise(wanted).is_some() && promise(existing) != promise(wanted)
 }
 
 /// Returns the patch with the identity and version it was computed from, so that it conflicts with anything newer.
@@ -190,6 +191,8 @@ fn summary(write: &Write) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use embedded_apiserver::{Server, User};
+    use kratix_api::keys;
     use kratix_core::object::Target;
     use serde_json::json;
 
@@ -207,6 +210,38 @@ mod tests {
         let patch = pinned(&json!({"metadata": {"labels": {"a": "b"}}}), Some("u"), Some("7"));
         assert_eq!(patch, json!({"metadata": {"labels": {"a": "b"}, "uid": "u", "resourceVersion": "7"}}));
         assert_eq!(pinned(&json!({"status": {}}), None, None), json!({"status": {}, "metadata": {}}));
+    }
+
+    #[tokio::test]
+    async fn what_exists_counts_as_made_if_it_is_the_owners_and_is_waited_for_if_a_cache_will_show_it() {
+        let server = Server::builder().build().await.unwrap();
+        let platform = Client::new(server.service(User::admin("test")), "default");
+        let (events, _publisher) = crate::events::channel(platform.clone(), "host");
+        let object = |name: &str, promise: Option<&str>| {
+            let labels = promise.map(|promise| json!({ keys::PROMISE_NAME: promise }));
+            json!({ "apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": { "name": name, "namespace": "default", "labels": labels } })
+        };
+        let account = Kind::new("", "v1", "ServiceAccount", "serviceaccounts");
+        let create = |object: Value| Write::create(account.clone(), object);
+        for (name, promise) in [("users", None), ("ours", Some("p")), ("others", Some("q"))] {
+            act(&platform, &events, &Plan::<()>::from(create(object(name, promise)))).await.outcome.unwrap();
+        }
+        for (name, is_anybodys, is_taken, arrives) in [
+            ("new", false, false, true),
+            ("ours", false, false, true),
+            ("users", false, true, false),
+            ("others", false, true, false),
+            ("users", true, false, false),
+            ("others", true, false, true),
+        ] {
+            let write = create(object(name, Some("p")));
+            let write = if is_anybodys { write.unless_present() } else { write };
+            let acted = act(&platform, &events, &Plan::<()>::from(write)).await;
+            assert_eq!(matches!(acted.outcome, Err(Error::Taken { .. })), is_taken, "{name}");
+            assert_eq!(!acted.made.is_empty(), arrives, "{name}");
+        }
+        server.shutdown().await;
     }
 
     #[test]

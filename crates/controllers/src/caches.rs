@@ -180,6 +180,12 @@ impl Spawn<'_> {
     }
 }
 
+/// Returns whether an object is in the cache in which one with the labels of `wanted` would be.
+pub(crate) fn holds<K: Resource>(wanted: &K, existing: &K) -> bool {
+    let selectors = [keys::PROMISE_NAME, keys::MANAGED_BY];
+    selectors.iter().all(|key| label(wanted, key).is_none() || label(existing, key).is_some())
+}
+
 fn label<'a, K: Resource>(object: &'a K, key: &str) -> Option<&'a str> {
     object.meta().labels.as_ref()?.get(key).map(String::as_str)
 }

@@ -39,6 +39,14 @@ impl Context {
         act::act(&self.platform, &self.events, plan).await
     }
 
+    /// Makes visible that the API server has refused a write. What goes away by itself is no refusal, and is not told.
+    pub(crate) async fn tell_refusal<F>(&self, error: &Error, tell: impl FnOnce(&str) -> Plan<F> + Send) {
+        if error.is_refusal() {
+            let told = self.act(&tell(&error.to_string())).await;
+            tracing::debug!(%error, told = told.is_ok(), "the object says what was refused");
+        }
+    }
+
     /// Returns the platform configuration as last read.
     pub(crate) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.borrow())
@@ -60,5 +68,48 @@ impl Context {
     /// Returns the time, the only one a snapshot carries.
     pub(crate) fn now(&self) -> jiff::Timestamp {
         jiff::Timestamp::now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use embedded_apiserver::{Server, User};
+    use kratix_core::object::Kind;
+    use kratix_core::plan::Write;
+    use serde_json::json;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::events;
+
+    #[tokio::test]
+    async fn only_what_the_api_server_has_refused_is_told_as_refused() {
+        let server = Server::builder().build().await.unwrap();
+        let platform = Client::new(server.service(User::admin("test")), "default");
+        let mut tasks = JoinSet::new();
+        let caches = Caches::start(&platform, &mut tasks);
+        let (events, _publisher) = events::channel(platform.clone(), "host");
+        let (_sender, config) = watch::channel(Arc::default());
+        let options = Options {
+            adapter_image: String::new(),
+            adapter_pull_secret: None,
+            cache_dir: std::path::PathBuf::new(),
+            host: "host".into(),
+        };
+        let cx = Context { platform, caches, events, config, options };
+        let job = Write::create(Kind::new("batch", "v1", "Job", "jobs"), json!({ "metadata": { "name": "a" } }));
+        for (code, is_told) in [(403, true), (409, false), (503, false)] {
+            let status = kube::core::Status::failure("m", "r").with_code(code);
+            let error = Error::write(&job, kube::Error::Api(status.boxed()));
+            let mut told = false;
+            cx.tell_refusal(&error, |_| {
+                told = true;
+                Plan::<()>::silent()
+            })
+            .await;
+            assert_eq!(told, is_told, "{code}");
+        }
+        drop(tasks);
+        server.shutdown().await;
     }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::{Event as Published, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kratix_core::plan::{Event, EventType};
+use kratix_core::text::truncated;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -14,6 +15,9 @@ use tokio::sync::mpsc;
 
 /// Notes the API server accepts.
 const NOTE_BYTES_MAX: usize = 1024;
+
+/// Names the API server accepts.
+const NAME_BYTES_MAX: usize = 253;
 
 /// Events waiting to be published. At the limit the newest is dropped and logged: an event is a help for people, never
 /// a reason to hold a pass.
@@ -140,7 +144,7 @@ fn published(event: &Event, namespace: &str, instance: &str, now: Timestamp) -> 
     };
     Published {
         metadata: ObjectMeta {
-            name: Some(format!("{}.{:x}", target.key.name, now.as_nanosecond())),
+            name: Some(name(&target.key.name, now)),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },
@@ -156,13 +160,12 @@ fn published(event: &Event, namespace: &str, instance: &str, now: Timestamp) -> 
     }
 }
 
-/// Cuts a text to at most `bytes` bytes at a character boundary.
-fn truncated(text: &str, bytes: usize) -> &str {
-    if text.len() <= bytes {
-        return text;
-    }
-    let end = (0..=bytes).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    &text[..end]
+/// Returns the name of an event as client-go has it, of a long object's name the beginning.
+fn name(object: &str, now: Timestamp) -> String {
+    let suffix = format!(".{:x}", now.as_nanosecond());
+    let prefix = truncated(object, NAME_BYTES_MAX - suffix.len());
+    // A label of a name ends with a letter or a digit.
+    format!("{}{suffix}", prefix.trim_end_matches(|end: char| !end.is_ascii_alphanumeric()))
 }
 
 #[cfg(test)]
@@ -203,9 +206,25 @@ mod tests {
     }
 
     #[test]
-    fn notes_are_cut_at_a_character_boundary() {
-        assert_eq!(truncated("short", 1024), "short");
-        assert_eq!(truncated("aé", 2), "a");
-        assert_eq!(truncated(&"x".repeat(2000), NOTE_BYTES_MAX).len(), 1024);
+    fn the_name_of_an_event_fits_whatever_the_objects_is() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        assert_eq!(name("w", now), "w.18fae27693b40000");
+        let long = name(&"w".repeat(253), now);
+        assert_eq!(long.len(), NAME_BYTES_MAX);
+        // The cut is right behind a dot and a dash.
+        let odd = format!("{}-.{}", "w".repeat(234), "x".repeat(17));
+        assert_eq!(name(&odd, now), format!("{}.18fae27693b40000", "w".repeat(234)));
+    }
+
+    #[tokio::test]
+    async fn what_happens_to_an_object_with_a_long_name_is_told() {
+        let server = Server::builder().build().await.unwrap();
+        let platform = Client::new(server.service(User::admin("test")), "default");
+        let (_events, mut publisher) = channel(platform, "host");
+        let mut event = written("a");
+        event.regarding.key.name = "w".repeat(253);
+        event.note = "é".repeat(2000);
+        publisher.publish(&event, Timestamp::now()).await.unwrap();
+        server.shutdown().await;
     }
 }

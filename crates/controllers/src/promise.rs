@@ -20,7 +20,7 @@ use crate::cache::Cache;
 use crate::caches::{Caches, promise_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
-use crate::error::{Error, Retry};
+use crate::error::Error;
 use crate::expected::Expected;
 use crate::queue::Queue;
 use crate::request::Requests;
@@ -159,10 +159,7 @@ impl Reconcile for Promises {
         // Also after a failure: objects may have been made before it.
         self.expected.note(key, acted.made);
         if let Err(error) = acted.outcome {
-            if error.retry() != Retry::Soon {
-                let told = self.cx.act(&promise::refused(&snapshot, &error.to_string())).await;
-                tracing::debug!(promise = %key, told = told.is_ok(), "the Promise says what was refused");
-            }
+            self.cx.tell_refusal(&error, |cause| promise::refused(&snapshot, cause)).await;
             return Err(error);
         }
         match decision.requests {

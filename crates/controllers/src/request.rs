@@ -369,11 +369,8 @@ impl Reconcile for Controller {
         // Also after a failure: objects may have been made before it.
         self.running.expected.note(key, acted.made);
         if let Err(error) = acted.outcome {
-            if error.is_refusal() {
-                let refused = request::refused(cx.now(), &self.running.kind, &request, &error.to_string());
-                let told = cx.act(&refused).await;
-                tracing::debug!(request = %key, told = told.is_ok(), "the request says what was refused");
-            }
+            let refused = |cause: &str| request::refused(cx.now(), &self.running.kind, &request, cause);
+            cx.tell_refusal(&error, refused).await;
             return Err(error);
         }
         Ok(plan.next)

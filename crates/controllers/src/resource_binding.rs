@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kratix_api::{Promise, PromiseRevision, ResourceBinding, keys};
 use kratix_core::object::{Kind, ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
-use kratix_core::resource_binding::{Snapshot, decide};
+use kratix_core::resource_binding::{Snapshot, decide, request_concerns};
 use kube::ResourceExt;
 
 use crate::caches;
@@ -27,8 +27,21 @@ impl Bindings {
         Self { cx: Arc::clone(cx), requests: requests.clone() }
     }
 
-    /// Brings back bindings with their own changes and with a new latest revision.
-    pub(crate) fn follow(cx: &Arc<Context>, queue: &Queue<ObjectKey>) {
+    /// Brings back bindings with their own changes, with those of their requests, and with a new latest revision.
+    pub(crate) fn follow(cx: &Arc<Context>, requests: &Requests, queue: &Queue<ObjectKey>) {
+        let (bindings, of_request) = (cx.caches.bindings.clone(), queue.clone());
+        requests.on_change(move |promise, old, new| {
+            let found = match new {
+                Some(new) if request_concerns(old.map(|old| &**old), Some(&**new)) => {
+                    let namespace = new.namespace().unwrap_or_default();
+                    bindings.indexed(&caches::request_entry(promise, &namespace, &new.name_any()))
+                }
+                // The list is complete.
+                None if old.is_none() => bindings.indexed(&caches::promise_entry(promise)),
+                _ => Vec::new(),
+            };
+            found.iter().for_each(|binding| of_request.add(ObjectKey::of(binding.as_ref())));
+        });
         let own = queue.clone();
         cx.caches.bindings.on_change(move |_, new| {
             new.into_iter().for_each(|binding| own.add(ObjectKey::of(binding.as_ref())));

@@ -128,7 +128,7 @@ impl Controllers {
 
         promise::watch(context, &requests, &promises);
         promise_revision::watch(context, &requests, &revisions);
-        Bindings::follow(context, &bindings);
+        Bindings::follow(context, &requests, &bindings);
         self.requests = Some(requests);
     }
 

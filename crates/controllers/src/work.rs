@@ -1,12 +1,12 @@
 //! Work: makes and aligns its placements.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kratix_api::{Work, WorkPlacement, keys};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Plan, Reporter, Write};
-use kratix_core::work::{self, Finding, Snapshot};
+use kratix_core::work::{self, Course, Finding, Snapshot};
 use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
 
@@ -16,14 +16,6 @@ use crate::controller::Reconcile;
 use crate::error::{Error, Retry};
 use crate::queue::Queue;
 use crate::state_store;
-
-/// What came of writes that did not all succeed.
-struct Failed {
-    /// What brings the pass back.
-    error: Error,
-    /// Of those that somebody must mend first: the object and why.
-    causes: BTreeMap<ObjectKey, String>,
-}
 
 /// The controller of Works.
 pub(crate) struct Works {
@@ -79,25 +71,21 @@ impl Works {
         Ok(found)
     }
 
-    /// Executes the writes one by one: one that the API server refuses does not hold up the other groups.
-    async fn write(&self, writes: Vec<Write>) -> Option<Failed> {
-        let mut failed: Option<Failed> = None;
+    /// Executes the writes one by one, as far as those that fail allow. Returns what brings the pass back.
+    async fn write(&self, writes: Vec<Write>, course: &mut Course<'_>) -> Result<(), Error> {
+        let mut failed = None;
         for write in writes {
-            let key = write.address().1.clone();
-            let Err(error) = self.cx.act(&Plan::<Finding>::from(write)).await else { continue };
-            // What goes away by itself is no verdict on the Work.
-            let refusal = (error.retry() == Retry::OnChange).then(|| (key, error.to_string()));
-            match &mut failed {
-                Some(failed) => {
-                    failed.causes.extend(refusal);
-                    if failed.error.retry() == Retry::OnChange {
-                        failed.error = error; // the one that is tried again first
-                    }
-                }
-                None => failed = Some(Failed { error, causes: refusal.into_iter().collect() }),
+            if !course.allows(&write) {
+                continue;
+            }
+            let Err(error) = self.cx.act(&Plan::<Finding>::from(write.clone())).await else { continue };
+            course.fail(&write, error.is_refusal().then(|| error.to_string()));
+            // The one that is tried again first.
+            if failed.as_ref().is_none_or(|failed: &Error| failed.retry() == Retry::OnChange) {
+                failed = Some(error);
             }
         }
-        failed
+        failed.map_or(Ok(()), Err)
     }
 
     fn forget(&self, work: &ObjectKey, placement: &ObjectKey) {
@@ -132,15 +120,16 @@ impl Reconcile for Works {
         // Noted before: a creation whose reply is lost may still have happened.
         self.expect(key, &plan);
         let Plan { writes, status, events, next, findings } = plan;
-        let Some(failed) = self.write(writes).await else {
-            self.cx.act(&Plan { writes: Vec::new(), status, events, next, findings }).await?;
-            return Ok(next);
-        };
-        if !failed.causes.is_empty() {
-            let told = self.cx.act(&work::refused(&snapshot, &failed.causes)).await;
-            tracing::debug!(work = %key, told = told.is_ok(), "the Work says what could not be scheduled");
+        let mut course = Course::of(&snapshot);
+        if let Err(error) = self.write(writes, &mut course).await {
+            if course.is_refused() {
+                let told = self.cx.act(&work::refused(&snapshot, &course)).await;
+                tracing::debug!(work = %key, told = told.is_ok(), "the Work says what could not be scheduled");
+            }
+            return Err(error);
         }
-        Err(failed.error)
+        self.cx.act(&Plan { writes: Vec::new(), status, events, next, findings }).await?;
+        Ok(next)
     }
 
     fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {

@@ -1,5 +1,6 @@
 //! WorkPlacement: brings documents into the state stores and says so.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use kratix_api::{Destination, WorkPlacement};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
 use kratix_core::state_store::Attempt;
-use kratix_core::work_placement::{self, Effect, Rival, Snapshot};
+use kratix_core::work_placement::{self, Effect, Neighbour, Rival, Snapshot};
 use kratix_state_store::Handle;
 
 use crate::caches::destination_entry;
@@ -78,18 +79,39 @@ impl WorkPlacements {
         let rivals = rivals.collect();
         let (members, neighbours) = match (&destination, reference) {
             (Some(shared), Some(reference)) if work_placement::aggregates(shared) => {
-                let members = destination_entry(&placement.spec.target_destination_name);
                 let mut neighbours = state_store::destinations(&self.cx, reference);
-                neighbours.retain(|other| other.metadata.name != shared.metadata.name);
-                (self.cx.caches.placements.indexed(&members), neighbours)
+                neighbours.retain(|other| {
+                    other.metadata.name != shared.metadata.name && work_placement::shares_file(shared, other)
+                });
+                let neighbours = neighbours.into_iter().map(|destination| {
+                    let members = self.members(&ObjectKey::of(&*destination).name);
+                    Neighbour { destination, members }
+                });
+                (self.members(&placement.spec.target_destination_name), neighbours.collect())
             }
             _ => (Vec::new(), Vec::new()),
         };
+        let written = self.written(&members, &neighbours);
         let interval = self.cx.config().state_store_reconciliation_interval;
         let attempt = self.attempts.get(key);
         let now = self.cx.now();
-        let snapshot = Snapshot { now, placement, destination, store, rivals, neighbours, members, attempt, interval };
+        let snapshot =
+            Snapshot { now, placement, destination, store, rivals, neighbours, members, written, attempt, interval };
         (snapshot, handle)
+    }
+
+    fn members(&self, destination: &str) -> Vec<Arc<WorkPlacement>> {
+        self.cx.caches.placements.indexed(&destination_entry(destination))
+    }
+
+    /// Returns which of the placements the process has written; needed only to tell neighbours apart.
+    fn written(&self, members: &[Arc<WorkPlacement>], neighbours: &[Neighbour]) -> BTreeSet<ObjectKey> {
+        if neighbours.is_empty() {
+            return BTreeSet::new();
+        }
+        let all = members.iter().chain(neighbours.iter().flat_map(|neighbour| &neighbour.members));
+        let keys = all.map(|placement| ObjectKey::of(&**placement));
+        keys.filter(|key| self.attempts.get(key).is_some_and(|last| last.outcome.is_ok())).collect()
     }
 
     /// Makes the change durable. A wait that takes long is said on the placement.
@@ -108,7 +130,8 @@ impl WorkPlacements {
         write.await
     }
 
-    /// Ends the pass of a placement whose store has enough to do; the end of another pass brings it back.
+    /// Ends the pass of a placement whose store has enough to do; the end of another pass brings it back, at the latest
+    /// this one does so itself.
     async fn wait(&self, key: &ObjectKey, waits: Duration) -> Result<Next, Error> {
         if let Some(rest) = SILENCE.checked_sub(waits).filter(|rest| !rest.is_zero()) {
             return Ok(Next::After(rest));
@@ -116,7 +139,7 @@ impl WorkPlacements {
         if let Some(placement) = self.cx.caches.placements.get(key) {
             self.cx.act(&work_placement::queued(&self.observe(key, placement).0)).await?;
         }
-        Ok(Next::OnChange)
+        Ok(Next::After(work_placement::RETRY_AFTER))
     }
 
     fn note(&self, key: &ObjectKey, covers: Vec<(ObjectKey, String)>, attempt: &Attempt) {
@@ -145,7 +168,10 @@ impl Reconcile for WorkPlacements {
                 Ok(pass) => Some(pass),
                 Err(waits) => return self.wait(key, waits).await,
             },
-            None => None,
+            None => {
+                self.gates.leave(key, None);
+                None
+            }
         };
         // What comes while one placement of an aggregate has its turn is served by the next of them.
         let _turn = match &turn {
@@ -189,13 +215,20 @@ pub(crate) fn watch(cx: &Arc<Context>, stores: &Registry, namesakes: &Arc<Namesa
             namesakes.of(placement).into_iter().for_each(|heir| placements.add(heir));
         }
     });
-    let (caches, placements) = (cx.caches.clone(), queue.clone());
+    let (context, placements) = (Arc::downgrade(cx), queue.clone());
     cx.caches.destinations.on_change(move |old, new| {
-        if work_placement::concerns_placements(old.map(|old| &**old), new.map(|new| &**new))
-            && let Some(destination) = new.or(old)
-        {
+        let Some(cx) = context.upgrade() else { return };
+        if !work_placement::concerns_placements(old.map(|old| &**old), new.map(|new| &**new)) {
+            return;
+        }
+        // Those with the same file, before or now, have another owner perhaps.
+        let sides = || old.into_iter().chain(new);
+        let on_store = sides().filter_map(|side| side.spec.state_store_ref.as_ref());
+        let mut concerned: Vec<_> = on_store.flat_map(|store| state_store::destinations(&cx, store)).collect();
+        concerned.retain(|other| sides().any(|side| work_placement::shares_file(side, other)));
+        for destination in concerned.iter().chain(new.or(old)) {
             let entry = destination_entry(&ObjectKey::of(&**destination).name);
-            caches.placements.indexed(&entry).iter().for_each(|found| placements.add(ObjectKey::of(&**found)));
+            cx.caches.placements.indexed(&entry).iter().for_each(|found| placements.add(ObjectKey::of(&**found)));
         }
     });
     // Timers run with the interval that was in force when they were started.

@@ -21,7 +21,7 @@ use crate::object::Target;
 use crate::patch::to_value;
 use crate::plan::{Event, EventType, Next, Plan, Reporter, Write};
 use crate::state_store::{Attempt, Availability, Change, ChangeKind, Failure, File, Operation, display};
-use crate::work::cut;
+use crate::text;
 use crate::work_placement::{RETRY_AFTER, join};
 
 /// Named in the commits of test documents.
@@ -227,7 +227,8 @@ fn not_written(snapshot: &Snapshot, purpose: Purpose, failure: &Failure) -> Deci
         Purpose::Remove => "Failed to delete test documents from State Store",
     };
     let text = format!("{what}: {}", failure.message);
-    let condition = Condition::new(condition::READY, Status::False, "StateStoreWriteFailed", cut(text.clone()));
+    let condition =
+        Condition::new(condition::READY, Status::False, "StateStoreWriteFailed", text::message(text.clone()));
     settled(snapshot, condition, text, Next::After(RETRY_AFTER))
 }
 

@@ -1,7 +1,9 @@
 //! What a decision asks for: plain data, executed in order by the controllers, printed by previews.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kratix_api::keys;
 use serde_json::Value;
 
 use crate::object::{Kind, ObjectKey, Target};
@@ -54,8 +56,8 @@ impl<F> From<Write> for Plan<F> {
 /// One write to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    /// Creates an object. An object of that name that exists already is a success: names are derived, so it is ours,
-    /// and the pass that its watch event starts looks at it.
+    /// Creates an object. An object of that name that exists already is a success if it is one of the `owner`'s: names are
+    /// derived, so it is ours, and the pass that its watch event starts looks at it.
     Create {
         /// Resource.
         kind: Kind,
@@ -63,6 +65,8 @@ pub enum Write {
         key: ObjectKey,
         /// The whole object.
         object: Value,
+        /// Whose an object of that name may be.
+        owner: Owner,
     },
     /// Merge-patches metadata or spec of an object.
     Patch {
@@ -86,7 +90,8 @@ pub enum Write {
 }
 
 impl Write {
-    /// Returns the creation of `object`, whose `metadata` names it.
+    /// Returns the creation of `object`, whose `metadata` names it. What is labelled with a Promise must be of that Promise
+    /// if it exists.
     ///
     /// # Panics
     /// When `object` has no `metadata.name`: derived objects always have one.
@@ -96,7 +101,19 @@ impl Write {
             namespace: name("/metadata/namespace"),
             name: name("/metadata/name").expect("derived objects are named"),
         };
-        Self::Create { kind, key, object }
+        let owner =
+            object.get("metadata").and_then(|metadata| metadata.get("labels")?.get(keys::PROMISE_NAME)?.as_str());
+        let owner = owner.map_or(Owner::Anybody, |promise| Owner::Promise(promise.to_owned()));
+        Self::Create { kind, key, object, owner }
+    }
+
+    /// Returns the creation as one for which an object of anybody does as well.
+    #[must_use]
+    pub fn unless_present(mut self) -> Self {
+        if let Self::Create { owner, .. } = &mut self {
+            *owner = Owner::Anybody;
+        }
+        self
     }
 
     /// Returns the status write from `old` to `new`, or `None` when they are equal.
@@ -123,6 +140,25 @@ impl Write {
             Self::Patch { target, .. } | Self::PatchStatus { target, .. } | Self::Delete { target } => {
                 (&target.kind, &target.key)
             }
+        }
+    }
+}
+
+/// Whose an object may be that has the name of one that is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Of this Promise, by its label.
+    Promise(String),
+    /// A user's own object serves as well.
+    Anybody,
+}
+
+impl Owner {
+    /// Returns whether an object with these labels is one of the owner's.
+    pub fn has(&self, labels: &BTreeMap<String, String>) -> bool {
+        match self {
+            Self::Promise(promise) => labels.get(keys::PROMISE_NAME) == Some(promise),
+            Self::Anybody => true,
         }
     }
 }

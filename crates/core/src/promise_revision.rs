@@ -24,11 +24,10 @@ use crate::object::{Kind, Target};
 use crate::patch::to_value;
 use crate::plan::{Next, Plan, Write};
 use crate::promise::Request;
+use crate::text::listed;
 
 /// How long a deletion waits at most before it looks again although everything it waits for is watched.
 const SAFETY_NET: Duration = Duration::from_secs(15);
-/// Names listed in a message.
-const NAMES_MAX: usize = 5;
 
 /// Everything that the decision about one revision may look at.
 #[derive(Clone, Debug, PartialEq)]
@@ -240,15 +239,6 @@ fn decide_deletion(snapshot: &Snapshot) -> Plan<Finding> {
 pub(crate) fn name_of(binding: &ResourceBinding) -> String {
     let request = &binding.spec.resource_ref;
     format!("{}/{}", request.namespace, request.name)
-}
-
-/// Returns the first few names, and how many there are beside them.
-pub(crate) fn listed(names: &[String]) -> String {
-    let shown = names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMES_MAX) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }
 
 fn release(revision: &PromiseRevision) -> Plan<Finding> {

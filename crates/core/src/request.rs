@@ -31,6 +31,8 @@ use serde_json::{Value, json};
 
 use crate::object::{Kind, ObjectKey};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
+use crate::refusal::{self, PAUSED};
+use crate::text;
 use crate::workflow::status::{Document, PENDING};
 use crate::workflow::{self, Definition, Outcome, Parent, Progress, Settings, Workflow};
 
@@ -44,12 +46,6 @@ pub const FINALIZERS: [&str; 4] = [
     keys::FINALIZER_DELETE_WORKFLOWS,
     keys::FINALIZER_RESOURCE_BINDING_CLEANUP,
 ];
-
-/// Reason of `Reconciled` during a pause.
-const PAUSED: &str = "PausedReconciliation";
-
-/// Longest cause that is copied into a condition.
-const CAUSE_BYTES_MAX: usize = 1024;
 
 /// How often a request looks at an unavailable Promise although Promises are watched.
 const UNAVAILABLE: Duration = Duration::from_secs(60);
@@ -224,12 +220,11 @@ pub fn decide(snapshot: &Snapshot<'_>) -> Plan<Finding> {
 /// # Guarantees
 /// A pause on record stays on record: its end starts a run.
 pub fn refused(now: Timestamp, kind: &Kind, request: &DynamicObject, cause: &str) -> Plan<Finding> {
-    let cause = &cause[..cause.floor_char_boundary(CAUSE_BYTES_MAX)];
-    let findings = vec![Finding::Blocked { cause: cause.to_owned() }];
+    let findings = vec![Finding::Blocked { cause: text::cause(cause).to_owned() }];
     let stored = request.data.get("status").unwrap_or(&Value::Null);
     let mut document = Document::read(stored);
-    if !document.has_condition(condition::RECONCILED, &Status::Unknown, PAUSED) {
-        document.set_condition(condition::RECONCILED, Status::False, "WriteRefused", cause, now);
+    if let Some(told) = refusal::verdict(document.condition(condition::RECONCILED).as_ref(), cause) {
+        document.set_condition(&told.r#type, told.status, &told.reason, &told.message, now);
     }
     let target = crate::object::Target::with_kind(kind.clone(), request);
     Plan { status: Write::status(target, stored, &document.into_value()), findings, ..Plan::silent() }

@@ -52,13 +52,23 @@ pub enum Finding {
     },
 }
 
+/// Returns whether a change of a request concerns its binding: it has appeared, or what the binding looks at differs. What
+/// is gone is not steered.
+pub fn request_concerns(old: Option<&DynamicObject>, new: Option<&DynamicObject>) -> bool {
+    let Some(new) = new else { return false };
+    let view = |request: &DynamicObject| {
+        let labels = [keys::WORKFLOW_SUSPENDED, keys::MANUAL_RECONCILIATION].map(|label| has(request, label));
+        (labels, applied(request).to_owned())
+    };
+    old.is_none_or(|old| view(old) != view(new))
+}
+
 /// Decides about one binding.
 pub fn decide(snapshot: &Snapshot) -> Plan<Finding> {
     let binding = snapshot.binding.as_ref();
     let silent = |finding| Plan { findings: vec![finding], ..Plan::silent() };
     let Some((kind, request)) = &snapshot.request else { return silent(Finding::NoRequest) };
-    let applied =
-        request.data.pointer("/status/promiseVersion").and_then(|version| version.as_str()).unwrap_or_default();
+    let applied = applied(request);
     let manual = has(binding, keys::MANUAL_RECONCILIATION);
     let run = || {
         let target = Target::with_kind(kind.clone(), request.as_ref()).unpinned();
@@ -90,6 +100,11 @@ pub fn decide(snapshot: &Snapshot) -> Plan<Finding> {
         plan.status = status;
     }
     plan
+}
+
+/// Returns the version that the request's last complete run had.
+fn applied(request: &DynamicObject) -> &str {
+    request.data.pointer("/status/promiseVersion").and_then(|version| version.as_str()).unwrap_or_default()
 }
 
 fn has<K: Resource>(object: &K, label: &str) -> bool {
@@ -211,6 +226,17 @@ mod tests {
         promise.metadata.labels = Some([(keys::PROMISE_VERSION.to_owned(), "v2".to_owned())].into());
         snapshot.promise = Some(Arc::new(promise));
         assert!(decide(&snapshot).is_silent());
+    }
+
+    #[test]
+    fn a_request_that_appears_is_suspended_or_completes_brings_its_binding_back() {
+        let request = |applied: &str, labels: &[&str]| snapshot("latest", applied, labels, &[]).request.unwrap().1;
+        let plain = request("v1", &[]);
+        assert!(request_concerns(None, Some(&plain)));
+        assert!(request_concerns(Some(&plain), Some(&request("v1", &[keys::WORKFLOW_SUSPENDED]))));
+        assert!(request_concerns(Some(&plain), Some(&request("v2", &[]))));
+        assert!(!request_concerns(Some(&plain), Some(&request("v1", &["other"]))));
+        assert!(!request_concerns(Some(&plain), None));
     }
 
     #[test]

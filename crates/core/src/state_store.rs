@@ -23,7 +23,7 @@ use kube_core::ResourceExt;
 use crate::object::{ObjectKey, Target};
 use crate::patch::to_value;
 use crate::plan::{Event, EventType, Next, Plan, Reporter, Write};
-use crate::work::cut;
+use crate::text;
 
 mod bucket;
 mod change;
@@ -389,7 +389,7 @@ fn ready(snapshot: &Snapshot) -> Plan<Finding> {
 }
 
 fn not_ready(snapshot: &Snapshot, reason: &'static str, message: String) -> Plan<Finding> {
-    let message = cut(message);
+    let message = text::message(message);
     let condition = Condition::new(condition::READY, Status::False, reason, message.clone());
     settled(snapshot, condition, message.clone(), Finding::NotReady { reason, message })
 }

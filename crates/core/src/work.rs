@@ -24,17 +24,19 @@ use serde_json::json;
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
 
+mod course;
 mod deletion;
 mod group;
 mod placement;
 mod selector;
 mod status;
 
+pub use self::course::Course;
 pub(crate) use self::selector::{
     LABEL_BYTES_MAX, PREFIX_BYTES_MAX, has_qualified_form, has_subdomain_form, is_subdomain,
 };
 pub use self::selector::{NearMiss, Obstacle, Selector};
-pub(crate) use self::status::{cut, set_condition};
+pub(crate) use self::status::set_condition;
 
 /// How long a Work without status waits for its placements to be written before it says that they are not: nearly all
 /// are written by then, and one status write tells the end of the story instead of two.
@@ -225,23 +227,36 @@ pub fn decide(snapshot: &Snapshot) -> Plan<Finding> {
     Plan { writes, status, events, next, findings }
 }
 
-/// Returns the plan that says on the Work that the API server refused writes for some of its groups: for each placement
-/// the cause. The other groups have been placed.
-pub fn refused(snapshot: &Snapshot, causes: &BTreeMap<ObjectKey, String>) -> Plan<Finding> {
+/// Returns the plan that says on the Work what the API server refused, and what was done all the same.
+///
+/// # Guarantees
+/// Nothing is told of a group that was not written, whatever held it up.
+pub fn refused(snapshot: &Snapshot, course: &Course<'_>) -> Plan<Finding> {
     if snapshot.work.metadata.deletion_timestamp.is_some() {
-        return deletion::refused(snapshot, causes);
+        return deletion::refused(snapshot, course);
     }
     let mut groups = place_groups(snapshot);
+    let mut is_known = true;
     for (placed, group) in groups.iter_mut().zip(&snapshot.work.spec.workload_groups) {
-        let cause = placed.writes.iter().find_map(|write| causes.get(write.address().1));
-        if let Some(cause) = cause {
+        let own = placed.writes.iter().find_map(|write| course.causes().get(write.address().1));
+        if let Some(cause) = course.own_cause().or(own) {
             *placed = group::Placed::refused(group, cause.clone());
+        } else if course.has_failed(&group.id) {
+            placed.events.clear();
+            is_known = false;
         }
     }
     let mut events: Vec<Event> = groups.iter().flat_map(|group| group.events.iter().cloned()).collect();
+    let removals = dangling(snapshot).filter_map(|placement| course.causes().get(&ObjectKey::of(&**placement)));
+    events.extend(removals.map(|cause| deletion::failed(&snapshot.work, cause)));
     let verdict = status::Verdict::of(&groups);
-    let (status, transitions) = verdict.status(snapshot, &groups);
-    events.extend(transitions);
+    let mut status = None;
+    // A group on its way is no verdict yet.
+    if is_known || verdict.kind == status::Kind::Refused {
+        let (write, transitions) = verdict.status(snapshot, &groups);
+        status = write;
+        events.extend(transitions);
+    }
     let findings = groups.into_iter().flat_map(|group| group.findings).collect();
     Plan { writes: Vec::new(), status, events, next: Next::OnChange, findings }
 }

@@ -12,6 +12,7 @@
 //! # Source
 //! `05-scheduling-and-writing.md` §6; decisions 3, 9, 12, 14, 16; weaknesses 6, 10, 12, 15–23
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use serde_json::json;
 
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
-use crate::state_store::{Attempt, Availability, Change, Failure, display};
+use crate::state_store::{About, Attempt, Availability, Change, Failure, display};
 use crate::work::speaks_of_present;
 
 mod content;
@@ -52,14 +53,26 @@ pub struct Snapshot {
     pub store: Availability,
     /// Other placements that could have the same directory ([`may_collide`]) with their Destinations, sorted by key.
     pub rivals: Vec<Rival>,
-    /// Other Destinations of the same store, sorted by name; needed only if [`aggregates`] holds.
-    pub neighbours: Vec<Arc<Destination>>,
+    /// Other Destinations of the same store with the same file ([`shares_file`]), sorted by name.
+    pub neighbours: Vec<Neighbour>,
     /// All placements on the Destination, sorted by key; needed only if [`aggregates`] holds.
     pub members: Vec<Arc<WorkPlacement>>,
+    /// Placements among the members, those of the neighbours included, that the process has written, whatever the cache
+    /// shows of their status.
+    pub written: BTreeSet<ObjectKey>,
     /// What the process last tried for this placement.
     pub attempt: Option<Attempt>,
     /// How often what was written is written again; `None` for never.
     pub interval: Option<Duration>,
+}
+
+/// Another Destination with the same file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Neighbour {
+    /// The Destination.
+    pub destination: Arc<Destination>,
+    /// The placements on it.
+    pub members: Vec<Arc<WorkPlacement>>,
 }
 
 /// Another placement that could have the same directory.
@@ -132,6 +145,12 @@ pub fn is_written(placement: &WorkPlacement) -> bool {
 /// Tells whether all placements of a Destination share one file.
 pub fn aggregates(destination: &Destination) -> bool {
     destination.spec.filepath.mode == kratix_api::destination::FilepathMode::AggregatedYaml
+}
+
+/// Tells whether all placements of two Destinations share one file.
+pub fn shares_file(one: &Destination, other: &Destination) -> bool {
+    let file = location::aggregate(one);
+    one.spec.state_store_ref == other.spec.state_store_ref && file.is_some() && file == location::aggregate(other)
 }
 
 /// Names what placements that take turns have in common: those of one aggregate, so that each is computed from the ones
@@ -272,12 +291,14 @@ fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Locat
         Some(Err(failure)) => {
             // A store that cannot be asked now takes nothing back of what was durable before.
             let decision = match failure.about {
-                crate::state_store::About::Store if is_claimed(snapshot) => settled(
+                About::Store | About::Turn if is_claimed(snapshot) => settled(
                     snapshot,
                     &Content::Claimed,
                     Next::OnChange,
                     Finding::Waiting { for_: failure.message.clone() },
                 ),
+                // Nobody knows yet whether anything is wrong with it.
+                About::Turn => unwritten(snapshot),
                 _ => failed(snapshot, failure),
             };
             if !failure.retry {

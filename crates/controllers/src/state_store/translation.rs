@@ -53,16 +53,16 @@ pub(super) fn written(written: kratix_state_store::Written) -> Written {
 
 pub(super) fn failure(error: &WriteError) -> Failure {
     let about = match error {
-        // What is refused was to be changed, so it is not in the store; and what is refused to one is not to others.
-        WriteError::Store(error) if matches!(error.trouble, Trouble::Refused { .. }) => About::Content,
+        // Also where everything was refused: the store is checked again, and what was durable before stays so.
         WriteError::Store(_) => About::Store,
+        WriteError::Untried(_) => About::Turn,
         WriteError::Ledger { .. } => About::Ledger,
         _ => About::Content,
     };
     // A store whose credentials are refused may be mended on its side, where no watch reports it.
     let retry = about == About::Store || error.retry() != Retry::OnChange;
     let hint = match error {
-        WriteError::Store(error) => hint(error),
+        WriteError::Store(error) | WriteError::Refused(error) => hint(error),
         _ => error.hint(),
     };
     Failure { message: with_hint(error.to_string(), hint), about, retry }
@@ -72,7 +72,11 @@ pub(super) fn open_failure(error: &kratix_state_store::Error) -> OpenFailure {
     let step = match &error.trouble {
         Trouble::Config(_) | Trouble::PlainHttp | Trouble::NoGit(_) => Step::Configure,
         Trouble::Unauthorized => Step::Authenticate,
-        Trouble::Forbidden(_) | Trouble::Refused { .. } | Trouble::Locked { .. } | Trouble::DiskFull(_) => Step::Write,
+        Trouble::Forbidden(_)
+        | Trouble::Refused { .. }
+        | Trouble::CheckedOut(_)
+        | Trouble::Locked { .. }
+        | Trouble::DiskFull(_) => Step::Write,
         _ => Step::Read,
     };
     let text = match (step, error.to_string()) {
@@ -164,12 +168,23 @@ mod tests {
         let place = kratix_state_store::Place { store: "s".into(), url: "https://h/x".into(), branch: "main".into() };
         let error = |trouble| kratix_state_store::Error { place: std::sync::Arc::new(place.clone()), trouble };
         let refused = error(Trouble::Refused { branch: "main".into(), message: "frozen".into() });
-        let found = failure(&WriteError::Store(refused.clone()));
-        assert_eq!((found.about, found.retry), (About::Content, true));
-        assert!(found.message.starts_with("failed to push: state store s (https://h/x): "), "{}", found.message);
+        for (given, about) in [
+            (WriteError::Store(refused.clone()), About::Store),
+            (WriteError::Store(error(Trouble::CheckedOut("main".into()))), About::Store),
+            (WriteError::Refused(refused.clone()), About::Content),
+            (WriteError::Untried(refused.clone()), About::Turn),
+        ] {
+            let found = failure(&given);
+            assert_eq!((found.about, found.retry), (about, true));
+            assert!(found.message.starts_with("failed to push: state store s (https://h/x): "), "{}", found.message);
+            let is_told = matches!(given, WriteError::Store(ref e) | WriteError::Refused(ref e) if *e == refused);
+            assert_eq!(found.message.contains("frozen"), is_told, "{}", found.message);
+        }
         let forbidden = open_failure(&error(Trouble::Forbidden("no".into())));
         assert!(forbidden.message.starts_with("failed to push: state store s"), "{}", forbidden.message);
-        assert_eq!(open_failure(&refused).message.matches("failed to push").count(), 1);
+        for trouble in [refused.trouble, Trouble::CheckedOut("main".into())] {
+            assert_eq!(open_failure(&error(trouble)).message.matches("failed to push").count(), 1);
+        }
         let untrusted = error(Trouble::Untrusted("self-signed".into()));
         for message in [open_failure(&untrusted).message, failure(&WriteError::Store(untrusted)).message] {
             assert!(message.contains("spec.insecureSkipTLSVerify: true"), "{message}");

@@ -1,6 +1,6 @@
 //! How many passes may wait for one store, so that a store that does not answer holds up nobody else's placements.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +17,11 @@ pub(crate) const STORE_PASSES_MAX: usize = 256;
 /// One gate for each store.
 ///
 /// # Guarantees
-/// A key that was turned away is brought back to the queue as soon as a pass for the same store ends.
+/// A key that was turned away is brought back to the queue as soon as a place is free for it: as many keys are called as
+/// there are places, and one that was called and goes elsewhere makes room for the next.
 ///
 /// # Limits
-/// Holds the stores for which a pass runs, and each key that waits at most once.
+/// Holds the stores for which a pass runs or a key waits, and each key once.
 pub(super) struct Gates {
     queue: Queue<ObjectKey>,
     gates: Arc<Mutex<HashMap<StateStoreRef, Gate>>>,
@@ -29,8 +30,39 @@ pub(super) struct Gates {
 #[derive(Default)]
 struct Gate {
     passes: usize,
-    /// Since when each waits.
-    waiting: VecDeque<(ObjectKey, Instant)>,
+    /// Since when each waits, those that were called included.
+    since: HashMap<ObjectKey, Instant>,
+    /// Those that were not called yet, the one that has waited longest first.
+    waiting: BTreeSet<(Instant, ObjectKey)>,
+}
+
+impl Gate {
+    fn turn_away(&mut self, key: &ObjectKey) -> Duration {
+        let now = Instant::now();
+        let since = *self.since.entry(key.clone()).or_insert(now);
+        self.waiting.insert((since, key.clone()));
+        now - since
+    }
+
+    /// Forgets that a key waits. Returns whether it did.
+    fn forget(&mut self, key: &ObjectKey) -> bool {
+        let Some(since) = self.since.remove(key) else { return false };
+        self.waiting.remove(&(since, key.clone()));
+        true
+    }
+
+    /// Calls as many as there are places that nobody has been called to.
+    fn call(&mut self, queue: &Queue<ObjectKey>) {
+        let called = self.since.len() - self.waiting.len();
+        for _ in called + self.passes..STORE_PASSES_MAX {
+            let Some((_, next)) = self.waiting.pop_first() else { return };
+            queue.add(next);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.passes == 0 && self.since.is_empty()
+    }
 }
 
 /// Leave to wait for a store; ends when dropped.
@@ -48,17 +80,27 @@ impl Gates {
 
     /// Lets the key through, or has it wait for its turn and returns for how long it has waited already.
     pub(super) fn enter(&self, store: &StateStoreRef, key: &ObjectKey) -> Result<Pass, Duration> {
+        self.leave(key, Some(store));
         let mut gates = self.gates.lock();
         let gate = gates.entry(store.clone()).or_default();
         if gate.passes >= STORE_PASSES_MAX {
-            if let Some((_, since)) = gate.waiting.iter().find(|(waiting, _)| waiting == key) {
-                return Err(since.elapsed());
-            }
-            gate.waiting.push_back((key.clone(), Instant::now()));
-            return Err(Duration::ZERO);
+            return Err(gate.turn_away(key));
         }
+        gate.forget(key);
         gate.passes += 1;
         Ok(Pass { store: store.clone(), queue: self.queue.clone(), gates: Arc::clone(&self.gates) })
+    }
+}
+
+impl Gates {
+    /// Gives up the place of a key wherever it waits, except for the store that it still wants.
+    pub(super) fn leave(&self, key: &ObjectKey, wants: Option<&StateStoreRef>) {
+        self.gates.lock().retain(|store, gate| {
+            if wants != Some(store) && gate.forget(key) {
+                gate.call(&self.queue);
+            }
+            !gate.is_idle()
+        });
     }
 }
 
@@ -67,9 +109,8 @@ impl Drop for Pass {
         let mut gates = self.gates.lock();
         let Some(gate) = gates.get_mut(&self.store) else { return };
         gate.passes -= 1;
-        if let Some((next, _)) = gate.waiting.pop_front() {
-            self.queue.add(next);
-        } else if gate.passes == 0 {
+        gate.call(&self.queue);
+        if gate.is_idle() {
             gates.remove(&self.store);
         }
     }
@@ -96,13 +137,43 @@ mod tests {
         let late = key(STORE_PASSES_MAX);
         assert_eq!(gates.enter(&store("hangs"), &late).err(), Some(Duration::ZERO));
         assert!(gates.enter(&store("hangs"), &late).err() > Some(Duration::ZERO));
-        assert!(gates.enter(&store("other"), &late).is_ok());
+        assert!(gates.enter(&store("other"), &key(1000)).is_ok());
         assert!(queue.take().now_or_never().is_none());
         passes.pop();
         assert_eq!(queue.take().now_or_never(), Some(late.clone()));
         queue.finish(&late);
         passes.clear();
         assert!(queue.take().now_or_never().is_none(), "it waited once");
+        gates.leave(&late, None);
         assert!(gates.gates.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_place_is_not_lost_with_the_key_that_was_called_to_it() {
+        let queue = Queue::new();
+        let gates = Gates::new(&queue);
+        let key = |at: usize| ObjectKey::namespaced("default", at.to_string());
+        let called = || queue.take().now_or_never();
+        let mut passes: Vec<Pass> =
+            (0..STORE_PASSES_MAX).map(|at| gates.enter(&store("slow"), &key(at)).ok().unwrap()).collect();
+        let late: Vec<ObjectKey> = (0..3).map(|at| key(STORE_PASSES_MAX + at)).collect();
+        late.iter().for_each(|late| assert!(gates.enter(&store("slow"), late).is_err()));
+        passes.pop();
+        assert_eq!(called(), Some(late[0].clone()));
+        assert_eq!(called(), None, "one place, one key");
+        // The placement has moved to another store meanwhile, the next one is deleted.
+        let _elsewhere = gates.enter(&store("other"), &late[0]).ok().unwrap();
+        assert_eq!(called(), Some(late[1].clone()));
+        gates.leave(&late[1], None);
+        assert_eq!(called(), Some(late[2].clone()));
+        // Somebody else was faster: it keeps its turn, and how long it has waited.
+        passes.push(gates.enter(&store("slow"), &key(1000)).ok().unwrap());
+        assert!(gates.enter(&store("slow"), &late[2]).err() > Some(Duration::ZERO));
+        queue.finish(&late[2]);
+        passes.pop();
+        assert_eq!(called(), Some(late[2].clone()));
+        assert!(gates.enter(&store("slow"), &late[2]).is_ok());
+        passes.clear();
+        assert!(!gates.gates.lock().contains_key(&store("slow")));
     }
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod bindings;
 mod orphans;
 mod refusals;
 mod world;

@@ -11,7 +11,8 @@ use kube_core::ResourceExt;
 use super::question::list;
 use super::{Allowed, Denial, Operation, Review, Ruling, Snapshot, interval, promise};
 use crate::object::Kind;
-use crate::promise_revision::{listed, name_of, pins};
+use crate::promise_revision::{name_of, pins};
+use crate::text::listed;
 
 const WEBHOOK: &str = "vpromiserevision-v1alpha1.kb.io";
 const GARBAGE_COLLECTOR: &str = "system:serviceaccount:kube-system:generic-garbage-collector";

@@ -33,14 +33,13 @@ use serde_json::json;
 use super::{Decision, Fault, Finding, Requests, Snapshot, api, fault, status};
 use crate::object::{Kind, ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Write};
+use crate::text::listed;
 use crate::workflow::{self, Parent, Progress, history};
 
 /// How long a step waits at most before it looks again although everything it waits for is watched.
 const SAFETY_NET: Duration = Duration::from_secs(15);
 /// Objects deleted per pass.
 const DELETIONS_MAX: usize = 200;
-/// Names listed in a message.
-const NAMES_MAX: usize = 5;
 
 /// What a step of the deletion found.
 enum Step {
@@ -341,13 +340,4 @@ fn remove<'a>(what: &str, objects: impl Iterator<Item = (Target, &'a ObjectMeta)
 
 fn key_of<K: Resource>(object: &K) -> String {
     ObjectKey::of(object).to_string()
-}
-
-/// Returns a short list that is the same for the same names.
-fn listed(names: &[String]) -> String {
-    let shown = names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMES_MAX) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }

@@ -5,6 +5,7 @@ use kratix_api::pipeline::WorkflowError;
 
 use super::{Finding, Snapshot, status};
 use crate::plan::Plan;
+use crate::refusal;
 
 /// Something that somebody must mend. `Reconciled` is False with its reason and message while it lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,19 +66,16 @@ impl Fault {
     }
 }
 
-/// Longest cause that is copied into a condition: what is needed to act, not a schema of a thousand lines.
-const CAUSE_BYTES_MAX: usize = 1024;
-
 /// Returns what becomes visible on the Promise when the API server refused one of its writes.
 ///
 /// `cause` names the object and says why, in the API server's words.
+///
+/// # Guarantees
+/// A pause on record stays on record: its end starts what it held.
 pub fn refused(snapshot: &Snapshot, cause: &str) -> Plan<Finding> {
-    let mut end = cause.len().min(CAUSE_BYTES_MAX);
-    while !cause.is_char_boundary(end) {
-        end -= 1;
-    }
-    let fault = Fault { reason: "WriteRefused", message: cause[..end].to_owned() };
     let mut draft = status::Draft::of(snapshot);
+    let Some(told) = refusal::verdict(draft.before(condition::RECONCILED), cause) else { return Plan::silent() };
+    let fault = Fault { reason: refusal::REASON, message: told.message };
     draft.kratix();
     let events = show(&mut draft, snapshot, &fault);
     if draft.condition(condition::AVAILABLE).is_none() {

@@ -7,15 +7,13 @@ use kratix_api::condition::{self, Status};
 
 use super::{Decision, Finding, Snapshot, api, status};
 use crate::plan::Plan;
-
-/// Reason of both conditions.
-pub(super) const REASON: &str = "PausedReconciliation";
+use crate::refusal::PAUSED;
 
 /// Returns whether the status says that the Promise is paused.
 pub(super) fn is_recorded(snapshot: &Snapshot) -> bool {
     let status = snapshot.promise.status.as_ref();
     let reconciled = status.and_then(|status| condition::find(&status.conditions, condition::RECONCILED));
-    reconciled.is_some_and(|reconciled| reconciled.status == Status::Unknown && reconciled.reason == REASON)
+    reconciled.is_some_and(|reconciled| reconciled.status == Status::Unknown && reconciled.reason == PAUSED)
 }
 
 /// Returns the plan that forgets a pause, once labels and annotations tell what is to run because it is over.
@@ -31,13 +29,13 @@ pub(super) fn leave(snapshot: &Snapshot) -> Option<Plan<Finding>> {
 pub(super) fn decide(snapshot: &Snapshot) -> Decision {
     let mut draft = status::Draft::of(snapshot);
     draft.kratix();
-    draft.set_available(Status::False, REASON, "Paused");
-    draft.set(condition::RECONCILED, Status::Unknown, REASON, "Paused");
-    let was_paused = draft.before(condition::RECONCILED).is_some_and(|reconciled| reconciled.reason == REASON);
+    draft.set_available(Status::False, PAUSED, "Paused");
+    draft.set(condition::RECONCILED, Status::Unknown, PAUSED, "Paused");
+    let was_paused = draft.before(condition::RECONCILED).is_some_and(|reconciled| reconciled.reason == PAUSED);
     let mut events = Vec::new();
     if !was_paused {
         let note = "'kratix.io/paused' label set to 'true' for promise; pausing reconciliation";
-        events.push(snapshot.warning(REASON, note));
+        events.push(snapshot.warning(PAUSED, note));
     }
     let status = draft.write(snapshot);
     let plan = Plan { status, events, findings: vec![Finding::Paused], ..Plan::silent() };

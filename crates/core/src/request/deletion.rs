@@ -16,13 +16,12 @@ use super::revision::Chosen;
 use super::{DELETING, FINALIZERS, Finding, Pass};
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Write};
+use crate::text::listed;
 use crate::workflow::status::Document;
 use crate::workflow::{self, Outcome, Progress, history};
 
 /// A look in between, although everything that a step waits for is watched.
 const SAFETY_NET: Duration = Duration::from_secs(5);
-/// Names shown in a condition; more are counted.
-const NAMES_MAX: usize = 5;
 
 impl Pass<'_> {
     /// Decides the next step of a deletion.
@@ -149,8 +148,5 @@ fn removals<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<Write> {
 fn names<K: Resource>(objects: &[Arc<K>]) -> String {
     let mut names: Vec<String> = objects.iter().map(|object| ObjectKey::of(object.as_ref()).to_string()).collect();
     names.sort();
-    match names.len().checked_sub(NAMES_MAX) {
-        None | Some(0) => names.join(", "),
-        Some(more) => format!("{} and {more} more", names[..NAMES_MAX].join(", ")),
-    }
+    listed(&names)
 }

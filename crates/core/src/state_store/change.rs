@@ -105,6 +105,8 @@ pub enum About {
     Aggregate,
     /// This change alone: a path, a content.
     Content,
+    /// Nothing that is known: the change was tried together with others only, and those are refused.
+    Turn,
 }
 
 impl Failure {

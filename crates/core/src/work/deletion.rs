@@ -1,18 +1,18 @@
 //! A Work that is being deleted: its placements go first, each with its files; then the finalizer.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kratix_api::condition::{self, Condition, Status};
-use kratix_api::keys;
+use kratix_api::{Work, keys};
 use kube_core::ResourceExt;
 use serde_json::json;
 
-use super::status::{cut, set_condition};
-use super::{Finding, Snapshot, is_terminating};
+use super::status::set_condition;
+use super::{Course, Finding, Snapshot, is_terminating};
 use crate::object::{ObjectKey, Target};
 use crate::patch::to_value;
 use crate::plan::{Event, Next, Plan, Reporter, Write};
+use crate::text;
 
 /// How long a deletion may take before the status names what it waits for: most are over earlier, without a word.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -41,25 +41,27 @@ pub(super) fn decide(snapshot: &Snapshot) -> Plan<Finding> {
 }
 
 /// Returns the plan that says which placements could not be deleted.
-pub(super) fn refused(snapshot: &Snapshot, causes: &BTreeMap<ObjectKey, String>) -> Plan<Finding> {
-    let work = &*snapshot.work;
-    let tell = |cause: &String| {
-        let note = format!("deleting associated workplacement failed: {cause}");
-        Event::warning(Reporter::Work, Target::of(work), "FailedDelete", note)
-    };
-    let placements = snapshot.placements.iter().map(|placement| ObjectKey::of(&**placement)).collect();
-    let findings = vec![Finding::Terminating { placements }];
-    Plan { events: causes.values().map(tell).collect(), findings, ..Plan::silent() }
+pub(super) fn refused(snapshot: &Snapshot, course: &Course<'_>) -> Plan<Finding> {
+    let placements: Vec<ObjectKey> = snapshot.placements.iter().map(|placement| ObjectKey::of(&**placement)).collect();
+    let causes = placements.iter().filter_map(|placement| course.causes().get(placement));
+    let events = causes.map(|cause| failed(&snapshot.work, cause)).collect();
+    Plan { events, findings: vec![Finding::Terminating { placements }], ..Plan::silent() }
+}
+
+/// Returns the event that tells why a placement could not be deleted.
+pub(super) fn failed(work: &Work, cause: &str) -> Event {
+    let note = format!("deleting associated workplacement failed: {cause}");
+    Event::warning(Reporter::Work, Target::of(work), "FailedDelete", note)
 }
 
 fn status(snapshot: &Snapshot) -> Option<Write> {
     let work = &snapshot.work;
     let names: Vec<String> = snapshot.placements.iter().map(|placement| placement.name_any()).collect();
-    let text = format!("Waiting for workplacements to remove their files: [{}]", names.join(","));
+    let message = format!("Waiting for workplacements to remove their files: [{}]", names.join(","));
     let old = work.status.clone().unwrap_or_default();
     let mut new = old.clone();
     let reason = "WorkplacementsTerminating";
-    let schedule = Condition::new(condition::SCHEDULE_SUCCEEDED, Status::False, reason, cut(text));
+    let schedule = Condition::new(condition::SCHEDULE_SUCCEEDED, Status::False, reason, text::message(message));
     let ready = Condition::new(condition::READY, Status::False, reason, "Pending");
     set_condition(&mut new.conditions, schedule, work.metadata.generation, snapshot.now);
     set_condition(&mut new.conditions, ready, work.metadata.generation, snapshot.now);

@@ -10,9 +10,7 @@ use super::{FIRST_STATUS_GRACE, Snapshot, is_request, scheduler_event};
 use crate::object::Target;
 use crate::patch::to_value;
 use crate::plan::{Event, Reporter, Write};
-
-/// Longest message of a condition.
-const MESSAGE_BYTES_MAX: usize = 32_768;
+use crate::text;
 
 /// What decides the conditions, the weightiest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +82,10 @@ impl Verdict {
         Self { kind, schedule, ready }
     }
 
-    fn negative(kind: Kind, reason: &str, text: String, ready: &str) -> Self {
+    fn negative(kind: Kind, reason: &str, message: String, ready: &str) -> Self {
         Self {
             kind,
-            schedule: Condition::new(condition::SCHEDULE_SUCCEEDED, Status::False, reason, cut(text)),
+            schedule: Condition::new(condition::SCHEDULE_SUCCEEDED, Status::False, reason, text::message(message)),
             ready: Condition::new(condition::READY, Status::False, reason, ready),
         }
     }
@@ -176,13 +174,4 @@ pub(crate) fn set_condition(
         set.observed_generation = generation;
     }
     turned
-}
-
-/// Cuts a text to what a condition holds, at a character boundary.
-pub(crate) fn cut(mut text: String) -> String {
-    if text.len() > MESSAGE_BYTES_MAX {
-        let end = (0..=MESSAGE_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
 }

@@ -59,11 +59,7 @@ impl Location {
                 let ledger = format!("{LEDGERS}/{}.yaml", ledger_name(placement));
                 Ok(Self::Shared { directory, ledger })
             }
-            FilepathMode::AggregatedYaml => {
-                let name = destination.spec.filepath.filename.as_str();
-                let file = clean(if name.is_empty() { AGGREGATED_FILENAME } else { name });
-                Ok(Self::Aggregate { directory, file })
-            }
+            FilepathMode::AggregatedYaml => Ok(Self::Aggregate { directory, file: aggregate_name(destination) }),
             FilepathMode::Other(mode) if mode.is_empty() => nested(placement, &directory).map(Self::Directory),
             FilepathMode::Other(mode) => Err(Failure::content(format!("unsupported file path mode: {mode}"))),
         }
@@ -74,6 +70,16 @@ impl Location {
         let (Self::Directory(one), Self::Directory(two)) = (self, other) else { return false };
         one == two || is_below(one, two) || is_below(two, one)
     }
+}
+
+/// Returns the path of the file that all placements of a Destination share, if they do.
+pub(super) fn aggregate(destination: &Destination) -> Option<String> {
+    super::aggregates(destination).then(|| join(&[&destination.spec.path, &aggregate_name(destination)]))
+}
+
+fn aggregate_name(destination: &Destination) -> String {
+    let name = destination.spec.filepath.filename.as_str();
+    clean(if name.is_empty() { AGGREGATED_FILENAME } else { name })
 }
 
 /// Returns the name of a placement's state file, without its extension.

@@ -1,6 +1,9 @@
 //! One path, one owner: who of several placements with one directory, or Destinations with one file, may use it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kratix_api::{Destination, WorkPlacement, condition};
 use kube_core::ResourceExt;
 
@@ -19,18 +22,24 @@ pub(super) struct Owner {
 
 /// Returns who comes before this placement, if their paths meet.
 ///
-/// Who has written there comes first, then who is older. Two placements never both come before the other.
+/// Who has written there comes first, then who is older. Two placements never both come before the other. While nobody
+/// knows where the store is, nobody knows who has written there, and nothing is written.
 pub(super) fn before(snapshot: &Snapshot, destination: &Destination, location: &Location) -> Option<Owner> {
+    let place = snapshot.store.place()?;
     match location {
-        Location::Directory(_) => before_in_directory(snapshot, destination, location),
+        Location::Directory(_) => before_in_directory(snapshot, destination, location, place),
         // Its state files tell whose is what, path by path.
         Location::Shared { .. } => None,
-        Location::Aggregate { directory, file } => before_in_file(snapshot, destination, location, directory, file),
+        Location::Aggregate { .. } => before_in_file(snapshot, destination, place),
     }
 }
 
-fn before_in_directory(snapshot: &Snapshot, destination: &Destination, location: &Location) -> Option<Owner> {
-    let place = snapshot.store.place().unwrap_or_default();
+fn before_in_directory(
+    snapshot: &Snapshot,
+    destination: &Destination,
+    location: &Location,
+    place: &str,
+) -> Option<Owner> {
     let has_written = snapshot.attempt.as_ref().is_some_and(|attempt| attempt.outcome.is_ok());
     let own = rank(&snapshot.placement, destination, place, has_written);
     let mut rivals: Vec<_> = snapshot
@@ -55,43 +64,47 @@ fn before_in_directory(snapshot: &Snapshot, destination: &Destination, location:
     Some(Owner { owner: format!("workplacement {}", ObjectKey::of(rival)), path, is_leaving })
 }
 
-/// The placements of one Destination share its file; of two Destinations with one file, the older has it.
-fn before_in_file(
-    snapshot: &Snapshot,
-    destination: &Destination,
-    location: &Location,
-    directory: &str,
-    file: &str,
-) -> Option<Owner> {
-    let rank = |destination: &Destination| {
-        let created = destination.metadata.creation_timestamp.as_ref();
-        (created.map_or(Timestamp::UNIX_EPOCH, |time| time.0), destination.name_any())
+/// The placements of one Destination share its file; of two Destinations with one file, the one has it of which something is
+/// in there, then the older.
+fn before_in_file(snapshot: &Snapshot, destination: &Destination, place: &str) -> Option<Owner> {
+    let rank = |destination: &Destination, members: &[Arc<WorkPlacement>]| {
+        let is_there = |member: &Arc<WorkPlacement>| {
+            has_written(member, destination, place, snapshot.written.contains(&ObjectKey::of(&**member)))
+        };
+        (!members.iter().any(is_there), created(&destination.metadata), destination.name_any())
     };
-    let has_file = |other: &Destination| {
-        other.spec.state_store_ref == destination.spec.state_store_ref
-            && Location::of(&snapshot.placement, other).as_ref() == Ok(location)
-    };
-    let before = snapshot.neighbours.iter().filter(|other| rank(other) < rank(destination) && has_file(other));
-    let owner = before.min_by_key(|other| rank(other))?;
+    let own = rank(destination, &snapshot.members);
+    let neighbours = snapshot.neighbours.iter().filter(|other| super::shares_file(&other.destination, destination));
+    let ranked = neighbours.map(|other| (rank(&other.destination, &other.members), &*other.destination));
+    let (_, owner) = ranked.filter(|(rank, _)| *rank < own).min_by(|(one, _), (other, _)| one.cmp(other))?;
     Some(Owner {
         owner: format!("destination {}", owner.name_any()),
-        path: super::join(&[directory, file]),
+        path: super::location::aggregate(owner)?,
         is_leaving: owner.metadata.deletion_timestamp.is_some(),
     })
 }
 
-/// A placement that has moved has not written where it is now. One whose last write failed still has what it wrote before.
+/// What decides between placements, the smaller first.
 fn rank(
     placement: &WorkPlacement,
     destination: &Destination,
     place: &str,
-    has_written: bool,
+    is_known_to_have: bool,
 ) -> (bool, Timestamp, ObjectKey) {
-    let status = placement.status.clone().unwrap_or_default();
-    let wrote = condition::is_true(&status.conditions, condition::WRITE_SUCCEEDED) || !status.version_id.is_empty();
+    let has_written = has_written(placement, destination, place, is_known_to_have);
+    (!has_written, created(&placement.metadata), ObjectKey::of(placement))
+}
+
+/// A placement that has moved has not written where it is now. One whose last write failed still has what it wrote before.
+fn has_written(placement: &WorkPlacement, destination: &Destination, place: &str, is_known_to_have: bool) -> bool {
+    let status = placement.status.as_ref();
+    let wrote = status.is_some_and(|status| {
+        condition::is_true(&status.conditions, condition::WRITE_SUCCEEDED) || !status.version_id.is_empty()
+    });
     let noted = placement.annotations().get(STORE_LOCATION);
-    let is_here = || noted.is_none_or(|noted| Some(noted) == site(placement, destination, place).as_ref());
-    let has_written = (has_written || wrote) && is_here();
-    let created = placement.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    (!has_written, created, ObjectKey::of(placement))
+    (is_known_to_have || wrote) && noted.is_none_or(|noted| Some(noted) == site(placement, destination, place).as_ref())
+}
+
+fn created(metadata: &ObjectMeta) -> Timestamp {
+    metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }

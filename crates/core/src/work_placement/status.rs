@@ -9,7 +9,8 @@ use crate::object::Target;
 use crate::patch::to_value;
 use crate::plan::{Event, Reporter, Write};
 use crate::state_store::{About, Written};
-use crate::work::{cut, set_condition};
+use crate::text;
+use crate::work::set_condition;
 
 /// Where the present content is.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,7 +101,7 @@ fn write(content: &Content<'_>) -> Option<Condition> {
         Content::Failed { message, .. } => (Status::False, "WorkloadsFailedWrite", message.clone()),
         Content::NotRemoved { message, .. } => (Status::False, "FailedDeleteFilesFromRepository", message.clone()),
     };
-    Some(Condition::new(condition::WRITE_SUCCEEDED, status, reason, cut(message)))
+    Some(Condition::new(condition::WRITE_SUCCEEDED, status, reason, text::message(message)))
 }
 
 fn events(snapshot: &Snapshot, content: &Content<'_>) -> Vec<Event> {
@@ -142,6 +143,6 @@ fn cause(about: About, message: &str) -> Option<(&'static str, String)> {
             "FailedGenerateAggregatedWorkloadYAML",
             format!("failed to generate aggregated workload yaml: {message}"),
         )),
-        About::Store | About::Content => None,
+        About::Store | About::Content | About::Turn => None,
     }
 }

@@ -78,6 +78,8 @@ struct World {
     /// The process knows that the rivals have written.
     rivals_have_written: bool,
     neighbours: Vec<Destination>,
+    /// Placements on the neighbours.
+    foreign: Vec<WorkPlacement>,
     members: Vec<WorkPlacement>,
     attempt: Option<Attempt>,
     interval: Option<Duration>,
@@ -102,6 +104,7 @@ impl World {
             rivals: Vec::new(),
             rivals_have_written: false,
             neighbours: Vec::new(),
+            foreign: Vec::new(),
             members: Vec::new(),
             attempt: None,
             interval: None,
@@ -135,13 +138,24 @@ impl World {
                     has_written: self.rivals_have_written,
                 })
                 .collect(),
-            neighbours: self.neighbours.iter().cloned().map(Arc::new).collect(),
+            neighbours: self
+                .neighbours
+                .iter()
+                .map(|other| Neighbour { destination: Arc::new(other.clone()), members: self.members_of(other) })
+                .collect(),
+            written: BTreeSet::new(),
             members,
             destination,
             store: self.store.clone(),
             attempt: self.attempt.clone(),
             interval: self.interval,
         }
+    }
+
+    /// Returns the placements on another Destination.
+    fn members_of(&self, destination: &Destination) -> Vec<Arc<WorkPlacement>> {
+        let of = |placement: &&WorkPlacement| placement.spec.target_destination_name == destination.name_any();
+        self.foreign.iter().filter(of).cloned().map(Arc::new).collect()
     }
 
     fn execute(&mut self, plan: &Plan<Finding>) {
@@ -465,6 +479,29 @@ fn a_failed_write_is_told_once_retried_and_heals() {
     world.settle();
     assert_eq!(world.condition("Ready").2, "Ready");
     assert_eq!(world.take_events().len(), 1);
+}
+
+#[test]
+fn what_was_not_tried_alone_waits_and_takes_nothing_back() {
+    let untried = || Some(Failure { message: "not tried".into(), about: About::Turn, retry: true });
+    let mut world = World::nested(&[("a", "1")]);
+    world.refuses = untried();
+    world.pass();
+    assert_eq!(world.condition("WriteSucceeded").0, Status::Unknown);
+    assert_eq!(world.condition("Ready"), said((Status::False, "WaitingForStateStore", "Pending")));
+    assert!(world.take_events().is_empty(), "nothing has failed");
+    assert_eq!(decide(&world.snapshot()).plan.next, Next::After(RETRY_AFTER));
+    world.refuses = None;
+    world.now += 15;
+    world.settle();
+    world.take_events();
+
+    // Handed over once more, as after every time in which the store may have lost it.
+    world.refuses = untried();
+    world.store = Availability::Ready { place: "here".into(), epoch: 7 };
+    world.pass();
+    assert_eq!(world.condition("Ready").2, "Ready");
+    assert!(world.take_events().is_empty());
 }
 
 #[test]

@@ -98,6 +98,8 @@ pub struct Wanted {
     labels: BTreeMap<String, String>,
     /// Top-level fields beside metadata that Kratix owns.
     body: BTreeMap<&'static str, Value>,
+    /// A user's own object of that name does as well.
+    is_anybodys: bool,
 }
 
 impl Wanted {
@@ -107,7 +109,7 @@ impl Wanted {
         labels: BTreeMap<String, String>,
     ) -> Self {
         let key = ObjectKey { namespace: namespace.map(str::to_owned), name };
-        Self { kind: Kind::of::<K>(), key, labels, body: BTreeMap::new() }
+        Self { kind: Kind::of::<K>(), key, labels, body: BTreeMap::new(), is_anybodys: false }
     }
 
     fn with(mut self, field: &'static str, value: impl Serialize) -> Self {
@@ -132,7 +134,10 @@ impl Wanted {
     }
 
     fn writes(&self, existing: &Existing) -> Vec<Write> {
-        let create = || Write::create(self.kind.clone(), self.object());
+        let create = || match self.is_anybodys {
+            true => Write::create(self.kind.clone(), self.object()).unless_present(),
+            false => Write::create(self.kind.clone(), self.object()),
+        };
         let Some((target, found)) = existing.find(&self.kind, &self.key) else { return vec![create()] };
         // The role of a binding cannot be changed; it has to be made anew.
         if let (Some(wanted), Some(found)) = (self.body.get("roleRef"), found.get("roleRef"))
@@ -205,8 +210,9 @@ pub(super) fn scheduling_key(workflow: &Workflow, others: &[Workflow]) -> String
 pub fn objects(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline) -> Vec<Wanted> {
     let promise = || BTreeMap::from([(keys::PROMISE_NAME.to_owned(), workflow.promise.clone())]);
     let namespace = Some(workflow.namespace.as_str());
-    let mut wanted =
-        vec![Wanted::new::<ServiceAccount>(namespace, service_account_name(workflow, pipeline), promise())];
+    // A pipeline can name an account that its author has made.
+    let account = Wanted::new::<ServiceAccount>(namespace, service_account_name(workflow, pipeline), promise());
+    let mut wanted = vec![Wanted { is_anybodys: true, ..account }];
     if workflow.action == Action::Configure {
         let data = json!({ workflow.scheduling_key.as_str(): scheduling(workflow) });
         wanted.push(Wanted::new::<ConfigMap>(namespace, scheduling_name(workflow), promise()).with("data", data));

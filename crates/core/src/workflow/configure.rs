@@ -11,6 +11,7 @@ use super::history::{self, History, State};
 use super::status::{Document, PENDING};
 use super::{Outcome, PROMISE_GENERATION, Progress, RUN, Snapshot, describe, retention, stop, suspension, works};
 use crate::plan::{Event, Next, Write};
+use crate::refusal;
 
 const IN_PROGRESS: &str = "PipelinesInProgress";
 const FAILED: &str = "ConfigureWorkflowFailed";
@@ -205,9 +206,9 @@ fn failed(snapshot: &Snapshot<'_>, index: usize) -> Outcome {
     set_counters(&mut document, names.len(), index, 1);
     let message = format!("A Configure Pipeline has failed: {name}");
     document.set_condition(condition::CONFIGURE_WORKFLOW_COMPLETED, Status::False, FAILED, &message, now);
-    document.set_condition(condition::RECONCILED, Status::False, FAILED, "Failing", now);
-
+    // Told by what nobody but the engine writes: others say on `Reconciled` what became of the removals below.
     let is_new = document != before;
+    document.set_condition(condition::RECONCILED, Status::False, FAILED, "Failing", now);
     let next = next_run_after(snapshot, &document);
     let mut outcome = Outcome { next, ..Outcome::new(document, Progress::Failed { pipeline: name.to_owned() }) };
     if is_new {
@@ -264,7 +265,7 @@ fn waiting(document: Document, waits_for: String) -> Outcome {
 }
 
 fn is_paused(document: &Document) -> bool {
-    document.has_condition(condition::RECONCILED, &Status::Unknown, "PausedReconciliation")
+    document.has_condition(condition::RECONCILED, &Status::Unknown, refusal::PAUSED)
 }
 
 /// Starts over and releases what was suspended before the pause; a run that the Promise has asked for is this very one.

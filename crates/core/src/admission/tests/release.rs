@@ -85,11 +85,9 @@ fn one_promise_is_read_out_of_what_is_served() {
             Err("expected single document yaml, but found multiple documents"),
         ),
         (r#"{"kind": "Promise", "metadata": {"labels": {"kratix.io/promise-version": "v1"}}}"#.to_owned(), Ok(())),
-        ("- a\n".to_owned(), Err("failed to unmarshal into Kubernetes object: Object 'Kind' is missing in '[\"a\"]'")),
-        (
-            "kind: 7\n".to_owned(),
-            Err("failed to unmarshal into Kubernetes object: Object 'Kind' is missing in '{\"kind\":7}'"),
-        ),
+        ("- a\n".to_owned(), Err("failed to unmarshal into Kubernetes object: Object 'Kind' is missing")),
+        ("kind: 7\n".to_owned(), Err("failed to unmarshal into Kubernetes object: Object 'Kind' is missing")),
+        ("kind: Secret\n".to_owned(), Err("expected single Promise object but found object of kind: Secret")),
         (PROMISE.replace("{}", "{dependencies: {}}"), Err("failed to unmarshal into Promise: ")),
         (bad_interval, Err("failed to unmarshal into Promise: time: invalid duration \"soon\"")),
     ];
@@ -117,4 +115,21 @@ fn an_update_fetches_nothing() {
     let labelled = with(at(""), &["metadata", "labels"], json!({"a": "b"}));
     assert_eq!(allowed(world.update(at(""), labelled)), Vec::<String>::new());
     assert_eq!(world.asked, []);
+}
+
+#[test]
+fn what_is_no_promise_is_not_read_out() {
+    for text in [
+        "password: tiger\n",
+        "[tiger]",
+        "kind: see tiger\n",
+        "tiger: [",
+        "tiger: 1\ntiger: 2\n",
+        "kind: Promise\na: *tiger\n",
+        "a: \"tiger",
+        "\ttiger: %",
+    ] {
+        let message = denied(World::default().serving(URL, document(text)).create(at(URL)));
+        assert!(message.starts_with("failed to fetch promise: ") && !message.contains("tiger"), "{text}: {message}");
+    }
 }

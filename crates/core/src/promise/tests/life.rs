@@ -1,10 +1,12 @@
 //! From a new Promise to an available one, and what keeps it from there.
 
+use k8s_openapi::api::batch::v1::Job;
 use serde_json::json;
 
 use crate::object::ObjectKey;
+use crate::plan::Write;
 use crate::promise::testing::{World, api, dependency, pipeline, promise, redis};
-use crate::promise::{Finding, Requests};
+use crate::promise::{Finding, Requests, decide, refused};
 
 #[test]
 fn a_promise_with_everything_becomes_available_and_reconciled() {
@@ -337,4 +339,49 @@ fn jobs_of_an_earlier_promise_of_the_same_name_do_not_count_and_those_of_early_v
     world.settle();
     assert_eq!(world.kinds("Job").len(), 2);
     assert_eq!(world.says("Reconciled"), "True/Reconciled/Reconciled");
+}
+
+#[test]
+fn a_refused_removal_of_a_surplus_job_comes_to_rest() {
+    let mut world = World::with(json!({ "workflows": { "promise": { "configure": [pipeline("one")] } } }));
+    // More than are kept.
+    for _ in 0..8 {
+        while world.all::<Job>("Job").iter().all(|job| job.status.is_some()) {
+            world.pass();
+        }
+        world.fail_jobs();
+        world.pass();
+        world.label("kratix.io/manual-reconciliation", json!("true"));
+    }
+    world.label("kratix.io/manual-reconciliation", json!(null));
+    let is_removal = |write: &Write| matches!(write, Write::Delete { target } if target.kind.kind == "Job");
+    let rests = (0..10).any(|_| {
+        let plan = decide(&world.snapshot()).plan;
+        let Some(at) = plan.writes.iter().position(is_removal) else {
+            world.act(&plan, usize::MAX);
+            return false;
+        };
+        world.act(&plan, at);
+        let refused = refused(&world.snapshot(), "delete of Job failed: forbidden");
+        world.act(&refused, usize::MAX);
+        at == 0 && refused.is_silent()
+    });
+    assert!(rests, "{:#?}", decide(&world.snapshot()).plan);
+    assert!(world.says("Reconciled").starts_with("False/WriteRefused"));
+}
+
+#[test]
+fn a_write_that_is_refused_when_a_pause_ends_does_not_make_it_forgotten() {
+    let mut world = World::with(json!({ "api": api() }));
+    world.request("a");
+    world.settle();
+    world.label("kratix.io/paused", json!("true"));
+    world.settle();
+    let events = world.events.len();
+    world.label("kratix.io/paused", json!(null));
+    assert!(refused(&world.snapshot(), "patch of Promise redis failed: forbidden").is_silent());
+    assert_eq!(world.events.len(), events);
+    world.settle();
+    let request = world.get("Redis", &ObjectKey::namespaced("default", "a")).unwrap();
+    assert_eq!(request["metadata"]["labels"]["internal.workflows.kratix.io/run-from-start"], "true");
 }

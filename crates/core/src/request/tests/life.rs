@@ -334,3 +334,38 @@ fn a_name_that_another_parents_job_has_is_passed_over() {
     assert_eq!(jobs.len(), 2);
     assert_eq!(workflow::history::sequence(&jobs[1]), 2);
 }
+
+#[test]
+fn a_refused_removal_of_a_surplus_job_comes_to_rest_and_is_made_up_for() {
+    let mut world = World::new(spec(&["first"], &[], ""));
+    world.config.number_of_jobs_to_keep = 1;
+    world.ask("a");
+    world.settle("a");
+    world.finish("a", Pod::Fails);
+    world.settle("a");
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    while world.running("a").is_none() {
+        let plan = world.decide("a");
+        world.act(&plan);
+    }
+    world.finish("a", Pod::Fails);
+    let is_removal = |write: &Write| matches!(write, Write::Delete { target } if target.kind.kind == "Job");
+    let rests = (0..10).any(|_| {
+        let plan = world.decide("a");
+        let Some(at) = plan.writes.iter().position(is_removal) else {
+            world.act(&plan);
+            return false;
+        };
+        let kind = Kind::new("example.org", "v1", "Env", "envs");
+        let request: DynamicObject = typed(world.request("a"));
+        let refused = refused(world.now, &kind, &request, "delete of Job failed: forbidden");
+        world.act(&refused);
+        at == 0 && refused.is_silent()
+    });
+    assert!(rests, "{:#?}", world.decide("a"));
+    assert_eq!(world.told("a", "Reconciled"), "False/WriteRefused");
+    assert_eq!(world.count("ConfigureWorkflowFailed A resource/configure Pipeline has failed: first"), 2);
+    world.settle("a");
+    assert_eq!(world.told("a", "Reconciled"), "False/ConfigureWorkflowFailed");
+    assert_eq!(world.ran("a").len(), 1);
+}

@@ -335,6 +335,7 @@ fn placement_snapshot(stage: &Stage, placement: &WorkPlacement, destination: &De
         store: Availability::Ready { place: "here".into(), epoch: 0 },
         rivals: Vec::new(),
         neighbours: Vec::new(),
+        written: BTreeSet::new(),
         members: stage.placements.values().filter(shares).cloned().map(Arc::new).collect(),
         attempt: None,
         interval: None,

@@ -2,13 +2,27 @@
 
 use super::*;
 
+/// Returns what becomes of a pass in which some writes are refused.
+fn course<'a>(snapshot: &'a Snapshot, refusal: impl Fn(&Write) -> Option<String>) -> Course<'a> {
+    let mut course = Course::of(snapshot);
+    for write in decide(snapshot).writes {
+        if course.allows(&write)
+            && let Some(cause) = refusal(&write)
+        {
+            course.fail(&write, Some(cause));
+        }
+    }
+    course
+}
+
 #[test]
 fn a_refused_write_is_told_on_the_work_and_names_its_group_alone() {
     let groups = vec![group(".", &[]), group("dest1", &[])];
     let mut world = World::new(work("w", groups), vec![destination("d", &[])]);
     let key = ObjectKey::namespaced("default", "w.d-5058f");
     let cause = "create of WorkPlacement default/w.d-5058f failed: forbidden";
-    let plan = refused(&world.snapshot(), &[(key, cause.to_owned())].into());
+    let snapshot = world.snapshot();
+    let plan = refused(&snapshot, &course(&snapshot, |write| (*write.address().1 == key).then(|| cause.to_owned())));
     assert_eq!(reasons(&plan), ["WorkplacementReconciled"], "the other group has been placed");
     world.execute(&plan, usize::MAX);
     assert_eq!(world.work.as_ref().unwrap().status.as_ref().unwrap().work_placements, Some(2));
@@ -26,10 +40,68 @@ fn a_placement_that_cannot_be_deleted_is_told_on_its_work() {
     world.settle();
     world.work.as_mut().unwrap().metadata.deletion_timestamp = Some(Time(at(0)));
     let cause = "delete of WorkPlacement default/w.d-5058f failed: forbidden".to_owned();
-    let plan = refused(&world.snapshot(), &[(ObjectKey::namespaced("default", "w.d-5058f"), cause.clone())].into());
+    let snapshot = world.snapshot();
+    let plan = refused(&snapshot, &course(&snapshot, |_| Some(cause.clone())));
     assert_eq!(plan.status, None);
     assert_eq!(plan.events[0].reason, "FailedDelete");
     assert_eq!(plan.events[0].note, format!("deleting associated workplacement failed: {cause}"));
+}
+
+#[test]
+fn after_a_failure_only_what_does_not_depend_on_it_goes_on() {
+    let groups = vec![group(".", &[]), group("dest1", &[])];
+    let mut world = World::new(work("w", groups), vec![destination("d", &[])]);
+    world.work.as_mut().unwrap().metadata.finalizers = None;
+    let writes = |snapshot: &Snapshot, fails: &dyn Fn(&Write) -> bool| {
+        let mut course = Course::of(snapshot);
+        let mut done = Vec::new();
+        for write in decide(snapshot).writes {
+            match (course.allows(&write), fails(&write)) {
+                (true, true) => course.fail(&write, None),
+                (true, false) => done.push(write.address().1.name.clone()),
+                (false, _) => {}
+            }
+        }
+        done
+    };
+    // The finalizer protects what is made after it.
+    assert_eq!(writes(&world.snapshot(), &|_| false), ["w", "w.d-5058f", "w.d-ba6cb"]);
+    assert!(writes(&world.snapshot(), &|write| write.address().0.kind == "Work").is_empty());
+    let is_first = |write: &Write| write.address().1.name == "w.d-5058f";
+    assert_eq!(writes(&world.snapshot(), &is_first), ["w", "w.d-ba6cb"]);
+    // What holds the old content stays until the new content has its place.
+    world.settle();
+    world.work.as_mut().unwrap().spec.workload_groups = vec![group("other", &[])];
+    let all = writes(&world.snapshot(), &|_| false);
+    assert_eq!(all.len(), 3);
+    assert_eq!(writes(&world.snapshot(), &|write| matches!(write, Write::Create { .. })), [""; 0]);
+    assert_eq!(
+        writes(&world.snapshot(), &is_first),
+        all.iter().filter(|name| *name != "w.d-5058f").cloned().collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn what_was_held_up_is_not_told_as_done() {
+    let groups = vec![group(".", &[]), group("dest1", &[])];
+    let mut world = World::new(work("w", groups), vec![destination("d", &[])]);
+    world.work.as_mut().unwrap().metadata.finalizers = None;
+    let snapshot = world.snapshot();
+    // Without the finalizer nothing was placed.
+    let plan = refused(&snapshot, &course(&snapshot, |write| (write.address().0.kind == "Work").then(|| "no".into())));
+    assert_eq!(reasons(&plan), [""; 0]);
+    world.execute(&plan, usize::MAX);
+    let text = world.condition("ScheduleSucceeded").2;
+    assert!(text.starts_with("Failed to schedule") && text.contains(DOT), "{text}");
+
+    // One group is refused, and the other has run into a conflict.
+    let snapshot = world.snapshot();
+    let mut course = Course::of(&snapshot);
+    for (at, write) in decide(&snapshot).writes.iter().filter(|write| matches!(write, Write::Create { .. })).enumerate()
+    {
+        course.fail(write, (at == 0).then(|| "no".into()));
+    }
+    assert_eq!(reasons(&refused(&snapshot, &course)), [""; 0]);
 }
 
 #[test]

@@ -90,6 +90,61 @@ fn of_two_destinations_with_one_aggregate_the_older_has_it() {
 }
 
 #[test]
+fn of_two_destinations_with_one_aggregate_the_one_that_has_written_keeps_it() {
+    let aggregated = |name: &str, path: &str, filename: &str, age: i64| {
+        let mut destination = destination(path, FilepathMode::AggregatedYaml);
+        destination.metadata.name = Some(name.into());
+        destination.metadata.creation_timestamp = Some(Time(at(age)));
+        destination.spec.filepath.filename = filename.into();
+        destination
+    };
+    // One file, cut into directory and name in two ways.
+    let (younger, older) = (aggregated("young", "d/sub", "all.yaml", 5), aggregated("old", "d", "sub/all.yaml", 1));
+    assert!(shares_file(&younger, &older));
+    let mut owner = World::new(placement("owner", &[("a", "1")]), younger.clone());
+    owner.settle();
+    assert_eq!(owner.condition("Ready").2, "Ready");
+    owner.neighbours = vec![older.clone()];
+    owner.settle();
+    assert_eq!(owner.condition("Ready").2, "Ready", "the older one comes late");
+
+    let mut world = World::new(placement("late", &[("a", "2")]), older.clone());
+    world.neighbours = vec![younger.clone()];
+    let mut wrote = owner.placement.clone().unwrap();
+    wrote.spec.target_destination_name = "young".into();
+    world.foreign = vec![wrote.clone()];
+    world.settle();
+    let message = "path \"d/sub/all.yaml\" already belongs to destination young";
+    assert_eq!(world.condition("WriteSucceeded").2, message);
+    // The cache does not show yet that it has written.
+    wrote.status = None;
+    world.foreign = vec![wrote.clone()];
+    let mut snapshot = world.snapshot();
+    assert!(decide(&snapshot).effect.is_some());
+    snapshot.written.insert(ObjectKey::of(&wrote));
+    assert!(decide(&snapshot).effect.is_none());
+}
+
+#[test]
+fn without_the_place_of_the_store_nobody_is_ranked() {
+    let mut world = World::new(placement("young", &[("a", "1")]), destination("d", FilepathMode::NestedByMetadata));
+    world.placement.as_mut().unwrap().metadata.creation_timestamp = Some(Time(at(5)));
+    world.settle();
+    world.rivals = vec![placement("old", &[("a", "old")])];
+    world.store = Availability::NotFound;
+    world.settle();
+    assert_eq!(world.condition("WriteSucceeded").1, "StateStoreNotFound", "not that it belongs to the older one");
+    // Its files are still there: it is not let go as if they were somebody else's.
+    world.delete();
+    world.pass();
+    assert!(world.placement.is_some());
+    world.store = ready();
+    world.settle();
+    assert!(world.placement.is_none());
+    assert!(world.files.is_empty(), "{:?}", world.files);
+}
+
+#[test]
 fn a_directory_inside_anothers_is_a_collision_and_a_sibling_is_none() {
     let at_path = |path: &str| Location::Directory(path.to_owned());
     assert!(at_path("d/dependencies/p/5058f").overlaps(&at_path("d/dependencies/p/5058f/ba6cb")));

@@ -140,6 +140,17 @@ fn requests_of_two_namespaces_do_not_rewrite_their_common_role_in_turns() {
 }
 
 #[test]
+fn an_account_may_be_a_users_own_and_nothing_else_may() {
+    let spec = spec(&[pipeline("p", permissions("get"))], &[], "");
+    let (parent, workflow) = of_request(&spec, "a", Action::Configure);
+    let all = writes(&parent, &workflow, &workflow.pipelines[0], &Existing::default(), &[]);
+    let anybodys = |write: &&Write| matches!(write, Write::Create { owner: crate::plan::Owner::Anybody, .. });
+    let kinds: Vec<&str> = all.iter().filter(anybodys).map(|write| write.address().0.kind.as_str()).collect();
+    assert_eq!(kinds, ["ServiceAccount"]);
+    assert!(all.len() > 3);
+}
+
+#[test]
 fn selectors_are_written_so_that_they_read_back_as_text() {
     let spec: PromiseSpec = serde_json::from_value(json!({
         "destinationSelectors": [{ "matchLabels": { "env": "dev", "n": "no", "one": "1", "v": "1.0", "ok": "a-b.c_d" } }, {}],
