@@ -1,5 +1,6 @@
 mod deletion;
 mod golden;
+mod golden_stages;
 mod life;
 mod parts;
 mod properties;

@@ -8,7 +8,7 @@
 //! * suffix of the name of the dependencies' Work: derived, not random (decision 6); its annotation `last-updated-at` is
 //!   there from the start (01 §9.4.4).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kratix_api::{PromiseRevision, PromiseSpec, compression};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::object::ObjectKey;
 use crate::patch::to_value;
 use crate::promise::testing::{World, merge};
 
-fn golden() -> Option<PathBuf> {
+pub(super) fn golden() -> Option<PathBuf> {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference/golden"));
     if path.is_dir() {
         return Some(path);
@@ -26,11 +26,11 @@ fn golden() -> Option<PathBuf> {
     None
 }
 
-fn report_skipped(path: &std::path::Path) {
+fn report_skipped(path: &Path) {
     eprintln!("skipped: no reference data at {}", path.display());
 }
 
-fn documents(path: &PathBuf) -> Vec<Value> {
+pub(super) fn documents(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -40,9 +40,15 @@ fn key_of(object: &Value) -> ObjectKey {
     ObjectKey { namespace: text("namespace"), name: text("name").unwrap() }
 }
 
-/// Creates the Promises of an input, or replaces their specs and merges their metadata.
-fn apply(world: &mut World, path: &PathBuf, labels: Value) {
-    for mut object in documents(path).into_iter().filter(|object| object["kind"] == "Promise") {
+/// Applies the Promises of an input and lets everything come to rest.
+fn apply(world: &mut World, path: &Path, labels: Value) {
+    put(world, documents(path), &labels);
+    world.settle_all();
+}
+
+/// Creates the Promises among these objects, or replaces their specs and merges their metadata.
+pub(super) fn put(world: &mut World, objects: Vec<Value>, labels: &Value) {
+    for mut object in objects.into_iter().filter(|object| object["kind"] == "Promise") {
         merge(&mut object["metadata"], &json!({ "labels": labels }));
         let key = key_of(&object);
         match world.get("Promise", &key) {
@@ -58,7 +64,6 @@ fn apply(world: &mut World, path: &PathBuf, labels: Value) {
             }
         }
     }
-    world.settle_all();
 }
 
 /// Returns the conditions as `type=status/reason/message`, without those of a type that differs by intent.
@@ -146,7 +151,7 @@ fn compare_work(ours: &Value, theirs: &Value) {
 }
 
 /// Compares what the reference had at one stage with what we have. Files of Works are compared as YAML values.
-fn compare(world: &World, scenario: &std::path::Path, stage: &str) {
+fn compare(world: &World, scenario: &Path, stage: &str) {
     let directory = scenario.join("captured").join(stage);
     let mut compared = 0;
     for theirs in documents(&directory.join("objects.yaml")) {
@@ -188,7 +193,7 @@ fn static_work<'a>(world: &'a World, promise: &Value) -> &'a Value {
     work.unwrap_or_else(|| panic!("the Work of the dependencies of {promise} is missing"))
 }
 
-fn compare_files(world: &World, path: &PathBuf) {
+fn compare_files(world: &World, path: &Path) {
     let files = documents(path).pop().unwrap();
     for file in files.as_array().unwrap() {
         let Some((promise, _)) = file["work"].as_str().unwrap().split_once("-static-deps-") else { continue };
