@@ -21,7 +21,11 @@ async fn revision(world: &World) -> String {
 }
 
 /// Waits until nothing has been written for a while, and returns the revision then.
+///
+/// # Panics
+/// When something is still being written after the deadline: writes without end are what callers look for.
 pub(crate) async fn at_rest(world: &World) -> String {
+    let started = tokio::time::Instant::now();
     let mut last = (revision(world).await, tokio::time::Instant::now());
     loop {
         let now = revision(world).await;
@@ -30,6 +34,7 @@ pub(crate) async fn at_rest(world: &World) -> String {
         } else if last.1.elapsed() > QUIET {
             return now;
         }
+        assert!(started.elapsed() < wait::DEADLINE, "still writing, at revision {}", last.0);
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
