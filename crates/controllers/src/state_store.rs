@@ -62,7 +62,7 @@ impl StateStores {
     /// Opens the writer, or one beside the present one, and checks it. The present one is replaced only by one that works.
     async fn open(&self, store: &StateStoreRef, connection: &Connection, place: String) -> Result<(), OpenFailure> {
         self.registry.begin(store, &place);
-        let config = translation::git_config(&store.name, connection, &self.cx.config());
+        let config = translation::store_config(&store.name, connection, &self.cx.config());
         let placements = self.cx.caches.placements.clone();
         let lives = Arc::new(move |ledger: &str| !placements.indexed(&ledger_entry(ledger)).is_empty());
         let handle = kratix_state_store::open_with(config, self.registry.cache_dir(), lives);

@@ -216,9 +216,16 @@ pub enum Effect {
     Close,
 }
 
+/// How to reach a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// A Git repository.
+    Git(GitConnection),
+}
+
 /// How to reach a Git repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connection {
+pub struct GitConnection {
     /// URL, or path on this machine.
     pub url: String,
     /// Branch.
@@ -227,27 +234,35 @@ pub struct Connection {
     pub path: String,
     /// Name and email of the author.
     pub author: (String, String),
-    /// User name and password.
-    pub credentials: Option<Credentials>,
+    /// How to prove who we are.
+    pub credentials: GitCredentials,
     /// PEM certificates to trust.
     pub ca_pem: Option<Vec<u8>>,
     /// Accept any certificate.
     pub skip_tls_verify: bool,
 }
 
-/// User name and password or token.
+/// Credentials for a Git repository.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// User name.
-    pub username: String,
-    /// Password or token.
-    pub password: String,
+pub enum GitCredentials {
+    /// None are sent.
+    None,
+    /// User name and password or token.
+    Basic {
+        /// User name.
+        username: String,
+        /// Password or token.
+        password: String,
+    },
 }
 
 /// Never shown.
-impl fmt::Debug for Credentials {
+impl fmt::Debug for GitCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Basic { .. } => "Basic",
+        })
     }
 }
 
@@ -346,7 +361,7 @@ fn resolve(snapshot: &Snapshot) -> Result<Connection, Problem> {
         }
     };
     let connection = match &snapshot.store {
-        Store::Git(store) => git::connection(store, data),
+        Store::Git(store) => git::connection(store, data).map(Connection::Git),
         Store::Bucket(store) => Err(bucket::refusal(store, data)),
     };
     // A wrong configuration is healed by changing the store or its Secret, and both are watched.

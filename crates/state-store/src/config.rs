@@ -4,6 +4,28 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+/// A store and how to reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreConfig {
+    /// A Git repository.
+    Git(GitConfig),
+}
+
+impl StoreConfig {
+    pub(crate) fn pushes_per_minute(&self) -> Option<NonZeroU32> {
+        match self {
+            Self::Git(config) => config.pushes_per_minute,
+        }
+    }
+}
+
+impl From<GitConfig> for StoreConfig {
+    fn from(config: GitConfig) -> Self {
+        Self::Git(config)
+    }
+}
+
 /// A Git repository and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GitConfig {

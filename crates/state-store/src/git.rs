@@ -25,11 +25,11 @@ use tokio::time::Instant;
 
 pub use self::local::init_bare;
 
-pub(crate) use self::batch::Checked;
 pub(crate) use self::tree::Overlay;
 
 use self::bisection::{Bisection, Culprits};
 use crate::change::{Tree, Version, Written};
+use crate::checked::Checked;
 use crate::config::GitConfig;
 use crate::error::{Error, Place, Trouble, WriteError};
 use crate::ledger;

@@ -24,7 +24,9 @@
 //! A ref of a remote moves atomically, and only if it still has the value that the push names. The file system keeps what
 //! `fsync` has acknowledged, and renames atomically.
 
+mod backend;
 mod change;
+mod checked;
 mod config;
 mod error;
 mod git;
@@ -33,7 +35,7 @@ mod path;
 mod queue;
 
 pub use change::{Change, File, Kind, Operation, Tree, Version, Written};
-pub use config::{Auth, Author, GitConfig, Secret, Tls};
+pub use config::{Auth, Author, GitConfig, Secret, StoreConfig, Tls};
 pub use error::{Error, Place, Retry, Trouble, WriteError};
 pub use git::init_bare;
 pub use ledger::Liveness;

@@ -9,10 +9,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::backend::Backend;
 use crate::change::{Change, Tree, Version, Written};
-use crate::config::GitConfig;
+use crate::checked::Checked;
+use crate::config::StoreConfig;
 use crate::error::{Error, Place, Trouble, WriteError};
-use crate::git;
 use crate::ledger::Liveness;
 use crate::path::Path;
 
@@ -33,7 +34,7 @@ const BATCH_BYTES_MAX: usize = 64 << 20;
 ///
 /// # Panics
 /// Outside a Tokio runtime.
-pub fn open(config: GitConfig, cache: impl Into<PathBuf>) -> Result<Handle, Error> {
+pub fn open(config: impl Into<StoreConfig>, cache: impl Into<PathBuf>) -> Result<Handle, Error> {
     open_with(config, cache, Arc::new(|_| true))
 }
 
@@ -44,9 +45,10 @@ pub fn open(config: GitConfig, cache: impl Into<PathBuf>) -> Result<Handle, Erro
 ///
 /// # Panics
 /// As [`open`].
-pub fn open_with(config: GitConfig, cache: impl Into<PathBuf>, lives: Liveness) -> Result<Handle, Error> {
-    let pause = config.pushes_per_minute.map(|pushes| Duration::from_secs(60) / pushes.get());
-    let store = git::Store::new(config, cache.into(), lives)?;
+pub fn open_with(config: impl Into<StoreConfig>, cache: impl Into<PathBuf>, lives: Liveness) -> Result<Handle, Error> {
+    let config = config.into();
+    let pause = config.pushes_per_minute().map(|pushes| Duration::from_secs(60) / pushes.get());
+    let store = Backend::new(config, cache.into(), lives)?;
     let (inbox, requests) = mpsc::channel(QUEUE_MAX);
     let (head, heads) = watch::channel(None);
     let handle = Handle { inbox, heads, place: store.place().clone() };
@@ -185,7 +187,7 @@ impl Slot<'_> {
     pub fn send(self, change: Change) -> impl Future<Output = Result<Written, WriteError>> + Send + use<> {
         let Self { permit, place } = self;
         let place = place.clone();
-        let checked = git::Checked::new(change);
+        let checked = Checked::new(change);
         let answer = checked.map(|change| {
             let (reply, answer) = oneshot::channel();
             permit.send(Request::Write { change: Box::new(change), reply });
@@ -203,7 +205,7 @@ type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 #[derive(Debug)]
 enum Request {
-    Write { change: Box<git::Checked>, reply: oneshot::Sender<Result<Written, WriteError>> },
+    Write { change: Box<Checked>, reply: oneshot::Sender<Result<Written, WriteError>> },
     Read { path: Path, reply: Reply<Option<Bytes>> },
     List { prefix: Path, reply: Reply<Vec<String>> },
     Tree { prefix: Path, reply: Reply<Option<Tree>> },
@@ -212,14 +214,14 @@ enum Request {
 }
 
 struct Write {
-    change: git::Checked,
+    change: Checked,
     reply: oneshot::Sender<Result<Written, WriteError>>,
 }
 
 /// Owns a store: all access of the process goes through this task, so there is no lock to hold.
 struct Service {
     requests: mpsc::Receiver<Request>,
-    store: git::Store,
+    store: Backend,
     head: watch::Sender<Option<Version>>,
     pause: Option<Duration>,
     next_push: Instant,

@@ -2,19 +2,26 @@
 
 use kratix_core::config::Config;
 use kratix_core::state_store::{
-    About, Change, ChangeKind, Connection, Failure, File, OpenFailure, Operation, Step, Written,
+    About, Change, ChangeKind, Connection, Failure, File, GitConnection, GitCredentials, OpenFailure, Operation, Step,
+    Written,
 };
-use kratix_state_store::{Auth, Author, GitConfig, Retry, Secret, Tls, Trouble, WriteError};
+use kratix_state_store::{Auth, Author, GitConfig, Retry, Secret, StoreConfig, Tls, Trouble, WriteError};
 
 /// How texts of refused pushes begin.
 const PUSH_FAILED: &str = "failed to push: ";
 
-/// Returns how to open a Git store.
-pub(super) fn git_config(name: &str, connection: &Connection, config: &Config) -> GitConfig {
+/// Returns how to open a store.
+pub(super) fn store_config(name: &str, connection: &Connection, config: &Config) -> StoreConfig {
+    match connection {
+        Connection::Git(connection) => StoreConfig::Git(git_config(name, connection, config)),
+    }
+}
+
+fn git_config(name: &str, connection: &GitConnection, config: &Config) -> GitConfig {
     let auth = match &connection.credentials {
-        None => Auth::None,
-        Some(credentials) => {
-            Auth::Basic { username: credentials.username.clone(), password: Secret::new(credentials.password.clone()) }
+        GitCredentials::None => Auth::None,
+        GitCredentials::Basic { username, password } => {
+            Auth::Basic { username: username.clone(), password: Secret::new(password.clone()) }
         }
     };
     let (author, email) = connection.author.clone();

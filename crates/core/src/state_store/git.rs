@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kratix_api::state_store::GitAuthMethod;
 use kratix_api::{GitStateStore, GitStateStoreSpec};
 
-use super::{Connection, Credentials, Secret, Snapshot, Store, namespace};
+use super::{GitConnection, GitCredentials, Secret, Snapshot, Store, namespace};
 
 /// User name that GitHub wants beside a token.
 const TOKEN_USER: &str = "x-access-token";
@@ -17,13 +17,13 @@ const CA_FILE: &str = "caFile";
 ///
 /// # Errors
 /// The message of the store's condition.
-pub(super) fn connection(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Result<Connection, String> {
+pub(super) fn connection(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Result<GitConnection, String> {
     let spec = &store.spec;
     let credentials = credentials(store, data)
         .map_err(|cause| format!("unable to create git writer: could not create auth method: {cause}"))?;
     check_url(&spec.url)
         .map_err(|cause| format!("unable to create git writer: could not create git native client: {cause}"))?;
-    Ok(Connection {
+    Ok(GitConnection {
         url: spec.url.clone(),
         branch: spec.branch.clone(),
         path: spec.path.clone(),
@@ -34,7 +34,7 @@ pub(super) fn connection(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>
     })
 }
 
-fn credentials(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Result<Option<Credentials>, String> {
+fn credentials(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Result<GitCredentials, String> {
     let spec = &store.spec;
     let required: &[&str] = match &spec.auth_method {
         GitAuthMethod::BasicAuth => &["password"],
@@ -46,7 +46,7 @@ fn credentials(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Resul
     let Some(reference) = &spec.secret_ref else {
         // A repository on this machine, or a public one: the check tells whether it can be written without.
         return match spec.auth_method {
-            GitAuthMethod::BasicAuth | GitAuthMethod::Other(_) => Ok(None),
+            GitAuthMethod::BasicAuth | GitAuthMethod::Other(_) => Ok(GitCredentials::None),
             _ => Err(format!("authMethod {} needs a secretRef", spec.auth_method)),
         };
     };
@@ -65,7 +65,10 @@ fn credentials(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Resul
     if username.is_empty() && spec.url.to_ascii_lowercase().contains("github") {
         TOKEN_USER.clone_into(&mut username);
     }
-    Ok((!password.is_empty()).then_some(Credentials { username, password }))
+    if password.is_empty() {
+        return Ok(GitCredentials::None);
+    }
+    Ok(GitCredentials::Basic { username, password })
 }
 
 /// Returns why the method does not work at all.

@@ -70,8 +70,8 @@ fn a_store_is_opened_and_then_says_that_it_is_ready_once() {
     let decision = decide(&start);
     assert!(decision.plan.is_silent());
     let Some(Effect::Open { connection, fingerprint, .. }) = decision.effect else { panic!() };
-    let credentials = Credentials { username: "u".into(), password: "p".into() };
-    assert_eq!(connection.credentials, Some(credentials));
+    let Connection::Git(connection) = *connection;
+    assert_eq!(connection.credentials, GitCredentials::Basic { username: "u".into(), password: "p".into() });
     assert_eq!(connection.author, ("kratix".to_owned(), String::new()));
     assert_eq!(fingerprint, "uid/1/7/5000");
     let plan = record(&start, Opened { fingerprint, at: at(0), outcome: Ok(()) });
@@ -147,13 +147,18 @@ fn credentials_follow_the_rules_of_the_original() {
         let Some(Effect::Open { connection, .. }) = decide(&of_git(git(url), secret(pairs))).effect else {
             panic!("{url}")
         };
-        let found = connection.credentials.map(|found| (found.username, found.password));
-        assert_eq!(found, expected.map(|(user, password)| (user.to_owned(), password.to_owned())), "{url}");
+        let Connection::Git(connection) = *connection;
+        let expected = expected.map_or(GitCredentials::None, |(username, password)| GitCredentials::Basic {
+            username: username.into(),
+            password: password.into(),
+        });
+        assert!(connection.credentials == expected, "{url}");
     }
     let mut local = git("/srv/git/state.git");
     local.spec.secret_ref = None;
     let Some(Effect::Open { connection, .. }) = decide(&of_git(local, Secret::NotReferenced)).effect else { panic!() };
-    assert_eq!(connection.credentials, None);
+    let Connection::Git(connection) = *connection;
+    assert_eq!(connection.credentials, GitCredentials::None);
 }
 
 #[test]

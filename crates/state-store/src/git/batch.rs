@@ -1,7 +1,6 @@
 //! One batch, built on one head: every change in turn, then one commit. Blocking, and without any effect but its result.
 
 use std::collections::{BTreeMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
 use gix::ObjectId;
@@ -9,113 +8,11 @@ use gix::objs::Kind as ObjectKind;
 
 use super::message;
 use super::tree::{self, At, Directory, Fault, Overlay, Undo};
-use crate::change::{Change, Kind, Operation};
+use crate::checked::{Checked, Files, Work};
 use crate::config::Author;
 use crate::error::{Trouble, WriteError};
 use crate::ledger::{self, Index};
-use crate::path::{Path, Reason};
-use crate::queue::CHANGE_BYTES_MAX;
-
-/// A change whose paths are checked.
-#[derive(Debug)]
-pub(crate) struct Checked {
-    id: String,
-    kind: Kind,
-    bytes: usize,
-    prefix: Path,
-    work: Work,
-}
-
-type Files = Vec<(Path, Bytes)>;
-
-#[derive(Debug, Hash)]
-enum Work {
-    Replace(Files),
-    Edit { write: Files, remove: Vec<Path> },
-    Share { ledger: Path, files: Option<Files> },
-}
-
-impl Checked {
-    /// Checks everything that can be checked without the repository.
-    pub(crate) fn new(change: Change) -> Result<Self, WriteError> {
-        let bytes = change.content_bytes();
-        if bytes > CHANGE_BYTES_MAX {
-            return Err(WriteError::TooLarge { bytes, limit: CHANGE_BYTES_MAX });
-        }
-        let prefix = checked(&change.prefix, Path::parse_directory)?;
-        let work = match change.operation {
-            Operation::Replace(_) if prefix.is_root() => {
-                return Err(WriteError::Path { path: change.prefix, reason: Reason::Root });
-            }
-            Operation::Replace(files) => Work::Replace(paths(files)?),
-            Operation::Edit { write, remove } => {
-                let remove = remove.iter().map(|path| checked(path, Path::parse_file)).collect::<Result<_, _>>()?;
-                let write = paths(write)?;
-                ambiguous(&write)?;
-                Work::Edit { write, remove }
-            }
-            Operation::Share { ledger, files } => {
-                let ledger = checked(&ledger, Path::parse_file)?;
-                let files = files.map(paths).transpose()?;
-                if let Some(files) = &files {
-                    ambiguous(files)?;
-                    if let Some((path, _)) = files.iter().find(|(path, _)| *path == ledger) {
-                        return Err(WriteError::Ambiguous { path: path.to_string() });
-                    }
-                }
-                Work::Share { ledger, files }
-            }
-        };
-        Ok(Self { id: change.id, kind: change.kind, bytes, prefix, work })
-    }
-
-    pub(crate) fn content_bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub(super) fn id(&self) -> &str {
-        &self.id
-    }
-
-    pub(super) fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// Returns a number that tells changes of one asker apart.
-    pub(super) fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (self.kind, &self.prefix, &self.work).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    /// Tells whether the order of the two can matter. It may say so although it does not.
-    pub(super) fn interferes(&self, other: &Self) -> bool {
-        match (&self.work, &other.work) {
-            // Whose path it is, the ledgers say.
-            (Work::Share { ledger: one, .. }, Work::Share { ledger: two, .. }) if self.prefix == other.prefix => {
-                one == two
-            }
-            _ => self.prefix.touches(&other.prefix),
-        }
-    }
-}
-
-fn checked(path: &str, rule: fn(&str) -> Result<Path, Reason>) -> Result<Path, WriteError> {
-    rule(path).map_err(|reason| WriteError::Path { path: path.to_owned(), reason })
-}
-
-fn paths(files: Vec<crate::File>) -> Result<Files, WriteError> {
-    files.into_iter().map(|file| Ok((checked(&file.path, Path::parse_file)?, file.content))).collect()
-}
-
-/// Refuses one path with two contents, and a path below another one.
-fn ambiguous(files: &Files) -> Result<(), WriteError> {
-    let mut directory = Directory::default();
-    match files.iter().find(|(path, content)| !directory.add(path, content)) {
-        Some((path, _)) => Err(WriteError::Ambiguous { path: path.to_string() }),
-        None => Ok(()),
-    }
-}
+use crate::path::Path;
 
 /// What became of a batch.
 pub(super) struct Batch {

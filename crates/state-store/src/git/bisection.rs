@@ -10,8 +10,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::batch::Checked;
 use crate::change::Written;
+use crate::checked::Checked;
 use crate::error::{Error, WriteError};
 
 /// How many refused pushes it takes to say that a store refuses everything: the batch, and three changes by themselves, each

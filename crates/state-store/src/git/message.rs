@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use gix::ObjectId;
 
-use super::batch::Checked;
 use crate::change::Kind;
+use crate::checked::Checked;
 use crate::config::Author;
 
 /// Returns the bytes of a commit object.

@@ -1,0 +1,131 @@
+//! Changes whose paths are checked, before any store sees them.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use bytes::Bytes;
+
+use crate::change::{Change, Kind, Operation};
+use crate::error::WriteError;
+use crate::path::{Path, Reason};
+use crate::queue::CHANGE_BYTES_MAX;
+
+/// A change whose paths are checked.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    id: String,
+    kind: Kind,
+    bytes: usize,
+    pub(crate) prefix: Path,
+    pub(crate) work: Work,
+}
+
+pub(crate) type Files = Vec<(Path, Bytes)>;
+
+/// What is done below the prefix. No path is given twice with different contents, and none is a file and a directory.
+#[derive(Debug, Hash)]
+pub(crate) enum Work {
+    Replace(Files),
+    Edit { write: Files, remove: Vec<Path> },
+    Share { ledger: Path, files: Option<Files> },
+}
+
+impl Checked {
+    /// Checks everything that can be checked without the store.
+    pub(crate) fn new(change: Change) -> Result<Self, WriteError> {
+        let bytes = change.content_bytes();
+        if bytes > CHANGE_BYTES_MAX {
+            return Err(WriteError::TooLarge { bytes, limit: CHANGE_BYTES_MAX });
+        }
+        let prefix = checked(&change.prefix, Path::parse_directory)?;
+        let work = match change.operation {
+            Operation::Replace(_) if prefix.is_root() => {
+                return Err(WriteError::Path { path: change.prefix, reason: Reason::Root });
+            }
+            Operation::Replace(files) => {
+                let files = paths(files)?;
+                ambiguous(&files)?;
+                Work::Replace(files)
+            }
+            Operation::Edit { write, remove } => {
+                let remove = remove.iter().map(|path| checked(path, Path::parse_file)).collect::<Result<_, _>>()?;
+                let write = paths(write)?;
+                ambiguous(&write)?;
+                Work::Edit { write, remove }
+            }
+            Operation::Share { ledger, files } => {
+                let ledger = checked(&ledger, Path::parse_file)?;
+                let files = files.map(paths).transpose()?;
+                if let Some(files) = &files {
+                    ambiguous(files)?;
+                    if let Some((path, _)) = files.iter().find(|(path, _)| *path == ledger) {
+                        return Err(WriteError::Ambiguous { path: path.to_string() });
+                    }
+                }
+                Work::Share { ledger, files }
+            }
+        };
+        Ok(Self { id: change.id, kind: change.kind, bytes, prefix, work })
+    }
+
+    pub(crate) fn content_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Returns a number that tells changes of one asker apart.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.kind, &self.prefix, &self.work).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Tells whether the order of the two can matter. It may say so although it does not.
+    pub(crate) fn interferes(&self, other: &Self) -> bool {
+        match (&self.work, &other.work) {
+            // Whose path it is, the ledgers say.
+            (Work::Share { ledger: one, .. }, Work::Share { ledger: two, .. }) if self.prefix == other.prefix => {
+                one == two
+            }
+            _ => self.prefix.touches(&other.prefix),
+        }
+    }
+}
+
+fn checked(path: &str, rule: fn(&str) -> Result<Path, Reason>) -> Result<Path, WriteError> {
+    rule(path).map_err(|reason| WriteError::Path { path: path.to_owned(), reason })
+}
+
+fn paths(files: Vec<crate::File>) -> Result<Files, WriteError> {
+    files.into_iter().map(|file| Ok((checked(&file.path, Path::parse_file)?, file.content))).collect()
+}
+
+/// Refuses one path with two contents, and a path below another one.
+fn ambiguous(files: &Files) -> Result<(), WriteError> {
+    let mut taken: HashMap<&Path, &Bytes> = HashMap::with_capacity(files.len());
+    let mut directories: HashSet<Path> = HashSet::new();
+    for (path, content) in files {
+        let refuse = || WriteError::Ambiguous { path: path.to_string() };
+        if directories.contains(path) || taken.insert(path, content).is_some_and(|other| other != content) {
+            return Err(refuse());
+        }
+        let mut above = path.clone();
+        while let Some((directory, _)) = above.split().filter(|(directory, _)| !directory.is_root()) {
+            if taken.contains_key(&directory) {
+                return Err(refuse());
+            }
+            if !directories.insert(directory.clone()) {
+                break;
+            }
+            above = directory;
+        }
+    }
+    Ok(())
+}
