@@ -145,6 +145,8 @@ pub const DRY_RUN_RESOURCE_NAME: &str = "kratix.io/dry-run-resource-name";
 pub const DRY_RUN_RESOURCE_NAMESPACE: &str = "kratix.io/dry-run-resource-namespace";
 /// On a Promise: take over an existing CRD that does not carry the Promise's label.
 pub const ADOPT_API_CRD: &str = "kratix.io/adopt-api-crd";
+/// On a GitStateStore: how often it may be pushed to.
+pub const MAXIMUM_PUSHES_PER_MINUTE: &str = "kratix.io/maximumPushesPerMinute";
 /// On a ResourceBinding: the version being rolled out, beside the sentence in its condition.
 pub const VERSION_IN_FLIGHT: &str = "kratix.io/version-in-flight";
 
@@ -234,10 +236,12 @@ pub mod env {
     pub const PIPELINE_ADAPTER_IMG: &str = "PIPELINE_ADAPTER_IMG";
     /// Pull secret of that image.
     pub const PIPELINE_ADAPTER_PULL_SECRET: &str = "PIPELINE_ADAPTER_PULL_SECRET";
-    /// Where the manager finds its certificates.
+    /// Directory with certificates of authorities, one file for each Git host.
     pub const TLS_DATA_PATH: &str = "KRATIX_TLS_DATA_PATH";
     /// How long GitHub App credentials are used.
     pub const GITHUB_APP_CREDS_EXPIRATION_DURATION: &str = "KRATIX_GITHUB_APP_CREDS_EXPIRATION_DURATION";
+    /// Time limit of a request to the API of a Git server.
+    pub const GIT_REQUEST_TIMEOUT: &str = "KRATIX_GIT_REQUEST_TIMEOUT";
     /// Time limit of a Git command.
     pub const EXEC_TIMEOUT: &str = "KRATIX_EXEC_TIMEOUT";
     /// Time a Git command has to end after it was told to.

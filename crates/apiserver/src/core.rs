@@ -14,7 +14,7 @@ use crate::admission::{self, Admission, AdmissionRequest, Operation};
 use crate::auth::{Roles, Tokens};
 use crate::catalog::{Catalog, Served};
 use crate::chores::Chores;
-use crate::counters::{Counters, WriteKind};
+use crate::counters::{Counters, Exposition, WriteKind};
 use crate::events;
 use crate::failure::Failure;
 use crate::logs::PodLogs;
@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) logs: Arc<dyn PodLogs>,
     pub(crate) counters: Counters,
+    /// More to tell beside the counters.
+    pub(crate) expositions: Vec<Arc<dyn Exposition>>,
     pub(crate) roles: Roles,
     pub(crate) tokens: Tokens,
     pub(crate) chores: Chores,

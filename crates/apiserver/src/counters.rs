@@ -10,6 +10,12 @@ const KINDS_MAX: usize = 4096;
 /// Name of the counts at `/metrics`.
 const METRIC: &str = "embedded_apiserver_writes_total";
 
+/// What the embedder has to tell at `/metrics`.
+pub trait Exposition: Send + Sync {
+    /// Renders it in the text format of Prometheus, each line with its end.
+    fn exposition(&self) -> String;
+}
+
 /// One kind of write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WriteKind {

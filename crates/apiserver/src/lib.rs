@@ -48,7 +48,7 @@ mod unserved;
 mod user;
 
 pub use admission::{Admission, AdmissionRequest, AdmitAll, Admitted, Denial, Operation};
-pub use counters::WriteKind;
+pub use counters::{Exposition, WriteKind};
 pub use http::Body;
 pub use logs::{LogError, LogOptions, NoLogs, PodLogs};
 pub use server::{Builder, ListenError, Listening, Server, Service, StartError, Storage};

@@ -22,7 +22,7 @@ use crate::auth::{Roles, Tokens, default_roles};
 use crate::catalog::Catalog;
 use crate::chores::{self, Chores};
 use crate::core::{Call, Core};
-use crate::counters::{Counters, WriteKind};
+use crate::counters::{Counters, Exposition, WriteKind};
 use crate::logs::{NoLogs, PodLogs};
 use crate::store::{ObjectName, OpenError, Scope, Store};
 use crate::user::User;
@@ -62,6 +62,7 @@ pub struct Builder {
     storage: Storage,
     admission: Arc<dyn Admission>,
     logs: Arc<dyn PodLogs>,
+    expositions: Vec<Arc<dyn Exposition>>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -92,6 +93,13 @@ impl Builder {
         self
     }
 
+    /// Adds something that is told at `/metrics` beside the server's own counts.
+    #[must_use]
+    pub fn exposition(mut self, exposition: Arc<dyn Exposition>) -> Self {
+        self.expositions.push(exposition);
+        self
+    }
+
     /// Opens the store and prepares what every cluster has: namespaces, default roles, keys.
     ///
     /// # Errors
@@ -109,6 +117,7 @@ impl Builder {
             admission: self.admission,
             logs: self.logs,
             counters: Counters::default(),
+            expositions: self.expositions,
             roles: Roles::default(),
             tokens: Tokens::new(&identity.token_key),
             chores: Chores::default(),
@@ -139,7 +148,12 @@ pub struct Server {
 impl Server {
     /// Begins to put a server together.
     pub fn builder() -> Builder {
-        Builder { storage: Storage::Memory, admission: Arc::new(AdmitAll), logs: Arc::new(NoLogs) }
+        Builder {
+            storage: Storage::Memory,
+            admission: Arc::new(AdmitAll),
+            logs: Arc::new(NoLogs),
+            expositions: Vec::new(),
+        }
     }
 
     /// Returns the server as a `tower` service whose requests are those of `user`: no sockets, no tokens.

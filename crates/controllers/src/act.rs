@@ -19,6 +19,10 @@ pub(crate) const FIELD_MANAGER: &str = "kratix";
 pub(crate) struct Acted {
     /// What exists because of it, has a cache, and may not be in it yet. A creation whose reply was lost counts.
     pub(crate) made: Vec<(Kind, ObjectKey)>,
+    /// The versions that it has replaced, which the caches may still show.
+    pub(crate) replaced: Vec<((Kind, ObjectKey), String)>,
+    /// The objects that it has altered, as they are now.
+    pub(crate) altered: HashMap<(Kind, ObjectKey), DynamicObject>,
     /// The first write that failed, if one did.
     pub(crate) outcome: Result<(), Error>,
 }
@@ -32,15 +36,15 @@ pub(crate) struct Acted {
 /// # Errors
 /// The first write that the API server refused. Creating what exists and deleting what is gone are not failures.
 pub(crate) async fn act<F>(platform: &Client, events: &Events, plan: &Plan<F>) -> Acted {
-    let mut made = Vec::new();
-    let outcome = carry_out(platform, plan, &mut made).await;
-    if outcome.is_ok() {
+    let mut acted = Acted { made: Vec::new(), replaced: Vec::new(), altered: HashMap::new(), outcome: Ok(()) };
+    acted.outcome = carry_out(platform, plan, &mut acted).await;
+    if acted.outcome.is_ok() {
         plan.events.iter().for_each(|event| events.publish(event));
     }
-    Acted { made, outcome }
+    acted
 }
 
-async fn carry_out<F>(platform: &Client, plan: &Plan<F>, made: &mut Vec<(Kind, ObjectKey)>) -> Result<(), Error> {
+async fn carry_out<F>(platform: &Client, plan: &Plan<F>, acted: &mut Acted) -> Result<(), Error> {
     let mut produced: HashMap<(Kind, ObjectKey), (String, String)> = HashMap::new();
     for write in plan.writes.iter().chain(&plan.status) {
         let address = write.address();
@@ -54,17 +58,25 @@ async fn carry_out<F>(platform: &Client, plan: &Plan<F>, made: &mut Vec<(Kind, O
             Err(error) => matches!(write, Write::Create { .. }) && error.may_have_happened(),
         };
         if arrives {
-            made.push(address.clone());
+            acted.made.push(address.clone());
         }
         let written = result?.object;
         let pinned = match write {
             Write::Patch { target, .. } | Write::PatchStatus { target, .. } => target.resource_version.clone(),
             Write::Create { .. } | Write::Delete { .. } => None,
         };
-        if let (Some(before), Some(after)) = (pinned, written.and_then(|object| object.metadata.resource_version)) {
-            let before = produced.get(&address).map_or(before, |(first, _)| first.clone());
-            produced.insert(address, (before, after));
+        let (Some(before), Some(object)) = (pinned, written) else { continue };
+        let Some(after) = object.metadata.resource_version.clone() else { continue };
+        let (before, present) = match produced.remove(&address) {
+            Some((first, last)) => (first, last),
+            None => (before.clone(), before),
+        };
+        // A write that alters nothing replaces nothing.
+        if present != after {
+            acted.replaced.push((address.clone(), present));
         }
+        produced.insert(address.clone(), (before, after));
+        acted.altered.insert(address, object);
     }
     Ok(())
 }

@@ -85,6 +85,11 @@ where
         keys.filter_map(|key| state.objects.get(key).cloned()).collect()
     }
 
+    /// Tells whether there is an object whose index function names `entry`.
+    pub(crate) fn has(&self, entry: &str) -> bool {
+        self.inner.state.read().indexes.get(entry).is_some_and(|keys| !keys.is_empty())
+    }
+
     /// Calls `observer` with the object before and after every change from now on, and once for each present object.
     pub(crate) fn on_change(&self, observer: impl Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync + 'static) {
         // Registered before the replay: a change in between is seen twice, never missed.
@@ -94,6 +99,11 @@ where
             observer(None, Some(&object));
         }
         observers.push(observer);
+    }
+
+    /// Calls `observer` with the object before and after every change from now on, for none that is present already.
+    pub(crate) fn on_later_change(&self, observer: impl Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync + 'static) {
+        self.inner.observers.write().push(Box::new(observer));
     }
 
     /// Waits until the cache has held a complete list.
@@ -240,6 +250,9 @@ mod tests {
         follow(&cache, vec![Event::Apply(config_map("a", "1", "x"))]).await;
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
+        let later = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&later);
+        cache.on_later_change(move |_, _| *count.lock() += 1);
         cache.on_change(move |old, new| {
             let version = |object: Option<&Arc<ConfigMap>>| object.and_then(|object| object.resource_version());
             log.lock().push((version(old), version(new)));
@@ -249,5 +262,6 @@ mod tests {
         follow(&cache, vec![Event::Apply(again), Event::Apply(changed.clone()), Event::Delete(changed)]).await;
         let version = |text: &str| Some(text.to_owned());
         assert_eq!(*seen.lock(), [(None, version("1")), (version("1"), version("2")), (version("2"), None)]);
+        assert_eq!(*later.lock(), 2, "what was there is not replayed");
     }
 }

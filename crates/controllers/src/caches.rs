@@ -4,10 +4,12 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kratix_api::destination::StateStoreRef;
 use kratix_api::{
     BucketStateStore, Destination, GitStateStore, Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, keys,
 };
-use kratix_core::work_placement::ledger_name;
+use kratix_core::work::selection_entries;
+use kratix_core::work_placement::{ledger_name, noted_sites, other_sites};
 use kratix_core::workflow::history;
 use kube::api::PartialObjectMeta;
 use kube::runtime::watcher;
@@ -24,15 +26,16 @@ pub(crate) struct Caches {
     pub(crate) revisions: Cache<PromiseRevision>,
     /// Indexed by [`promise_entry`] and [`request_entry`].
     pub(crate) bindings: Cache<ResourceBinding>,
-    /// Indexed by [`store_entry`].
+    /// Indexed by [`store_entry`], [`site_entry`] and [`former_entry`].
     pub(crate) destinations: Cache<Destination>,
     /// Indexed by [`secret_entry`].
     pub(crate) git_stores: Cache<GitStateStore>,
     /// Indexed by [`secret_entry`].
     pub(crate) bucket_stores: Cache<BucketStateStore>,
-    /// Indexed by [`promise_entry`] and [`request_entry`].
+    /// Indexed by [`promise_entry`], [`request_entry`] and [`selection_entries`].
     pub(crate) works: Cache<Work>,
-    /// Indexed by [`work_entry`], [`owner_entry`], [`destination_entry`], [`promise_entry`] and [`ledger_entry`].
+    /// Indexed by [`work_entry`], [`owner_entry`], [`destination_entry`], [`promise_entry`], [`ledger_entry`],
+    /// [`site_entry`] and, where something was left, [`former_entry`].
     pub(crate) placements: Cache<WorkPlacement>,
     /// Jobs made by Kratix; indexed by [`parent_entry`] and [`promise_entry`], those of early versions by
     /// [`request_entry`].
@@ -84,6 +87,17 @@ pub(crate) fn destination_entry(name: &str) -> String {
 /// Index entry of the Destinations of one state store.
 pub(crate) fn store_entry(kind: &str, name: &str) -> String {
     format!("store={kind}/{name}")
+}
+
+/// Index entry of everything that is noted to have files in one place of a store.
+pub(crate) fn site_entry(store: &StateStoreRef, place: &str) -> String {
+    format!("site={}/{}/{place}", store.kind, store.name)
+}
+
+/// Index entry of the placements that are noted to have files in a store besides those of which their status speaks, and of
+/// the Destinations that are noted to have test documents there.
+pub(crate) fn former_entry(store: &StateStoreRef) -> String {
+    format!("former={}/{}", store.kind, store.name)
 }
 
 /// Index entry of the state stores that use one Secret.
@@ -186,6 +200,21 @@ pub(crate) fn holds<K: Resource>(wanted: &K, existing: &K) -> bool {
     selectors.iter().all(|key| label(wanted, key).is_none() || label(existing, key).is_some())
 }
 
+/// Returns whether an object that exists is one that a cache of its kind selects, so that it will be shown in time.
+pub(crate) fn selects<K: Resource>(kind: &str, existing: &K) -> bool {
+    match kind {
+        "Job" => label(existing, keys::MANAGED_BY) == Some(keys::MANAGED_BY_KRATIX),
+        "ServiceAccount"
+        | "ConfigMap"
+        | "Role"
+        | "RoleBinding"
+        | "ClusterRole"
+        | "ClusterRoleBinding"
+        | "CustomResourceDefinition" => label(existing, keys::PROMISE_NAME).is_some(),
+        _ => true,
+    }
+}
+
 fn label<'a, K: Resource>(object: &'a K, key: &str) -> Option<&'a str> {
     object.meta().labels.as_ref()?.get(key).map(String::as_str)
 }
@@ -213,6 +242,7 @@ fn work_entries(work: &Work) -> Vec<String> {
         let namespace = label(work, keys::RESOURCE_NAMESPACE).unwrap_or(&own);
         entries.push(request_entry(promise, namespace, name));
     }
+    entries.extend(selection_entries(work));
     entries
 }
 
@@ -225,6 +255,8 @@ fn placement_entries(placement: &WorkPlacement) -> Vec<String> {
     entries.extend(owners.map(|owner| owner_entry(&owner.uid)));
     entries.push(destination_entry(&placement.spec.target_destination_name));
     entries.push(ledger_entry(&ledger_name(placement)));
+    entries.extend(noted_sites(placement).iter().map(|site| site_entry(&site.store, &site.place)));
+    entries.extend(other_sites(placement).iter().map(|site| former_entry(&site.store)));
     entries
 }
 
@@ -244,7 +276,10 @@ fn job_entries(job: &Job) -> Vec<String> {
 
 fn destination_store(destination: &Destination) -> Vec<String> {
     let store = destination.spec.state_store_ref.as_ref();
-    store.map(|store| store_entry(store.kind.as_str(), &store.name)).into_iter().collect()
+    let store = store.map(|store| store_entry(store.kind.as_str(), &store.name));
+    let sites = other_sites(destination);
+    let noted = sites.iter().flat_map(|site| [site_entry(&site.store, &site.place), former_entry(&site.store)]);
+    store.into_iter().chain(noted).collect()
 }
 
 fn git_store_secret(store: &GitStateStore) -> Vec<String> {

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use kratix_api::ObjectMeta;
 use kratix_core::config::Config;
+use kratix_core::object::{Kind, ObjectKey};
 use kratix_core::plan::Plan;
-use kube::Client;
+use kratix_core::trace::Subject;
+use kube::{Client, Resource};
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::act::{self, Acted};
@@ -13,6 +17,8 @@ use crate::caches::Caches;
 use crate::error::Error;
 use crate::events::Events;
 use crate::options::Options;
+use crate::superseded::Superseded;
+use crate::telemetry::{self, Pass, Telemetry};
 
 /// Shared by all controllers of the process.
 pub(crate) struct Context {
@@ -26,17 +32,43 @@ pub(crate) struct Context {
     pub(crate) config: watch::Receiver<Arc<Config>>,
     /// How the process was started.
     pub(crate) options: Options,
+    /// Traces and metrics.
+    pub(crate) telemetry: Telemetry,
+    /// What the caches must not be believed to show.
+    pub(crate) superseded: Superseded,
 }
 
 impl Context {
+    /// Begins a pass over an object, inside a span if tracing is on.
+    pub(crate) fn begin(&self, metadata: &ObjectMeta, subject: impl FnOnce() -> Subject) -> Pass {
+        self.telemetry.begin(metadata, self.now(), subject)
+    }
+
     /// Executes a plan.
     pub(crate) async fn act<F>(&self, plan: &Plan<F>) -> Result<(), Error> {
         self.execute(plan).await.outcome
     }
 
+    /// Executes a plan of a pass that goes on, and brings the object that the pass is about up to date: what is decided next
+    /// is decided about what was written, not about what the cache has shown before.
+    pub(crate) async fn act_on<K, F>(&self, plan: &Plan<F>, object: &mut Arc<K>) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned,
+    {
+        let mut acted = self.execute(plan).await;
+        if let Some(altered) = acted.altered.remove(&(Kind::of::<K>(), ObjectKey::of(&**object)))
+            && let Ok(altered) = altered.try_parse()
+        {
+            *object = Arc::new(altered);
+        }
+        acted.outcome
+    }
+
     /// Executes a plan and tells what was made, also when a later write failed.
     pub(crate) async fn execute<F>(&self, plan: &Plan<F>) -> Acted {
-        act::act(&self.platform, &self.events, plan).await
+        let mut acted = act::act(&telemetry::client(&self.platform), &self.events, plan).await;
+        self.superseded.note(std::mem::take(&mut acted.replaced));
+        acted
     }
 
     /// Makes visible that the API server has refused a write. What goes away by itself is no refusal, and is not told.
@@ -72,9 +104,8 @@ impl Context {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use embedded_apiserver::{Server, User};
-    use kratix_core::object::Kind;
     use kratix_core::plan::Write;
     use serde_json::json;
     use tokio::task::JoinSet;
@@ -82,21 +113,35 @@ mod tests {
     use super::*;
     use crate::events;
 
-    #[tokio::test]
-    async fn only_what_the_api_server_has_refused_is_told_as_refused() {
-        let server = Server::builder().build().await.unwrap();
-        let platform = Client::new(server.service(User::admin("test")), "default");
-        let mut tasks = JoinSet::new();
-        let caches = Caches::start(&platform, &mut tasks);
+    /// A context whose caches are fed for as long as `tasks` lives.
+    pub(crate) fn context(platform: Client, tasks: &mut JoinSet<()>) -> Context {
+        let caches = Caches::start(&platform, tasks);
         let (events, _publisher) = events::channel(platform.clone(), "host");
         let (_sender, config) = watch::channel(Arc::default());
         let options = Options {
             adapter_image: String::new(),
             adapter_pull_secret: None,
             cache_dir: std::path::PathBuf::new(),
+            git: kratix_core::config::GitEnvironment::default(),
             host: "host".into(),
         };
-        let cx = Context { platform, caches, events, config, options };
+        Context {
+            platform,
+            caches,
+            events,
+            config,
+            options,
+            telemetry: Telemetry::default(),
+            superseded: Superseded::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_the_api_server_has_refused_is_told_as_refused() {
+        let server = Server::builder().build().await.unwrap();
+        let platform = Client::new(server.service(User::admin("test")), "default");
+        let mut tasks = JoinSet::new();
+        let cx = context(platform, &mut tasks);
         let job = Write::create(Kind::new("batch", "v1", "Job", "jobs"), json!({ "metadata": { "name": "a" } }));
         for (code, is_told) in [(403, true), (409, false), (503, false)] {
             let status = kube::core::Status::failure("m", "r").with_code(code);

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::context::Context;
 use crate::error::{Error, Retry};
 use crate::events::Events;
 use crate::queue::Queue;
@@ -24,6 +25,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Delay after a write conflict: the newer object needs about a millisecond to reach the cache.
 const CONFLICT: Duration = Duration::from_millis(3);
+/// Delay while the cache is behind: not every change that ends it brings the object back to the queue.
+const LOOK: Duration = Duration::from_millis(3);
 /// Conflicts in a row that are retried at once; more of them mean a busy object and back off like failures.
 const CONFLICTS_MAX: u32 = 8;
 
@@ -44,7 +47,7 @@ pub(crate) async fn run<R: Reconcile>(
     controller: Arc<R>,
     queue: Queue<ObjectKey>,
     concurrency: usize,
-    events: Events,
+    context: Arc<Context>,
     shutdown: CancellationToken,
 ) {
     let failures = Arc::new(Failures::default());
@@ -58,12 +61,14 @@ pub(crate) async fn run<R: Reconcile>(
             () = shutdown.cancelled() => break,
         };
         let (controller, queue) = (Arc::clone(&controller), queue.clone());
-        let (failures, events) = (Arc::clone(&failures), events.clone());
+        let (failures, context) = (Arc::clone(&failures), Arc::clone(&context));
         passes.spawn(async move {
             let _slot = slot;
-            let span = tracing::debug_span!("pass", controller = R::NAME, object = %key);
+            let trace_id = tracing::field::Empty;
+            let span = tracing::debug_span!("pass", controller = R::NAME, object = %key, trace_id);
             // A panic counts as a failed pass of this object alone; no state of ours is shared but behind locks.
-            let outcome = AssertUnwindSafe(controller.reconcile(&key).instrument(span)).catch_unwind().await;
+            let pass = pass(&*controller, &context, &key).instrument(span);
+            let outcome = AssertUnwindSafe(pass).catch_unwind().await;
             queue.finish(&key);
             match outcome {
                 Ok(Ok(next)) => {
@@ -77,7 +82,7 @@ pub(crate) async fn run<R: Reconcile>(
                 Ok(Err(error)) => {
                     let count = failures.count(&key);
                     let delay = delay(error.retry(), count, &key);
-                    report(R::NAME, &*controller, &key, &error, count, &events);
+                    report(R::NAME, &*controller, &key, &error, count, &context.events);
                     queue.add_after(key, delay);
                 }
                 Err(_panic) => {
@@ -89,6 +94,15 @@ pub(crate) async fn run<R: Reconcile>(
         });
     }
     while passes.join_next().await.is_some() {}
+}
+
+/// Runs a pass once the cache shows what this process has last written to the object.
+async fn pass<R: Reconcile>(controller: &R, context: &Context, key: &ObjectKey) -> Result<Next, Error> {
+    let shown = controller.subject(key);
+    if shown.is_some_and(|(_, object)| context.superseded.shows(&object)) {
+        return Err(Error::Unseen { after: LOOK });
+    }
+    controller.reconcile(key).await
 }
 
 fn report<R: Reconcile>(name: &str, controller: &R, key: &ObjectKey, error: &Error, count: u32, events: &Events) {
@@ -143,7 +157,12 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
+    use embedded_apiserver::{Server, User};
+    use kratix_core::object::Kind;
+    use kube::Client;
+
     use super::*;
+    use crate::context::tests::context;
 
     #[test]
     fn delays_grow_to_a_cap_and_conflicts_are_retried_at_once_a_few_times() {
@@ -155,5 +174,51 @@ mod tests {
         assert!(last >= BACKOFF_MAX.mul_f64(0.8) && last <= BACKOFF_MAX, "{last:?}");
         assert!(delay(Retry::Soon, CONFLICTS_MAX + 1, &key) > CONFLICT);
         assert_eq!(delay(Retry::OnChange, 1, &key), BACKOFF_MAX);
+    }
+
+    /// Counts its passes; its cache shows a version that the test sets.
+    struct Counting {
+        version: Mutex<&'static str>,
+        passes: tokio::sync::watch::Sender<usize>,
+    }
+
+    impl Reconcile for Counting {
+        const NAME: &'static str = "Counting";
+
+        async fn reconcile(&self, _: &ObjectKey) -> Result<Next, Error> {
+            self.passes.send_modify(|passes| *passes += 1);
+            Ok(Next::OnChange)
+        }
+
+        fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
+            let (kind, version) = (Kind::new("", "v1", "ConfigMap", "configmaps"), self.version.lock().to_string());
+            Some((Reporter::Work, Target { kind, key: key.clone(), uid: None, resource_version: Some(version) }))
+        }
+    }
+
+    #[tokio::test]
+    async fn no_pass_looks_at_what_this_process_has_replaced() {
+        let server = Server::builder().build().await.unwrap();
+        let mut tasks = JoinSet::new();
+        let context = Arc::new(context(Client::new(server.service(User::admin("test")), "default"), &mut tasks));
+        let (passes, mut counted) = tokio::sync::watch::channel(0);
+        let counting = Arc::new(Counting { version: Mutex::new("1"), passes });
+        let (key, queue, stop) = (ObjectKey::cluster("a"), Queue::new(), CancellationToken::new());
+        let (_, object) = counting.subject(&key).unwrap();
+        context.superseded.note(vec![((object.kind, object.key), "1".into())]);
+        tasks.spawn(run(Arc::clone(&counting), queue.clone(), 1, Arc::clone(&context), stop.clone()));
+        queue.add(key.clone());
+        // Another object has its passes meanwhile, and in between the first one is looked at.
+        for name in ["b", "c", "d"] {
+            let before = *counted.borrow();
+            queue.add(ObjectKey::cluster(name));
+            counted.wait_for(|passes| *passes > before).await.unwrap();
+        }
+        assert_eq!(*counted.borrow(), 3);
+        *counting.version.lock() = "2";
+        counted.wait_for(|passes| *passes == 4).await.unwrap();
+        stop.cancel();
+        drop(tasks);
+        server.shutdown().await;
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use kratix_api::Destination;
-use kratix_core::destination::{self, Snapshot};
+use kratix_core::destination::{self, Former, Snapshot};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
+use kratix_core::work_placement::{Cleaned, Site};
 use kratix_state_store::Handle;
 
-use crate::caches::destination_entry;
+use crate::caches::{destination_entry, former_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
@@ -28,16 +29,58 @@ impl Destinations {
         Self { cx: Arc::clone(cx), stores: Arc::clone(stores), attempts: Attempts::default() }
     }
 
-    fn observe(&self, key: &ObjectKey, destination: Arc<Destination>) -> (Snapshot, Option<Handle>) {
+    fn observe(
+        &self,
+        key: &ObjectKey,
+        destination: Arc<Destination>,
+    ) -> (Snapshot, Option<Handle>, Vec<(Site, Handle)>) {
         let reference = destination.spec.state_store_ref.as_ref();
         let (store, handle) = self.stores.availability(&self.cx.caches, reference);
         let placements = match destination.metadata.deletion_timestamp {
             Some(_) => self.cx.caches.placements.indexed(&destination_entry(&key.name)),
             None => Vec::new(),
         };
+        let (mut former, mut writers) = (Vec::new(), Vec::new());
+        for site in destination::former_sites(&destination, store.place().unwrap_or_default()) {
+            let (store, writer) = self.stores.availability_of_site(&self.cx.caches, &site);
+            let others = self.others(key);
+            former.push(Former { site: site.clone(), store, is_reachable: writer.is_some(), others });
+            writers.extend(writer.map(|writer| (site, writer)));
+        }
         let attempt = self.attempts.get(key);
         let interval = self.cx.config().state_store_reconciliation_interval;
-        (Snapshot { now: self.cx.now(), destination, store, placements, attempt, interval }, handle)
+        let now = self.cx.now();
+        let snapshot = Snapshot { now, destination, store, placements, attempt, interval, former, cleaned: None };
+        (snapshot, handle, writers)
+    }
+
+    /// Returns the other Destinations, each with the place of its store.
+    fn others(&self, key: &ObjectKey) -> Vec<(Arc<Destination>, String)> {
+        let caches = &self.cx.caches;
+        let others = caches.destinations.all().into_iter().filter(|other| ObjectKey::of(&**other) != *key);
+        others
+            .filter_map(|other| {
+                let place = state_store::place_of(caches, other.spec.state_store_ref.as_ref()?)?;
+                Some((other, place))
+            })
+            .collect()
+    }
+
+    /// Removes the test documents at former sites, where that is possible.
+    async fn clean(
+        &self,
+        snapshot: &Snapshot,
+        present: Option<&Handle>,
+        former: &[(Site, Handle)],
+    ) -> Vec<(Site, Cleaned)> {
+        let mut outcomes = Vec::new();
+        for leftover in destination::leftovers(snapshot) {
+            let Some((_, writer)) = former.iter().find(|(site, _)| site.is(&leftover.site)) else { continue };
+            let present = snapshot.store.place().zip(present).filter(|_| leftover.needs_proof);
+            let outcome = self.stores.clean((&leftover.site, writer), present, leftover.change).await;
+            outcomes.push((leftover.site, outcome));
+        }
+        outcomes
     }
 }
 
@@ -50,18 +93,24 @@ impl Reconcile for Destinations {
             return Ok(Next::OnChange);
         };
         let reference = destination.spec.state_store_ref.clone();
-        let (mut snapshot, handle) = self.observe(key, destination);
-        let decision = destination::decide(&snapshot);
-        self.cx.act(&decision.plan).await?;
-        let (Some(effect), Some(reference), Some(handle)) = (decision.effect, reference, handle) else {
-            return Ok(decision.plan.next);
-        };
-        let attempt = self.stores.write(&reference, &handle, effect.change, effect.stamp, || self.cx.now()).await;
-        self.attempts.put(key, attempt.clone());
-        snapshot.now = self.cx.now();
-        let plan = destination::record(&snapshot, attempt);
-        self.cx.act(&plan).await?;
-        Ok(plan.next)
+        let (mut snapshot, handle, former) = self.observe(key, destination);
+        let mut decision = destination::decide(&snapshot);
+        self.cx.act_on(&decision.plan, &mut snapshot.destination).await?;
+        if let (Some(effect), Some(reference), Some(handle)) = (decision.effect.take(), &reference, &handle) {
+            let now = || self.cx.now();
+            let (attempt, _) = self.stores.write(reference, handle, effect.change, effect.stamp, now).await;
+            self.attempts.put(key, attempt.clone(), None);
+            snapshot.now = self.cx.now();
+            decision = destination::record(&snapshot, attempt.clone());
+            self.cx.act_on(&decision.plan, &mut snapshot.destination).await?;
+            snapshot.attempt = Some(attempt);
+        }
+        if decision.cleans {
+            snapshot.cleaned = Some(self.clean(&snapshot, handle.as_ref(), &former).await);
+            decision = destination::decide(&snapshot);
+            self.cx.act_on(&decision.plan, &mut snapshot.destination).await?;
+        }
+        Ok(decision.plan.next)
     }
 
     fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
@@ -96,6 +145,8 @@ pub(crate) fn watch(cx: &Arc<Context>, stores: &Registry, queue: &Queue<ObjectKe
     });
     let (cx, destinations) = (Arc::clone(cx), queue.clone());
     stores.on_change(move |store| {
-        state_store::destinations(&cx, store).iter().for_each(|found| destinations.add(ObjectKey::of(&**found)));
+        let left = cx.caches.destinations.indexed(&former_entry(store));
+        let concerned = state_store::destinations(&cx, store).into_iter().chain(left);
+        concerned.for_each(|found| destinations.add(ObjectKey::of(&*found)));
     });
 }

@@ -22,9 +22,12 @@ mod queue;
 mod request;
 mod resource_binding;
 mod state_store;
+mod superseded;
+mod telemetry;
 mod wiring;
 mod work;
 mod work_placement;
 
-pub use options::Options;
+pub use options::{Options, git_environment};
+pub use telemetry::Metrics;
 pub use wiring::Controllers;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use kratix_core::config::GitEnvironment;
+
 /// Settings of one process, from its command line and environment.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -11,6 +13,17 @@ pub struct Options {
     pub adapter_pull_secret: Option<String>,
     /// Directory for caches of remote repositories; its content may be deleted while the process is stopped.
     pub cache_dir: PathBuf,
+    /// How Git stores are reached.
+    pub git: GitEnvironment,
     /// Name of this instance, shown as reporting instance of events.
     pub host: String,
+}
+
+/// Reads how Git stores are reached from the environment of this process. A value that cannot be used is told in the log.
+pub fn git_environment() -> GitEnvironment {
+    let (git, warnings) = GitEnvironment::read(&|name| std::env::var(name).ok());
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    git
 }

@@ -10,6 +10,7 @@ use kratix_api::{Promise, keys, promise_api};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
 use kratix_core::promise::{self, Request, Requests as Wanted, Snapshot, trigger};
+use kratix_core::trace::Subject;
 use kratix_core::workflow::access::Existing;
 use kratix_core::workflow::{Definition, Settings};
 use kube::{Api, Resource, ResourceExt};
@@ -24,6 +25,7 @@ use crate::error::Error;
 use crate::expected::Expected;
 use crate::queue::Queue;
 use crate::request::Requests;
+use crate::telemetry::Pass;
 
 /// Generation and uid of a Promise, and the workflows that it had then.
 type Known = (Option<i64>, Option<String>, Arc<Definition>);
@@ -152,9 +154,21 @@ impl Reconcile for Promises {
             self.requests.outlive(&key.name).await;
             return Ok(Next::OnChange);
         };
-        self.expected.arrived(key, &self.cx.caches)?;
-        let snapshot = self.observe(promise).await?;
-        let decision = promise::decide(&snapshot);
+        let pass = self.cx.begin(&promise.metadata, || Subject::promise(&promise));
+        pass.run(self.pass(key, promise, &pass)).await
+    }
+
+    fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
+        Some((Reporter::Promise, Target::of(&*self.cx.caches.promises.get(key)?)))
+    }
+}
+
+impl Promises {
+    async fn pass(&self, key: &ObjectKey, promise: Arc<Promise>, pass: &Pass) -> Result<Next, Error> {
+        self.expected.arrived(key, &self.cx).await?;
+        let snapshot = self.observe(pass.carry(promise)).await?;
+        let mut decision = promise::decide(&snapshot);
+        pass.note_if_busy(&mut decision.plan);
         let acted = self.cx.execute(&decision.plan).await;
         // Also after a failure: objects may have been made before it.
         self.expected.note(key, acted.made);
@@ -168,10 +182,6 @@ impl Reconcile for Promises {
             Wanted::Unchanged => {}
         }
         Ok(decision.plan.next)
-    }
-
-    fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
-        Some((Reporter::Promise, Target::of(&*self.cx.caches.promises.get(key)?)))
     }
 }
 

@@ -7,6 +7,7 @@ use kratix_core::object::{Kind, ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
 use kratix_core::promise::{Request, trigger};
 use kratix_core::promise_revision::{self, Bound, Snapshot};
+use kratix_core::trace::Subject;
 use kube::ResourceExt;
 
 use crate::act;
@@ -76,10 +77,15 @@ impl Reconcile for Revisions {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let Some(revision) = self.cx.caches.revisions.get(key) else { return Ok(Next::OnChange) };
-        let snapshot = self.observe(revision).await?;
-        let plan = promise_revision::decide(&snapshot);
-        self.cx.act(&plan).await?;
-        Ok(plan.next)
+        let pass = self.cx.begin(&revision.metadata, || Subject::promise_revision(&revision));
+        let decided = async {
+            let snapshot = self.observe(pass.carry(Arc::clone(&revision))).await?;
+            let mut plan = promise_revision::decide(&snapshot);
+            pass.note_if_busy(&mut plan);
+            self.cx.act(&plan).await?;
+            Ok(plan.next)
+        };
+        pass.run(decided).await
     }
 
     fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {

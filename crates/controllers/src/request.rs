@@ -15,6 +15,7 @@ use kratix_api::{Promise, PromiseRevision, ResourceBinding, Work, keys};
 use kratix_core::object::{Kind, ObjectKey, Target};
 use kratix_core::plan::{Next, Plan, Reporter};
 use kratix_core::request::{self, Finding, Snapshot};
+use kratix_core::trace::Subject;
 use kratix_core::workflow::{Settings, history};
 use kube::api::{Api, DynamicObject};
 use kube::runtime::watcher;
@@ -32,6 +33,7 @@ use crate::controller::{self, Reconcile};
 use crate::error::Error;
 use crate::expected::Expected;
 use crate::queue::Queue;
+use crate::telemetry::Pass;
 use surroundings::Definitions;
 
 /// Passes of one Promise's requests at the same time. A pass is a few API writes; more would only queue at the API server.
@@ -186,9 +188,9 @@ impl Running {
 async fn run(inner: Arc<Inner>, promise: String, running: Arc<Running>) {
     let api = Api::<DynamicObject>::all_with(inner.cx.platform.clone(), &act::api_resource(&running.kind));
     let (queue, stop) = (running.queue.clone(), running.stop.clone());
-    let events = inner.cx.events.clone();
+    let context = Arc::clone(&inner.cx);
     let pass = Controller { inner: Arc::clone(&inner), promise: promise.clone(), running: Arc::clone(&running) };
-    let passes = controller::run(Arc::new(pass), queue, CONCURRENCY, events, stop);
+    let passes = controller::run(Arc::new(pass), queue, CONCURRENCY, context, stop);
     let listed = async {
         running.cache.ready().await;
         running.is_listed.store(true, Ordering::Release);
@@ -362,22 +364,32 @@ impl Reconcile for Controller {
             self.running.expected.forget(key);
             return Ok(Next::OnChange);
         };
-        self.running.expected.arrived(key, &cx.caches)?;
-        let settings = surroundings::settings(cx);
-        let plan = self.observe(Arc::clone(&request), &settings);
-        let acted = cx.execute(&plan).await;
-        // Also after a failure: objects may have been made before it.
-        self.running.expected.note(key, acted.made);
-        if let Err(error) = acted.outcome {
-            let refused = |cause: &str| request::refused(cx.now(), &self.running.kind, &request, cause);
-            cx.tell_refusal(&error, refused).await;
-            return Err(error);
-        }
-        Ok(plan.next)
+        let kind = &self.running.kind;
+        let pass = cx.begin(&request.metadata, || Subject::request(&self.promise, kind, &request));
+        pass.run(self.pass(key, &request, &pass)).await
     }
 
     fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
         let request = self.running.cache.get(key)?;
         Some((Reporter::ResourceRequest, Target::with_kind(self.running.kind.clone(), request.as_ref())))
+    }
+}
+
+impl Controller {
+    async fn pass(&self, key: &ObjectKey, request: &Arc<DynamicObject>, pass: &Pass) -> Result<Next, Error> {
+        let cx = &self.inner.cx;
+        self.running.expected.arrived(key, cx).await?;
+        let settings = surroundings::settings(cx);
+        let mut plan = self.observe(pass.carry(Arc::clone(request)), &settings);
+        pass.note_if_busy(&mut plan);
+        let acted = cx.execute(&plan).await;
+        // Also after a failure: objects may have been made before it.
+        self.running.expected.note(key, acted.made);
+        if let Err(error) = acted.outcome {
+            let refused = |cause: &str| request::refused(cx.now(), &self.running.kind, request, cause);
+            cx.tell_refusal(&error, refused).await;
+            return Err(error);
+        }
+        Ok(plan.next)
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kratix_api::Destination;
 use kratix_api::destination::{StateStoreKind, StateStoreRef};
 use kratix_core::object::{ObjectKey, Target};
-use kratix_core::plan::{Next, Reporter};
-use kratix_core::state_store::{self, Connection, Effect, OpenFailure, Opened, Snapshot, Store};
+use kratix_core::plan::{Next, Plan, Reporter};
+use kratix_core::state_store::{self, Connection, Effect, Finding, OpenFailure, Opened, Snapshot, Store};
 use kube::{Api, ResourceExt};
 
 use crate::caches::{Caches, ledger_entry, secret_entry, store_entry};
@@ -20,6 +21,7 @@ use crate::queue::Queue;
 mod attempts;
 mod registry;
 mod translation;
+mod twins;
 
 pub(crate) use self::attempts::Attempts;
 pub(crate) use self::registry::Registry;
@@ -59,10 +61,14 @@ impl StateStores {
         }
     }
 
+    fn opened(&self, snapshot: &mut Snapshot, fingerprint: String, outcome: Result<(), OpenFailure>) -> Opened {
+        snapshot.now = self.cx.now();
+        Opened { fingerprint, at: snapshot.now, outcome }
+    }
+
     /// Opens the writer, or one beside the present one, and checks it. The present one is replaced only by one that works.
     async fn open(&self, store: &StateStoreRef, connection: &Connection, place: String) -> Result<(), OpenFailure> {
-        self.registry.begin(store, &place);
-        let config = translation::store_config(&store.name, connection, &self.cx.config());
+        let config = translation::store_config(&store.name, connection, &self.cx.config(), &self.cx.options.git);
         let placements = self.cx.caches.placements.clone();
         let lives = Arc::new(move |ledger: &str| !placements.indexed(&ledger_entry(ledger)).is_empty());
         let handle = kratix_state_store::open_with(config, self.registry.cache_dir(), lives);
@@ -71,6 +77,14 @@ impl StateStores {
         self.registry.set_open(store, handle, place);
         Ok(())
     }
+}
+
+/// After this time a writer is asked for once more that was just being replaced.
+const CHECK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Returns why the store cannot be written, for those who wait for it.
+fn cause(plan: &Plan<Finding>) -> String {
+    plan.findings.first().map(Finding::cause).unwrap_or_default()
 }
 
 impl Reconcile for StateStores {
@@ -82,6 +96,7 @@ impl Reconcile for StateStores {
             self.registry.forget(&reference);
             return Ok(Next::OnChange);
         };
+        self.registry.locate(&reference, &state_store::place(&store));
         let secret = self.secret(&store).await;
         let (opened, is_suspect) = self.registry.opened(&reference);
         let fetch_interval = self.cx.config().git_minimum_fetch_interval;
@@ -90,18 +105,30 @@ impl Reconcile for StateStores {
         let plan = match decision.effect {
             None => decision.plan,
             Some(Effect::Close) => {
-                self.registry.close(&reference, None);
+                self.registry.close(&reference, None, cause(&decision.plan));
                 decision.plan
+            }
+            Some(Effect::Check { fingerprint }) => {
+                // One that has just been replaced is looked at again.
+                let Some(writer) = self.registry.writer(&reference) else { return Ok(Next::After(CHECK_AGAIN)) };
+                let outcome = writer.check().await.map_err(|error| translation::open_failure(&error));
+                let opened = self.opened(&mut snapshot, fingerprint, outcome);
+                let plan = state_store::record(&snapshot, opened.clone());
+                match &opened.outcome {
+                    Ok(()) => self.registry.clear(&reference, opened),
+                    Err(_) => self.registry.close(&reference, Some(opened), cause(&plan)),
+                }
+                plan
             }
             Some(Effect::Open { connection, fingerprint, place }) => {
                 let outcome = self.open(&reference, &connection, place).await;
-                snapshot.now = self.cx.now();
-                let opened = Opened { fingerprint, at: snapshot.now, outcome };
+                let opened = self.opened(&mut snapshot, fingerprint, outcome);
+                let plan = state_store::record(&snapshot, opened.clone());
                 match &opened.outcome {
-                    Ok(()) => self.registry.note(&reference, opened.clone()),
-                    Err(_) => self.registry.close(&reference, Some(opened.clone())),
+                    Ok(()) => self.registry.note(&reference, opened),
+                    Err(_) => self.registry.close(&reference, Some(opened), cause(&plan)),
                 }
-                state_store::record(&snapshot, opened)
+                plan
             }
         };
         self.cx.act(&plan).await?;
@@ -156,6 +183,17 @@ pub(crate) fn watch(cx: &Context, registry: &Registry, git: &Queue<ObjectKey>, b
         };
         queue.add(ObjectKey::cluster(store.name.clone()));
     });
+}
+
+/// Returns where the files of a store are, if there is one.
+pub(crate) fn place_of(caches: &Caches, store: &StateStoreRef) -> Option<String> {
+    let key = ObjectKey::cluster(store.name.clone());
+    let store = match store.kind {
+        StateStoreKind::GitStateStore => Store::Git(caches.git_stores.get(&key)?),
+        StateStoreKind::BucketStateStore => Store::Bucket(caches.bucket_stores.get(&key)?),
+        StateStoreKind::Other(_) => return None,
+    };
+    Some(state_store::place(&store))
 }
 
 /// Returns where the files of each store are.

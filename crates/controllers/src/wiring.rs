@@ -1,6 +1,6 @@
 //! All wiring of the process in one place: caches, controllers, their triggers, start and stop.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -26,6 +26,8 @@ use crate::queue::Queue;
 use crate::request::Requests;
 use crate::resource_binding::Bindings;
 use crate::state_store::{self, Registry, StateStores};
+use crate::superseded::Superseded;
+use crate::telemetry::{Metrics, Telemetry};
 use crate::work::{self, Works};
 use crate::work_placement::{self, Namesakes, WorkPlacements};
 
@@ -60,6 +62,7 @@ pub struct Controllers {
     queues: Vec<Queue<ObjectKey>>,
     requests: Option<Requests>,
     shutdown: CancellationToken,
+    context: Arc<Context>,
 }
 
 impl Controllers {
@@ -71,10 +74,21 @@ impl Controllers {
         let caches = Caches::start(&platform, &mut background);
         caches.ready().await;
         let config = follow_config(&caches, &events);
-        let context = Arc::new(Context { platform, caches, events, config, options });
+        let telemetry = Telemetry::start(config.borrow().telemetry.as_ref());
+        let context = Arc::new(Context {
+            platform,
+            caches,
+            events,
+            config,
+            options,
+            telemetry,
+            superseded: Superseded::default(),
+        });
+        background.spawn(follow_telemetry(Arc::downgrade(&context)));
         let shutdown = CancellationToken::new();
         let mut started =
-            Self { background, controllers: JoinSet::new(), queues: Vec::new(), requests: None, shutdown };
+            Self { background, controllers: JoinSet::new(), queues: Vec::new(), requests: None, shutdown, context };
+        let context = Arc::clone(&started.context);
         started.wire(&context);
         started
     }
@@ -84,6 +98,11 @@ impl Controllers {
         self.queues.iter().all(Queue::is_at_rest) && self.requests.as_ref().is_none_or(Requests::is_at_rest)
     }
 
+    /// Returns what is counted; it stays readable after the end.
+    pub fn metrics(&self) -> Metrics {
+        self.context.telemetry.metrics().clone()
+    }
+
     /// Stops taking new passes and waits until the running ones have finished.
     pub async fn stop(mut self) {
         self.shutdown.cancel();
@@ -91,6 +110,7 @@ impl Controllers {
         if tokio::time::timeout(STOP_MAX, finished).await.is_err() {
             tracing::warn!("a pass did not finish in time and is given up, as a crash would");
         }
+        self.context.telemetry.stop().await;
     }
 
     fn wire(&mut self, context: &Arc<Context>) {
@@ -101,6 +121,11 @@ impl Controllers {
     /// The way of documents from Works to state stores.
     fn wire_delivery(&mut self, context: &Arc<Context>) {
         let stores = Arc::new(Registry::new(context.options.cache_dir.clone()));
+        let queues = Arc::downgrade(&stores);
+        context.telemetry.metrics().watch_queues(move || {
+            let queues = queues.upgrade().map(|stores| stores.queues()).unwrap_or_default();
+            queues.into_iter().map(|(store, length)| (store.kind.as_str().to_owned(), store.name, length)).collect()
+        });
         let git = StateStores::new(context, &stores, StateStoreKind::GitStateStore);
         let git = self.spawn(context, git, STORE_PASSES_MAX);
         let bucket = StateStores::new(context, &stores, StateStoreKind::BucketStateStore);
@@ -146,8 +171,8 @@ impl Controllers {
         concurrency: usize,
     ) {
         self.queues.push(queue.clone());
-        let events = context.events.clone();
-        let passes = controller::run(Arc::new(controller), queue.clone(), concurrency, events, self.shutdown.clone());
+        let context = Arc::clone(context);
+        let passes = controller::run(Arc::new(controller), queue.clone(), concurrency, context, self.shutdown.clone());
         self.controllers.spawn(passes);
     }
 }
@@ -180,6 +205,15 @@ fn follow_config(caches: &Caches, events: &Events) -> watch::Receiver<Arc<Config
         });
     });
     receiver
+}
+
+/// Switches telemetry with the configuration.
+async fn follow_telemetry(context: Weak<Context>) {
+    let Some(mut config) = context.upgrade().map(|context| context.config.clone()) else { return };
+    while config.changed().await.is_ok() {
+        let Some(context) = context.upgrade() else { return };
+        context.telemetry.follow(config.borrow_and_update().telemetry.as_ref());
+    }
 }
 
 /// Returns what tells that some of the new settings are not in force, if so.

@@ -6,30 +6,36 @@ use std::time::Duration;
 
 use kratix_api::destination::StateStoreRef;
 use kratix_api::{Destination, WorkPlacement};
+use kratix_core::metrics;
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
 use kratix_core::state_store::Attempt;
-use kratix_core::work_placement::{self, Effect, Neighbour, Rival, Snapshot};
-use kratix_state_store::Handle;
+use kratix_core::trace::Subject;
+use kratix_core::work_placement::{self, Decision, Effect, Neighbour, Rival, Snapshot};
+use kratix_state_store::{Handle, Imprint};
 
-use crate::caches::destination_entry;
+use crate::caches::{destination_entry, former_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
 use crate::queue::Queue;
 use crate::state_store::{self, Attempts, Registry};
+use crate::telemetry::Pass;
 
+mod drift;
+mod former;
 mod gates;
 mod namesakes;
 mod turns;
 
+use self::former::Writers;
 use self::gates::Gates;
 pub(crate) use self::gates::STORE_PASSES_MAX;
 pub(crate) use self::namesakes::Namesakes;
 use self::turns::Turns;
 
 /// After this time in a store's queue the placement says that it waits. Most writes are over earlier and cost one status.
-const SILENCE: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// The controller of placements.
 pub(crate) struct WorkPlacements {
@@ -39,6 +45,8 @@ pub(crate) struct WorkPlacements {
     attempts: Attempts,
     gates: Gates,
     turns: Turns,
+    /// One comparison at a time for each Destination.
+    comparisons: Turns,
     /// Where placements go whose content another placement's change has brought into the store.
     served: Queue<ObjectKey>,
 }
@@ -58,6 +66,7 @@ impl WorkPlacements {
             attempts: Attempts::default(),
             gates: Gates::new(queue),
             turns: Turns::default(),
+            comparisons: Turns::default(),
             served: queue.clone(),
         }
     }
@@ -66,17 +75,17 @@ impl WorkPlacements {
         self.cx.caches.destinations.get(&ObjectKey::cluster(placement.spec.target_destination_name.clone()))
     }
 
-    fn observe(&self, key: &ObjectKey, placement: Arc<WorkPlacement>) -> (Snapshot, Option<Handle>) {
+    fn observe(&self, key: &ObjectKey, placement: Arc<WorkPlacement>) -> (Snapshot, Writers) {
         let destination = self.destination(&placement);
         let reference = destination.as_ref().and_then(|destination| destination.spec.state_store_ref.as_ref());
         let (store, handle) = self.stores.availability(&self.cx.caches, reference);
         let rivals = self.namesakes.of(&placement).into_iter().filter(|rival| rival != key);
         let rivals = rivals.filter_map(|rival| self.cx.caches.placements.get(&rival));
         let rivals = rivals.map(|placement| {
-            let has_written = self.attempts.get(&ObjectKey::of(&*placement)).is_some_and(|last| last.outcome.is_ok());
+            let has_written = self.attempts.has_written(&ObjectKey::of(&*placement));
             Rival { destination: self.destination(&placement), placement, has_written }
         });
-        let rivals = rivals.collect();
+        let rivals: Vec<Rival> = rivals.collect();
         let (members, neighbours) = match (&destination, reference) {
             (Some(shared), Some(reference)) if work_placement::aggregates(shared) => {
                 let mut neighbours = state_store::destinations(&self.cx, reference);
@@ -93,11 +102,23 @@ impl WorkPlacements {
         };
         let written = self.written(&members, &neighbours);
         let interval = self.cx.config().state_store_reconciliation_interval;
-        let attempt = self.attempts.get(key);
-        let now = self.cx.now();
-        let snapshot =
-            Snapshot { now, placement, destination, store, rivals, neighbours, members, written, attempt, interval };
-        (snapshot, handle)
+        let (former, formers) = former::observe(self, &placement, destination.as_deref(), &store, &rivals);
+        let snapshot = Snapshot {
+            now: self.cx.now(),
+            placement,
+            destination,
+            store,
+            rivals,
+            neighbours,
+            members,
+            written,
+            attempt: self.attempts.get(key),
+            is_doubted: self.attempts.is_doubted(key),
+            interval,
+            former,
+            cleaned: None,
+        };
+        (snapshot, Writers { present: handle, former: formers })
     }
 
     fn members(&self, destination: &str) -> Vec<Arc<WorkPlacement>> {
@@ -111,11 +132,17 @@ impl WorkPlacements {
         }
         let all = members.iter().chain(neighbours.iter().flat_map(|neighbour| &neighbour.members));
         let keys = all.map(|placement| ObjectKey::of(&**placement));
-        keys.filter(|key| self.attempts.get(key).is_some_and(|last| last.outcome.is_ok())).collect()
+        keys.filter(|key| self.attempts.has_written(key)).collect()
     }
 
     /// Makes the change durable. A wait that takes long is said on the placement.
-    async fn write(&self, snapshot: &Snapshot, store: &StateStoreRef, handle: &Handle, effect: Effect) -> Attempt {
+    async fn write(
+        &self,
+        snapshot: &mut Snapshot,
+        store: &StateStoreRef,
+        handle: &Handle,
+        effect: Effect,
+    ) -> (Attempt, Option<Imprint>) {
         let write = self.stores.write(store, handle, effect.change, effect.stamp, || self.cx.now());
         tokio::pin!(write);
         // Both branches may be dropped: the write is resumed below, and the timer has no effect.
@@ -123,7 +150,8 @@ impl WorkPlacements {
             attempt = &mut write => return attempt,
             () = tokio::time::sleep(SILENCE) => {}
         }
-        if let Err(error) = self.cx.act(&work_placement::queued(snapshot)).await {
+        let queued = work_placement::queued(snapshot, self.gates.load(store));
+        if let Err(error) = self.cx.act_on(&queued, &mut snapshot.placement).await {
             // The outcome of the write will be said in any case.
             tracing::debug!(placement = %ObjectKey::of(&*snapshot.placement), %error, "waiting could not be told");
         }
@@ -132,21 +160,24 @@ impl WorkPlacements {
 
     /// Ends the pass of a placement whose store has enough to do; the end of another pass brings it back, at the latest
     /// this one does so itself.
-    async fn wait(&self, key: &ObjectKey, waits: Duration) -> Result<Next, Error> {
+    async fn wait(&self, key: &ObjectKey, store: &StateStoreRef, waits: Duration) -> Result<Next, Error> {
         if let Some(rest) = SILENCE.checked_sub(waits).filter(|rest| !rest.is_zero()) {
             return Ok(Next::After(rest));
         }
         if let Some(placement) = self.cx.caches.placements.get(key) {
-            self.cx.act(&work_placement::queued(&self.observe(key, placement).0)).await?;
+            let changes = self.gates.load(store);
+            self.cx.act(&work_placement::queued(&self.observe(key, placement).0, changes)).await?;
         }
         Ok(Next::After(work_placement::RETRY_AFTER))
     }
 
-    fn note(&self, key: &ObjectKey, covers: Vec<(ObjectKey, String)>, attempt: &Attempt) {
-        self.attempts.put(key, attempt.clone());
+    fn note(&self, key: &ObjectKey, covers: Vec<(ObjectKey, String)>, attempt: &Attempt, imprint: Option<&Imprint>) {
+        self.attempts.put(key, attempt.clone(), imprint.cloned());
+        self.count(key, attempt);
         // A failure of the common file is everybody's too: each would only run into it by itself.
         for (served, stamp) in covers {
-            if self.attempts.put_served(&served, Attempt { stamp, ..attempt.clone() }) {
+            if self.attempts.put_served(&served, Attempt { stamp, ..attempt.clone() }, imprint.cloned()) {
+                self.count(&served, attempt);
                 self.served.add(served);
             }
         }
@@ -159,14 +190,14 @@ impl Reconcile for WorkPlacements {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let place = self.cx.caches.placements.get(key).and_then(|placement| {
             let destination = self.destination(&placement)?;
-            Some((destination.spec.state_store_ref.clone(), work_placement::turn(&placement, &destination)))
+            Some((destination.spec.state_store_ref.clone(), work_placement::turns(&placement, &destination)))
         });
-        let (store, turn) = place.unwrap_or_default();
+        let (store, turns) = place.unwrap_or_default();
         // Most passes are over in no time; those of a store that does not answer are bounded.
         let _pass = match &store {
             Some(store) => match self.gates.enter(store, key) {
                 Ok(pass) => Some(pass),
-                Err(waits) => return self.wait(key, waits).await,
+                Err(waits) => return self.wait(key, store, waits).await,
             },
             None => {
                 self.gates.leave(key, None);
@@ -174,28 +205,22 @@ impl Reconcile for WorkPlacements {
             }
         };
         // What comes while one placement of an aggregate has its turn is served by the next of them.
-        let _turn = match &turn {
-            Some(path) => Some(self.turns.take(path).await),
-            None => None,
-        };
+        // They are sorted, so that two who want the same ones never wait for each other.
+        let mut taken = Vec::with_capacity(turns.len());
+        for path in &turns {
+            taken.push(self.turns.take(path).await);
+        }
         let Some(placement) = self.cx.caches.placements.get(key) else {
             self.attempts.forget(key);
             return Ok(Next::OnChange);
         };
-        let (mut snapshot, handle) = self.observe(key, placement);
-        let store = snapshot.destination.as_ref().and_then(|destination| destination.spec.state_store_ref.clone());
-        let decision = work_placement::decide(&snapshot);
-        self.cx.act(&decision.plan).await?;
-        let (Some(mut effect), Some(store), Some(handle)) = (decision.effect, store, handle) else {
-            return Ok(decision.plan.next);
-        };
-        let covers = std::mem::take(&mut effect.covers);
-        let attempt = self.write(&snapshot, &store, &handle, effect).await;
-        self.note(key, covers, &attempt);
-        snapshot.now = self.cx.now();
-        let plan = work_placement::record(&snapshot, attempt);
-        self.cx.act(&plan).await?;
-        Ok(plan.next)
+        let (snapshot, writers) = self.observe(key, placement);
+        if work_placement::turns_of(&snapshot) != turns {
+            return Ok(Next::After(Duration::ZERO)); // it has moved while it waited
+        }
+        let placement = Arc::clone(&snapshot.placement);
+        let pass = self.cx.begin(&placement.metadata, || Subject::work_placement(&placement));
+        pass.run(self.pass(key, snapshot, writers, &pass)).await
     }
 
     fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
@@ -203,8 +228,65 @@ impl Reconcile for WorkPlacements {
     }
 }
 
+impl WorkPlacements {
+    async fn pass(
+        &self,
+        key: &ObjectKey,
+        mut snapshot: Snapshot,
+        writers: Writers,
+        pass: &Pass,
+    ) -> Result<Next, Error> {
+        let store = snapshot.destination.as_ref().and_then(|destination| destination.spec.state_store_ref.clone());
+        let mut decision = work_placement::decide(&snapshot);
+        self.act(pass, &mut decision, &mut snapshot.placement).await?;
+        if decision.compares
+            && let (Some(store), Some(handle)) = (&store, &writers.present)
+        {
+            if !self.compare(key, &snapshot, store, handle).await {
+                return Ok(Next::After(work_placement::RETRY_AFTER));
+            }
+            snapshot = Snapshot {
+                now: self.cx.now(),
+                attempt: self.attempts.get(key),
+                is_doubted: self.attempts.is_doubted(key),
+                ..snapshot
+            };
+            decision = work_placement::decide(&snapshot);
+            self.act(pass, &mut decision, &mut snapshot.placement).await?;
+        }
+        if let (Some(mut effect), Some(store), Some(handle)) = (decision.effect.take(), &store, &writers.present) {
+            let covers = std::mem::take(&mut effect.covers);
+            let (attempt, imprint) = self.write(&mut snapshot, store, handle, effect).await;
+            self.note(key, covers, &attempt, imprint.as_ref());
+            snapshot.now = self.cx.now();
+            decision = work_placement::record(&snapshot, attempt.clone());
+            self.act(pass, &mut decision, &mut snapshot.placement).await?;
+            snapshot = Snapshot { attempt: Some(attempt), is_doubted: false, ..snapshot };
+        }
+        if decision.cleans {
+            snapshot.cleaned = Some(self.clean(&snapshot, &writers).await);
+            snapshot.now = self.cx.now();
+            decision = work_placement::decide(&snapshot);
+            self.act(pass, &mut decision, &mut snapshot.placement).await?;
+        }
+        Ok(decision.plan.next)
+    }
+
+    /// Executes a decision; the first that writes anything notes the trace.
+    async fn act(&self, pass: &Pass, decision: &mut Decision, placement: &mut Arc<WorkPlacement>) -> Result<(), Error> {
+        pass.note_if_busy(&mut decision.plan);
+        self.cx.act_on(&decision.plan, placement).await
+    }
+
+    fn count(&self, key: &ObjectKey, attempt: &Attempt) {
+        if let Some(placement) = self.cx.caches.placements.get(key) {
+            self.cx.telemetry.metrics().count(metrics::write(&placement, attempt));
+        }
+    }
+}
+
 /// Brings placements to the queue when they, their Destinations, their stores, or who had their directory change.
-pub(crate) fn watch(cx: &Arc<Context>, stores: &Registry, namesakes: &Arc<Namesakes>, queue: &Queue<ObjectKey>) {
+pub(crate) fn watch(cx: &Arc<Context>, stores: &Arc<Registry>, namesakes: &Arc<Namesakes>, queue: &Queue<ObjectKey>) {
     let (namesakes, placements) = (Arc::clone(namesakes), queue.clone());
     cx.caches.placements.on_change(move |old, new| {
         let Some(placement) = new.or(old) else { return };
@@ -236,8 +318,11 @@ pub(crate) fn watch(cx: &Arc<Context>, stores: &Registry, namesakes: &Arc<Namesa
     cx.on_interval_change(move || {
         caches.placements.all().iter().for_each(|found| placements.add(ObjectKey::of(&**found)));
     });
+    former::watch(cx, stores);
     let (cx, placements) = (Arc::clone(cx), queue.clone());
     stores.on_change(move |store| {
+        let left = cx.caches.placements.indexed(&former_entry(store));
+        left.iter().for_each(|found| placements.add(ObjectKey::of(&**found)));
         for destination in state_store::destinations(&cx, store) {
             let entry = destination_entry(&ObjectKey::of(&*destination).name);
             cx.caches.placements.indexed(&entry).iter().for_each(|found| placements.add(ObjectKey::of(&**found)));

@@ -3,6 +3,7 @@
 //! Reading never stops at one bad value: it keeps its default and a [`Warning`] names key and value, so that a typo
 //! in one setting does not take the platform down with it. Only text that is no YAML mapping at all is an [`Error`].
 
+mod environment;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ResourceRequirements, SecurityContext};
+
+pub use environment::{EnvironmentWarning, GitEnvironment};
 
 use reader::Section;
 
@@ -309,7 +312,6 @@ impl Config {
         compare("featureFlags.dryRun", self.dry_run == new.dry_run);
         compare("logging", self.logging == new.logging);
         compare("selectiveCache", self.selective_cache == new.selective_cache);
-        compare("telemetry", self.telemetry == new.telemetry);
         keys
     }
 }

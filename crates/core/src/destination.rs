@@ -20,9 +20,13 @@ use serde_json::json;
 use crate::object::Target;
 use crate::patch::to_value;
 use crate::plan::{Event, EventType, Next, Plan, Reporter, Write};
-use crate::state_store::{Attempt, Availability, Change, ChangeKind, Failure, File, Operation, display};
+use crate::state_store::{Attempt, Availability, Change, ChangeKind, Failure, File, Operation, display, pause};
 use crate::text;
-use crate::work_placement::{RETRY_AFTER, join};
+use crate::work_placement::{Cleaned, FILES_AT, RETRY_AFTER, Site, join};
+
+mod leftover;
+
+pub use self::leftover::{Former, Leftover, former_sites, leftovers};
 
 /// Named in the commits of test documents.
 const CANARY: &str = "kratix-canary";
@@ -48,6 +52,10 @@ pub struct Snapshot {
     pub attempt: Option<Attempt>,
     /// How often the test documents are written again; `None` for never.
     pub interval: Option<Duration>,
+    /// The sites of test documents that it has left ([`former_sites`]).
+    pub former: Vec<Former>,
+    /// What came of cleaning them ([`leftovers`]), if this pass has tried.
+    pub cleaned: Option<Vec<(Site, Cleaned)>>,
 }
 
 /// What is to be done about a Destination: first the plan, then the effect, then [`record`] tells what follows from it.
@@ -57,6 +65,8 @@ pub struct Decision {
     pub plan: Plan<Finding>,
     /// A change in the store.
     pub effect: Option<Effect>,
+    /// The [`leftovers`] are to be removed; another decision with [`Snapshot::cleaned`] tells what follows from it.
+    pub cleans: bool,
 }
 
 /// A change for the Destination's store.
@@ -109,6 +119,7 @@ pub fn concerns_itself(old: Option<&Destination>, new: Option<&Destination>) -> 
     old.spec != new.spec
         || old.metadata.uid != new.metadata.uid
         || old.metadata.finalizers != new.metadata.finalizers
+        || old.annotations().get(FILES_AT) != new.annotations().get(FILES_AT)
         || old.metadata.deletion_timestamp.is_some() != new.metadata.deletion_timestamp.is_some()
 }
 
@@ -122,7 +133,7 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
         return decide_deletion(snapshot);
     }
     if let Some(align) = finalizer(destination) {
-        return Decision { plan: Plan::from(align), effect: None };
+        return Decision::from(Plan::from(align));
     }
     match &snapshot.store {
         Availability::Ready { place, epoch } => {
@@ -135,9 +146,12 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
 }
 
 /// Returns what follows from an attempt.
-pub fn record(snapshot: &Snapshot, attempt: Attempt) -> Plan<Finding> {
+pub fn record(snapshot: &Snapshot, attempt: Attempt) -> Decision {
+    let repaired = repaired(snapshot, &attempt);
     let snapshot = Snapshot { attempt: Some(attempt), ..snapshot.clone() };
-    decide(&snapshot).plan
+    let mut decision = decide(&snapshot);
+    decision.plan.events.extend(repaired);
+    decision
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +162,13 @@ enum Purpose {
 
 fn decide_ready(snapshot: &Snapshot, place: &str, purpose: Purpose) -> Decision {
     let destination = &*snapshot.destination;
+    if purpose == Purpose::Write
+        && let Some(note) = leftover::note(snapshot)
+    {
+        let mut decision = wait(display(destination.spec.state_store_ref.as_ref()));
+        decision.plan.writes.push(note);
+        return decision;
+    }
     let stamp = stamp(destination, place, purpose);
     let attempt = snapshot.attempt.as_ref().filter(|attempt| attempt.stamp == stamp);
     let mut decision = match attempt.map(|attempt| (&attempt.outcome, since(attempt.at, snapshot.now))) {
@@ -160,15 +181,17 @@ fn decide_ready(snapshot: &Snapshot, place: &str, purpose: Purpose) -> Decision 
             let ready = Condition::new(condition::READY, Status::True, reason, message);
             let next = snapshot.interval.map_or(Next::OnChange, |interval| Next::After(interval.saturating_sub(age)));
             let decision = settled(snapshot, ready, "Destination is Ready".to_owned(), next);
-            if snapshot.interval.is_none_or(|interval| age < interval) {
+            let decision = leftover::clean(snapshot, decision);
+            if decision.cleans || snapshot.interval.is_none_or(|interval| age < interval) {
                 return decision;
             }
             decision
         }
         Some((Err(failure), age)) => {
             let decision = not_written(snapshot, purpose, failure);
-            if age < RETRY_AFTER {
-                return decision.and_next(Next::After(RETRY_AFTER - age));
+            let pause = pause(failure.retry_after);
+            if age < pause {
+                return decision.and_next(Next::After(pause - age));
             }
             decision
         }
@@ -180,7 +203,7 @@ fn decide_ready(snapshot: &Snapshot, place: &str, purpose: Purpose) -> Decision 
 fn decide_deletion(snapshot: &Snapshot) -> Decision {
     let destination = &*snapshot.destination;
     if !has_finalizer(destination) {
-        return Decision { plan: Plan::silent(), effect: None };
+        return Decision::from(Plan::silent());
     }
     if !snapshot.placements.is_empty() {
         let alive = snapshot.placements.iter().filter(|placement| placement.metadata.deletion_timestamp.is_none());
@@ -198,7 +221,7 @@ fn decide_deletion(snapshot: &Snapshot) -> Decision {
             let is_done = snapshot.attempt.as_ref().is_some_and(|attempt| {
                 attempt.outcome.is_ok() && attempt.stamp == stamp(destination, place, Purpose::Remove)
             });
-            if is_done { drop_finalizer(destination) } else { decide_ready(snapshot, place, Purpose::Remove) }
+            if is_done { leftover::leave(snapshot) } else { decide_ready(snapshot, place, Purpose::Remove) }
         }
         Availability::Opening { .. } => wait(display(destination.spec.state_store_ref.as_ref())),
         Availability::NotReady { .. } => unavailable(snapshot),
@@ -247,12 +270,25 @@ fn settled(snapshot: &Snapshot, condition: Condition, note: String, next: Next) 
     };
     let event = Event { regarding: Target::of(destination), type_, reason, note, reporter: Reporter::Destination };
     let events = if turned { vec![event] } else { Vec::new() };
-    Decision { plan: Plan { writes: Vec::new(), status, events, next, findings: vec![finding] }, effect: None }
+    Decision::from(Plan { writes: Vec::new(), status, events, next, findings: vec![finding] })
 }
 
 fn wait(for_: String) -> Decision {
     let plan = Plan { findings: vec![Finding::Waiting { for_ }], next: Next::After(RETRY_AFTER), ..Plan::silent() };
-    Decision { plan, effect: None }
+    Decision::from(plan)
+}
+
+/// Returns the event that tells of test documents which were not any more as they were written, if the attempt has shown that.
+fn repaired(snapshot: &Snapshot, attempt: &Attempt) -> Option<Event> {
+    let destination = &*snapshot.destination;
+    let has_changed = attempt.outcome.as_ref().is_ok_and(|written| written.changed);
+    let was_written = snapshot.attempt.as_ref().is_some_and(|last| last.stamp == attempt.stamp && last.outcome.is_ok());
+    if !has_changed || !was_written || destination.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let path = join(&[&destination.spec.path]);
+    let note = format!("test documents in {path} were changed by others and have been put right");
+    Some(Event::warning(Reporter::Destination, Target::of(destination), "DriftRepaired", note))
 }
 
 fn change(destination: &Destination, purpose: Purpose) -> Change {
@@ -264,7 +300,11 @@ fn change(destination: &Destination, purpose: Purpose) -> Change {
             (ChangeKind::Delete, Operation::Edit { write: Vec::new(), remove })
         }
     };
-    Change { id: CANARY.to_owned(), kind, prefix: join(&[&destination.spec.path]), operation }
+    change_at(&join(&[&destination.spec.path]), kind, operation)
+}
+
+fn change_at(directory: &str, kind: ChangeKind, operation: Operation) -> Change {
+    Change { id: CANARY.to_owned(), kind, prefix: directory.to_owned(), operation }
 }
 
 fn stamp(destination: &Destination, place: &str, purpose: Purpose) -> String {
@@ -292,7 +332,7 @@ fn finalizer(destination: &Destination) -> Option<Write> {
 }
 
 fn drop_finalizer(destination: &Destination) -> Decision {
-    Decision { plan: Plan::from(without_finalizer(destination)), effect: None }
+    Decision::from(Plan::from(without_finalizer(destination)))
 }
 
 fn without_finalizer(destination: &Destination) -> Write {
@@ -314,6 +354,12 @@ fn since(then: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(then)).unwrap_or_default()
 }
 
+impl From<Plan<Finding>> for Decision {
+    fn from(plan: Plan<Finding>) -> Self {
+        Self { plan, effect: None, cleans: false }
+    }
+}
+
 impl Decision {
     fn and_next(mut self, next: Next) -> Self {
         self.plan.next = next;
@@ -322,4 +368,4 @@ impl Decision {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,6 +11,7 @@
 pub mod admission;
 pub mod config;
 pub mod destination;
+pub mod metrics;
 pub mod object;
 pub mod patch;
 pub mod plan;
@@ -21,6 +22,7 @@ pub mod request;
 pub mod resource_binding;
 pub mod state_store;
 pub mod text;
+pub mod trace;
 pub mod work;
 pub mod work_placement;
 pub mod workflow;

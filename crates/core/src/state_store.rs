@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,14 +24,16 @@ use kube_core::ResourceExt;
 use crate::object::{ObjectKey, Target};
 use crate::patch::to_value;
 use crate::plan::{Event, EventType, Next, Plan, Reporter, Write};
-use crate::text;
+use crate::text::{self, truncated};
 
 mod bucket;
 mod change;
 mod git;
+pub(crate) mod push_limit;
 
 pub(crate) use self::git::complaints as git_complaints;
 
+pub(crate) use self::change::pause;
 pub use self::change::{About, Attempt, Change, ChangeKind, Failure, File, Operation, Written};
 
 /// Namespace of a Secret that a Git store names without one.
@@ -38,6 +41,9 @@ const SECRET_NAMESPACE_DEFAULT: &str = "default";
 
 /// Time between attempts to open a store that fails.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
+
+/// How much of a hash stands for an address.
+const ADDRESS_HASH: usize = 16;
 
 /// How decisions see the state store of a Destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +63,8 @@ pub enum Availability {
     NotReady {
         /// See [`place`].
         place: String,
+        /// Why, in one line; empty where that is not known.
+        cause: String,
     },
     /// It can be written.
     Ready {
@@ -79,6 +87,10 @@ impl Availability {
                 ("StateStoreNotFound", format!("{store}: unknown state store type: {kind}"))
             }
             Self::NotFound => ("StateStoreNotFound", format!("{store}: not found")),
+            // Users look for the text before the cause.
+            Self::NotReady { cause, .. } if !cause.is_empty() => {
+                ("StateStoreNotReady", format!("{store}: not ready: {cause}"))
+            }
             Self::Opening { .. } | Self::NotReady { .. } | Self::Ready { .. } => {
                 ("StateStoreNotReady", format!("{store}: not ready"))
             }
@@ -86,10 +98,10 @@ impl Availability {
     }
 
     /// Returns where writes go, or would go.
-    pub(crate) fn place(&self) -> Option<&str> {
+    pub fn place(&self) -> Option<&str> {
         match self {
             Self::Unset | Self::UnknownKind | Self::NotFound => None,
-            Self::Opening { place } | Self::NotReady { place } | Self::Ready { place, .. } => Some(place),
+            Self::Opening { place } | Self::NotReady { place, .. } | Self::Ready { place, .. } => Some(place),
         }
     }
 }
@@ -176,6 +188,8 @@ pub struct OpenFailure {
     pub step: Step,
     /// The error, for people.
     pub message: String,
+    /// For how long the store asks to be left alone.
+    pub retry_after: Option<Duration>,
 }
 
 /// The steps of opening a store.
@@ -212,6 +226,11 @@ pub enum Effect {
         /// For [`Availability::Ready`].
         place: String,
     },
+    /// The present one is checked: it has had trouble, and there is nothing else to open.
+    Check {
+        /// For [`Opened`].
+        fingerprint: String,
+    },
     /// There must be none.
     Close,
 }
@@ -221,6 +240,8 @@ pub enum Effect {
 pub enum Connection {
     /// A Git repository.
     Git(GitConnection),
+    /// A bucket.
+    Bucket(BucketConnection),
 }
 
 /// How to reach a Git repository.
@@ -236,10 +257,25 @@ pub struct GitConnection {
     pub author: (String, String),
     /// How to prove who we are.
     pub credentials: GitCredentials,
+    /// What signs every commit.
+    pub signing_key: Option<PrivateKey>,
+    /// At most that many pushes.
+    pub pushes_per_minute: Option<NonZeroU32>,
     /// PEM certificates to trust.
     pub ca_pem: Option<Vec<u8>>,
     /// Accept any certificate.
     pub skip_tls_verify: bool,
+}
+
+/// The text of a private key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PrivateKey(pub String);
+
+/// Never shown.
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey")
+    }
 }
 
 /// Credentials for a Git repository.
@@ -254,6 +290,22 @@ pub enum GitCredentials {
         /// Password or token.
         password: String,
     },
+    /// Tokens that GitHub gives to an app.
+    GithubApp {
+        /// The app's number.
+        app_id: u64,
+        /// The number of its installation.
+        installation_id: u64,
+        /// Its key, PEM.
+        private_key: String,
+    },
+    /// A key, for ssh.
+    Ssh {
+        /// The private key.
+        private_key: PrivateKey,
+        /// The keys of hosts that are trusted, as the lines of a `known_hosts` file.
+        known_hosts: String,
+    },
 }
 
 /// Never shown.
@@ -262,6 +314,59 @@ impl fmt::Debug for GitCredentials {
         f.write_str(match self {
             Self::None => "None",
             Self::Basic { .. } => "Basic",
+            Self::GithubApp { .. } => "GithubApp",
+            Self::Ssh { .. } => "Ssh",
+        })
+    }
+}
+
+/// How to reach a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketConnection {
+    /// Host and port of the service, or one of the other addresses that are understood.
+    pub endpoint: String,
+    /// The bucket's name.
+    pub bucket: String,
+    /// What the keys of all objects start with.
+    pub path: String,
+    /// Speak plain HTTP.
+    pub plain_http: bool,
+    /// Use Amazon's endpoints for both IP versions.
+    pub dual_stack: bool,
+    /// How to prove who we are.
+    pub credentials: BucketCredentials,
+    /// PEM certificates to trust.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Accept any certificate.
+    pub skip_tls_verify: bool,
+}
+
+/// Credentials for a bucket.
+#[derive(Clone, PartialEq, Eq)]
+pub enum BucketCredentials {
+    /// A pair of keys.
+    Keys {
+        /// The public one.
+        id: String,
+        /// The secret one.
+        secret: String,
+    },
+    /// The key of a service account of Google Cloud.
+    ServiceAccount {
+        /// Its JSON text.
+        key: String,
+    },
+    /// The identity of the pod or machine.
+    Ambient,
+}
+
+/// Never shown.
+impl fmt::Debug for BucketCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keys { .. } => "Keys",
+            Self::ServiceAccount { .. } => "ServiceAccount",
+            Self::Ambient => "Ambient",
         })
     }
 }
@@ -278,6 +383,16 @@ pub enum Finding {
         /// Message of the condition.
         message: String,
     },
+}
+
+impl Finding {
+    /// Returns why the store cannot be written, in one line, for [`Availability::NotReady`].
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Ready => String::new(),
+            Self::NotReady { message, .. } => text::cause(message.lines().next().unwrap_or_default()).to_owned(),
+        }
+    }
 }
 
 /// Why a store cannot be opened.
@@ -321,10 +436,16 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
             if !needs_attempt {
                 return Decision { plan, effect: None };
             }
-            if age < RETRY_AFTER {
-                return Decision { plan: plan.and_next(Next::After(RETRY_AFTER - age)), effect: None };
+            let pause = pause(opened.outcome.as_ref().err().and_then(|failure| failure.retry_after));
+            if age < pause {
+                return Decision { plan: plan.and_next(Next::After(pause - age)), effect: None };
             }
-            Decision { plan, effect: Some(open) }
+            let effect = match (&opened.outcome, open) {
+                // The writer knows more than one that is opened anew: which changes the store refuses.
+                (Ok(()), Effect::Open { fingerprint, .. }) => Effect::Check { fingerprint },
+                (_, open) => open,
+            };
+            Decision { plan, effect: Some(effect) }
         }
     }
 }
@@ -335,11 +456,20 @@ pub fn record(snapshot: &Snapshot, opened: Opened) -> Plan<Finding> {
     decide(&snapshot).plan
 }
 
-/// Tells whether a change of a store concerns itself: its own status writes do not.
+/// Tells whether a change of a store concerns itself.
+///
+/// Its own status writes do: a pass that began before its cache knew of the last one compared with an older status, and may
+/// have found nothing to write.
 pub fn concerns_itself(old: Option<&Store>, new: Option<&Store>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return true };
+    if old.status() != new.status() {
+        return true;
+    }
+    let is_annotated = push_limit::annotation(old) != push_limit::annotation(new);
     match (old, new) {
-        (Store::Git(old), Store::Git(new)) => old.spec != new.spec || old.metadata.uid != new.metadata.uid,
+        (Store::Git(old), Store::Git(new)) => {
+            old.spec != new.spec || old.metadata.uid != new.metadata.uid || is_annotated
+        }
         (Store::Bucket(old), Store::Bucket(new)) => old.spec != new.spec || old.metadata.uid != new.metadata.uid,
         _ => true,
     }
@@ -361,8 +491,11 @@ fn resolve(snapshot: &Snapshot) -> Result<Connection, Problem> {
         }
     };
     let connection = match &snapshot.store {
-        Store::Git(store) => git::connection(store, data).map(Connection::Git),
-        Store::Bucket(store) => Err(bucket::refusal(store, data)),
+        Store::Git(store) => {
+            let pushes_per_minute = push_limit::of(&snapshot.store);
+            git::connection(store, data).map(|found| Connection::Git(GitConnection { pushes_per_minute, ..found }))
+        }
+        Store::Bucket(store) => bucket::connection(store, data).map(Connection::Bucket),
     };
     // A wrong configuration is healed by changing the store or its Secret, and both are watched.
     let problem = |message| Problem { reason: "ErrorInitialisingWriter", message, next: Next::OnChange };
@@ -371,16 +504,22 @@ fn resolve(snapshot: &Snapshot) -> Result<Connection, Problem> {
 
 fn failed(snapshot: &Snapshot, failure: &OpenFailure) -> Plan<Finding> {
     let text = &failure.message;
-    let (reason, message) = match failure.step {
-        Step::Configure => ("ErrorInitialisingWriter", format!("unable to create git writer: {text}")),
-        Step::Authenticate => {
+    let unwritable = || {
+        let text = format!("Error validating state store permissions: write permission validation failed: {text}");
+        ("ErrorValidatingPermissions", text)
+    };
+    let (reason, message) = match (failure.step, &snapshot.store) {
+        (Step::Configure, Store::Git(_)) => ("ErrorInitialisingWriter", format!("unable to create git writer: {text}")),
+        (Step::Configure, Store::Bucket(_)) => {
+            let text = format!("unable to create bucket writer: error initialising S3 client: {text}");
+            ("ErrorInitialisingWriter", text)
+        }
+        (Step::Authenticate, Store::Git(_)) => {
             ("ErrorInitialisingWriter", format!("unable to clone repository: Authentication failed: {text}"))
         }
-        Step::Read => ("ErrorInitialisingWriter", format!("unable to clone repository: {text}")),
-        Step::Write => (
-            "ErrorValidatingPermissions",
-            format!("Error validating state store permissions: write permission validation failed: {text}"),
-        ),
+        (Step::Read, Store::Git(_)) => ("ErrorInitialisingWriter", format!("unable to clone repository: {text}")),
+        // The first request to a bucket is the one that finds out whether it can be written.
+        (Step::Authenticate | Step::Read, Store::Bucket(_)) | (Step::Write, _) => unwritable(),
     };
     let mut plan = not_ready(snapshot, reason, message);
     if failure.step == Step::Authenticate
@@ -415,13 +554,15 @@ fn settled(snapshot: &Snapshot, condition: Condition, note: String, finding: Fin
     let mut new = old.clone();
     let is_ready = condition.status == Status::True;
     let turned = condition::set(&mut new.conditions, condition, snapshot.now);
+    let complaint = push_limit::record(store, &mut new.conditions, snapshot.now);
     new.status = (if is_ready { READY } else { NOT_READY }).to_owned();
     new.observed_generation = store.generation();
     let status = Write::status(store.target(), &to_value(&old), &to_value(&new));
     let is_news = turned || old.observed_generation != new.observed_generation;
     let (type_, reason) = if is_ready { (EventType::Normal, "Ready") } else { (EventType::Warning, "NotReady") };
     let event = Event { regarding: store.target(), type_, reason, note, reporter: store.reporter() };
-    let events = if is_news { vec![event] } else { Vec::new() };
+    let mut events = if is_news { vec![event] } else { Vec::new() };
+    events.extend(complaint);
     Plan { writes: Vec::new(), status, events, next: Next::OnChange, findings: vec![finding] }
 }
 
@@ -431,16 +572,40 @@ fn fingerprint(snapshot: &Snapshot) -> String {
         _ => "",
     };
     let interval = snapshot.fetch_interval.as_millis();
-    format!("{}/{}/{secret}/{interval}", snapshot.store.uid(), snapshot.store.generation().unwrap_or_default())
+    let limit = push_limit::of(&snapshot.store).map_or(0, NonZeroU32::get);
+    let generation = snapshot.store.generation().unwrap_or_default();
+    format!("{}/{generation}/{secret}/{interval}/{limit}", snapshot.store.uid())
 }
 
 /// Identifies where a store's files are: one whose address changes is another place, one with other credentials is not.
+///
+/// [`Address`] tells what two places have in common.
 pub fn place(store: &Store) -> String {
-    let parts = match store {
-        Store::Git(store) => [&store.spec.url, &store.spec.branch, &store.spec.path],
-        Store::Bucket(store) => [&store.spec.endpoint, &store.spec.bucket_name, &store.spec.path],
+    let (server, name, root) = match store {
+        Store::Git(store) => (&store.spec.url, &store.spec.branch, &store.spec.path),
+        Store::Bucket(store) => (&store.spec.endpoint, &store.spec.bucket_name, &store.spec.path),
     };
-    kratix_api::hash::text(&parts.map(String::as_str).join("\n"))
+    let short = |text: &str| truncated(&kratix_api::hash::text(text), ADDRESS_HASH).to_owned();
+    format!("{}/{}/{}", short(server), short(name), crate::work_placement::join(&[root]))
+}
+
+/// The parts of a [`place`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address<'a> {
+    /// The repository, or the endpoint. One server can have two addresses.
+    pub(crate) server: &'a str,
+    /// The branch, or the bucket.
+    pub(crate) name: &'a str,
+    /// The store's path.
+    pub(crate) root: &'a str,
+}
+
+impl<'a> Address<'a> {
+    pub(crate) fn of(place: &'a str) -> Self {
+        let mut parts = place.splitn(3, '/');
+        let mut next = || parts.next().unwrap_or_default();
+        Self { server: next(), name: next(), root: next() }
+    }
 }
 
 fn namespace(reference: &SecretRef) -> &str {

@@ -23,7 +23,10 @@ use serde_json::json;
 
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
+use crate::trace;
 
+mod choice;
+mod concern;
 mod course;
 mod deletion;
 mod group;
@@ -31,6 +34,9 @@ mod placement;
 mod selector;
 mod status;
 
+pub use self::concern::{
+    concerns_itself, concerns_scheduling, concerns_work, is_concerned, selection_entries, selection_entries_of_change,
+};
 pub use self::course::Course;
 pub(crate) use self::selector::{
     LABEL_BYTES_MAX, PREFIX_BYTES_MAX, has_qualified_form, has_subdomain_form, is_subdomain,
@@ -63,14 +69,28 @@ pub struct Snapshot {
     pub neighbours: Vec<Arc<WorkPlacement>>,
 }
 
+impl Snapshot {
+    /// Returns the Destination of this name.
+    fn destination(&self, name: &str) -> Option<&Arc<Destination>> {
+        let found = self.destinations.binary_search_by(|found| found.metadata.name.as_deref().cmp(&Some(name)));
+        self.destinations.get(found.ok()?)
+    }
+
+    /// Returns the placement of this name.
+    fn placement(&self, name: &str) -> Option<&Arc<WorkPlacement>> {
+        let found = self.placements.binary_search_by(|found| found.metadata.name.as_deref().cmp(&Some(name)));
+        self.placements.get(found.ok()?)
+    }
+}
+
 /// What was found out about a Work. Conditions, events and explanations are renderings of these values.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Finding {
-    /// The group has its placements where it should.
+    /// The group has placements where it should.
     Placed {
         /// Group id.
         group: String,
-        /// Names of the Destinations.
+        /// Names of the Destinations; those where it is misplaced are not among them.
         on: Vec<String>,
     },
     /// No Destination takes the group.
@@ -154,44 +174,6 @@ pub fn shares_namespace(work: &Work) -> bool {
     of.is_some() && of != work.metadata.namespace.as_ref()
 }
 
-/// Tells whether a change of a Destination can alter where anything is scheduled.
-pub fn concerns_scheduling(old: Option<&Destination>, new: Option<&Destination>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
-    old.metadata.labels != new.metadata.labels
-        || old.metadata.uid != new.metadata.uid
-        || old.metadata.deletion_timestamp.is_some() != new.metadata.deletion_timestamp.is_some()
-        || old.spec.strict_match_labels != new.spec.strict_match_labels
-}
-
-/// Tells whether a change of a Work concerns itself: its own status writes do not.
-pub fn concerns_itself(old: Option<&Work>, new: Option<&Work>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
-    let (before, after) = (&old.metadata, &new.metadata);
-    before.uid != after.uid
-        || before.generation != after.generation
-        || before.labels != after.labels
-        || before.annotations != after.annotations
-        || before.finalizers != after.finalizers
-        || before.deletion_timestamp.is_some() != after.deletion_timestamp.is_some()
-}
-
-/// Tells whether a change of a placement concerns its Work: what the Work's status sums up, and what its passes keep in line.
-pub fn concerns_work(old: Option<&WorkPlacement>, new: Option<&WorkPlacement>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
-    let (before, after) = (&old.metadata, &new.metadata);
-    let write = |placement: &WorkPlacement| {
-        let status = placement.status.as_ref()?;
-        let write = condition::find(&status.conditions, condition::WRITE_SUCCEEDED)?;
-        Some((write.status.clone(), write.observed_generation))
-    };
-    before.uid != after.uid
-        || before.generation != after.generation
-        || before.labels != after.labels
-        || before.owner_references != after.owner_references
-        || before.deletion_timestamp.is_some() != after.deletion_timestamp.is_some()
-        || write(old) != write(new)
-}
-
 /// Decides where the groups of a Work go, and what its status says.
 ///
 /// # Guarantees
@@ -259,6 +241,16 @@ pub fn refused(snapshot: &Snapshot, course: &Course<'_>) -> Plan<Finding> {
     }
     let findings = groups.into_iter().flat_map(|group| group.findings).collect();
     Plan { writes: Vec::new(), status, events, next: Next::OnChange, findings }
+}
+
+/// Returns the writes that give the trace of a Work that is being deleted to placements without one, before they go.
+/// Nothing depends on them.
+pub fn last_words(snapshot: &Snapshot) -> Vec<Write> {
+    let work = &snapshot.work.metadata;
+    if work.deletion_timestamp.is_none() {
+        return Vec::new();
+    }
+    trace::last_words_to(work, &snapshot.placements, usize::MAX)
 }
 
 /// A Work is of a request when it names one; otherwise it is of a Promise's own documents.

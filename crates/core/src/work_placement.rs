@@ -23,19 +23,29 @@ use serde_json::json;
 
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
-use crate::state_store::{About, Attempt, Availability, Change, Failure, display};
+use crate::state_store::{About, Attempt, Availability, Change, Failure, Written, display, pause};
 use crate::work::speaks_of_present;
 
 mod content;
 mod deletion;
+mod drift;
 mod location;
+mod namesake;
+mod relocation;
 mod rival;
+mod site;
 mod status;
+mod verdict;
 
 pub use self::content::CONTENT_BYTES_MAX;
-pub use self::location::{DIRECTORY_NAMESPACE, Location, STORE_LOCATION, ledger_name};
-pub(crate) use self::location::{is_below, join, pipeline, site};
+pub use self::location::{DIRECTORY_NAMESPACE, Location, ledger_name};
+pub(crate) use self::location::{is_below, join, pipeline};
+pub use self::relocation::{Claim, Former, Leftover, former_sites, leftovers, may_claim};
+pub use self::site::{FILES_AT, STORE_LOCATION, Site, noted_sites, others as other_sites};
+pub(crate) use self::site::{Relation, SITES_MAX, rendered as rendered_sites, site};
 use self::status::Content;
+pub use self::verdict::Cleaned;
+pub(crate) use self::verdict::{Left, Verdict};
 
 /// Time between attempts that fail, and how often a wait is looked at although watches report its end.
 pub const RETRY_AFTER: Duration = Duration::from_secs(15);
@@ -62,8 +72,14 @@ pub struct Snapshot {
     pub written: BTreeSet<ObjectKey>,
     /// What the process last tried for this placement.
     pub attempt: Option<Attempt>,
-    /// How often what was written is written again; `None` for never.
+    /// A comparison has found that the store does not hold any more what was written.
+    pub is_doubted: bool,
+    /// How often what was written is compared with what the store holds; `None` for never.
     pub interval: Option<Duration>,
+    /// The sites that it has left ([`former_sites`]).
+    pub former: Vec<Former>,
+    /// What came of cleaning them ([`leftovers`]), if this pass has tried.
+    pub cleaned: Option<Vec<(Site, Cleaned)>>,
 }
 
 /// Another Destination with the same file.
@@ -93,6 +109,11 @@ pub struct Decision {
     pub plan: Plan<Finding>,
     /// A change in the store.
     pub effect: Option<Effect>,
+    /// The store is to be asked whether it still holds what was written, all of its Destination in one request. What it does
+    /// not hold is [doubted](Snapshot::is_doubted), and its attempt counts no longer.
+    pub compares: bool,
+    /// The [`leftovers`] are to be removed; another decision with [`Snapshot::cleaned`] tells what follows from it.
+    pub cleans: bool,
 }
 
 /// A change for the Destination's store.
@@ -154,15 +175,26 @@ pub fn shares_file(one: &Destination, other: &Destination) -> bool {
 }
 
 /// Names what placements that take turns have in common: those of one aggregate, so that each is computed from the ones
-/// before it, and those of one directory, so that the first is known to have written when the second looks.
-pub fn turn(placement: &WorkPlacement, destination: &Destination) -> Option<String> {
-    let store = display(destination.spec.state_store_ref.as_ref());
-    match Location::of(placement, destination).ok()? {
+/// before it, those of one directory, so that the first is known to have written when the second looks, and those of which
+/// one has left what another one may be about to write. Sorted.
+pub fn turns(placement: &WorkPlacement, destination: &Destination) -> Vec<String> {
+    let turn = |store: &str, location: Location| match location {
         Location::Directory(directory) => Some(format!("{store} {directory}")),
         Location::Aggregate { directory, file } => Some(format!("{store} {}", join(&[&directory, &file]))),
         // Its state files are read and written in one commit.
         Location::Shared { .. } => None,
-    }
+    };
+    let store = display(destination.spec.state_store_ref.as_ref());
+    let present = Location::of(placement, destination).ok().and_then(|location| turn(&store, location));
+    let noted = site::noted_sites(placement);
+    let noted = noted.iter().filter_map(|site| turn(&display(Some(&site.store)), site.location()));
+    let turns: BTreeSet<String> = present.into_iter().chain(noted).collect();
+    turns.into_iter().collect()
+}
+
+/// Returns the [`turns`] of the placement of a snapshot.
+pub fn turns_of(snapshot: &Snapshot) -> Vec<String> {
+    snapshot.destination.as_ref().map(|destination| turns(&snapshot.placement, destination)).unwrap_or_default()
 }
 
 /// Names what two placements have in common if they could have the same directory.
@@ -185,12 +217,14 @@ pub fn concerns_itself(old: Option<&WorkPlacement>, new: Option<&WorkPlacement>)
     let (Some(old), Some(new)) = (old, new) else { return true };
     let metadata = |placement: &WorkPlacement| {
         let metadata = &placement.metadata;
-        let directory = placement.annotations().get(DIRECTORY_NAMESPACE).cloned();
-        let site = placement.annotations().get(STORE_LOCATION).cloned();
+        let noted =
+            [DIRECTORY_NAMESPACE, STORE_LOCATION, FILES_AT].map(|key| placement.annotations().get(key).cloned());
+        // The sites that were left come after the status.
+        let is_moving = noted[2].is_some().then(|| placement.status.clone());
         let misplaced = placement.labels().get(keys::MISPLACED).cloned();
         let is_terminating = metadata.deletion_timestamp.is_some();
         let identity = (metadata.uid.clone(), metadata.generation, metadata.finalizers.clone());
-        (identity, is_terminating, directory, site, misplaced)
+        (identity, is_terminating, noted, is_moving, misplaced)
     };
     metadata(old) != metadata(new) || pipeline(old) != pipeline(new) || old.spec != new.spec
 }
@@ -214,29 +248,44 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
 }
 
 /// Returns what follows from an attempt.
-pub fn record(snapshot: &Snapshot, attempt: Attempt) -> Plan<Finding> {
-    let snapshot = Snapshot { attempt: Some(attempt), ..snapshot.clone() };
-    decide(&snapshot).plan
+pub fn record(snapshot: &Snapshot, attempt: Attempt) -> Decision {
+    let repaired = drift::repaired(snapshot, &attempt);
+    let snapshot = Snapshot { attempt: Some(attempt), is_doubted: false, ..snapshot.clone() };
+    let mut decision = decide(&snapshot);
+    decision.plan.events.extend(repaired);
+    decision
 }
 
-/// Returns the plan that says on the placement that its content waits in the store's queue.
-pub fn queued(snapshot: &Snapshot) -> Plan<Finding> {
+/// Returns the plan that says on the placement that its content waits in the store's queue, in which so many changes are.
+///
+/// The number is that of the moment in which it is said first: one that is kept up to date would cost a write each time.
+pub fn queued(snapshot: &Snapshot, changes: usize) -> Plan<Finding> {
     let is_terminating = snapshot.placement.metadata.deletion_timestamp.is_some();
     if is_terminating || is_claimed(snapshot) {
         return Plan::silent();
     }
-    unwritten(snapshot).plan
+    unwritten(snapshot, Some(changes)).plan
 }
 
 /// Says that the content is on its way.
-fn unwritten(snapshot: &Snapshot) -> Decision {
+fn unwritten(snapshot: &Snapshot, changes: Option<usize>) -> Decision {
+    const REASON: &str = "WaitingForStateStore";
     let store = snapshot.destination.as_ref().map(|destination| display(destination.spec.state_store_ref.as_ref()));
-    let message = format!("waiting for {}", store.unwrap_or_default());
-    waiting(snapshot, Content::Waiting { reason: "WaitingForStateStore", message, warns: false })
+    let wait = format!("waiting for {}", store.unwrap_or_default());
+    let said = snapshot.placement.status.as_ref().and_then(|status| {
+        let write = condition::find(&status.conditions, condition::WRITE_SUCCEEDED)?;
+        (write.reason == REASON && write.message.starts_with(&wait)).then(|| write.message.clone())
+    });
+    let message = said.unwrap_or_else(|| match changes {
+        Some(changes) => format!("{wait}: {changes} changes are in its queue"),
+        None => wait,
+    });
+    waiting(snapshot, Content::Waiting { reason: REASON, message, warns: false })
 }
 
 fn decide_located(snapshot: &Snapshot, destination: &Destination, location: &Location) -> Decision {
     match rival::before(snapshot, destination, location) {
+        Some(rival) if rival.is_namesake_of(snapshot) => return namesake::part(snapshot, destination),
         Some(rival) if rival.is_leaving => {
             let message = format!("path is still being cleared by {}", rival.owner);
             return waiting(snapshot, Content::Waiting { reason: "WaitingForPath", message, warns: false });
@@ -252,7 +301,9 @@ fn decide_located(snapshot: &Snapshot, destination: &Destination, location: &Loc
             decide_ready(snapshot, destination, location, &format!("{place}/{epoch}"))
         }
         // Nothing is known about the store yet; what the status says of the same place may well hold.
-        Availability::Opening { .. } if is_written(&snapshot.placement) && !is_claimed(snapshot) => unwritten(snapshot),
+        Availability::Opening { .. } if is_written(&snapshot.placement) && !is_claimed(snapshot) => {
+            unwritten(snapshot, None)
+        }
         Availability::Opening { .. } => {
             keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) })
         }
@@ -275,19 +326,20 @@ fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Locat
     let stamp = stamp(&snapshot.placement, destination, location, place, Purpose::Update);
     let attempt = snapshot.attempt.as_ref().filter(|attempt| attempt.stamp == stamp);
     let age = attempt.map_or(Duration::MAX, |attempt| since(attempt.at, snapshot.now));
+    let present = snapshot.store.place().and_then(|place| Site::of(&snapshot.placement, destination, place));
+    let noted =
+        present.as_ref().and_then(|present| relocation::note(snapshot, present, is_written(&snapshot.placement)));
+    if let Some((write, event)) = noted {
+        let mut decision = keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) });
+        decision.plan.writes.push(write);
+        decision.plan.events.extend(event);
+        return decision;
+    }
     let mut decision = match attempt.map(|attempt| &attempt.outcome) {
         // What was true of another place is taken back before this one is written.
-        None if is_written(&snapshot.placement) && !is_claimed(snapshot) => unwritten(snapshot),
+        None if is_written(&snapshot.placement) && !is_claimed(snapshot) => unwritten(snapshot, None),
         None => keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) }),
-        Some(Ok(written)) => {
-            let next = snapshot.interval.map_or(Next::OnChange, |interval| Next::After(interval.saturating_sub(age)));
-            let settled = settled(snapshot, &Content::Written(written), next, Finding::Written);
-            let decision = prepend(relocation(snapshot, destination).into_iter().collect(), settled);
-            if snapshot.interval.is_none_or(|interval| age < interval) {
-                return decision;
-            }
-            decision
-        }
+        Some(Ok(written)) => return decide_written(snapshot, present.as_ref(), written, age),
         Some(Err(failure)) => {
             // A store that cannot be asked now takes nothing back of what was durable before.
             let decision = match failure.about {
@@ -298,14 +350,15 @@ fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Locat
                     Finding::Waiting { for_: failure.message.clone() },
                 ),
                 // Nobody knows yet whether anything is wrong with it.
-                About::Turn => unwritten(snapshot),
+                About::Turn => unwritten(snapshot, None),
                 _ => failed(snapshot, failure),
             };
             if !failure.retry {
                 return decision.and_next(Next::OnChange);
             }
-            if age < RETRY_AFTER {
-                return decision.and_next(Next::After(RETRY_AFTER - age));
+            let pause = pause(failure.retry_after);
+            if age < pause {
+                return decision.and_next(Next::After(pause - age));
             }
             decision
         }
@@ -321,6 +374,27 @@ fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Locat
         }
         Err(failure) => failed(snapshot, &failure),
     }
+}
+
+fn decide_written(snapshot: &Snapshot, present: Option<&Site>, written: &Written, age: Duration) -> Decision {
+    let next = snapshot.interval.map_or(Next::OnChange, |interval| Next::After(interval.saturating_sub(age)));
+    let mut decision = settled(snapshot, &Content::Written(written), next, Finding::Written);
+    if let Some(write) = present.and_then(|present| relocation::relocation(snapshot, present)) {
+        return prepend(vec![write], decision);
+    }
+    if let Some(outcomes) = &snapshot.cleaned {
+        let cleaning = relocation::judge(snapshot, outcomes, false);
+        if !cleaning.rest.is_empty() {
+            decision.plan.next = Next::After(RETRY_AFTER);
+        }
+        decision.plan.writes.extend(relocation::forget(snapshot, &cleaning.rest));
+        decision.plan.events.extend(cleaning.events);
+        return decision;
+    }
+    // The status comes first, and brings the placement back.
+    decision.cleans = !snapshot.former.is_empty() && decision.plan.is_silent();
+    decision.compares = !decision.cleans && snapshot.interval.is_some_and(|interval| age >= interval);
+    decision
 }
 
 /// The other placements that a write of the aggregate brings into the store, or those that it takes out.
@@ -357,7 +431,8 @@ enum Purpose {
 }
 
 /// Identifies what is written and where. The generation stands for the content: a workflow that runs again raises it, so
-/// that its files are put back even if they are the same.
+/// that its files are put back even if they are the same. Another Destination of the same name is handed everything once more:
+/// nobody has looked after its files while there was none.
 fn stamp(
     placement: &WorkPlacement,
     destination: &Destination,
@@ -365,7 +440,7 @@ fn stamp(
     place: &str,
     purpose: Purpose,
 ) -> String {
-    let identity = (placement.uid(), ObjectKey::of(placement), placement.metadata.generation);
+    let identity = (placement.uid(), ObjectKey::of(placement), placement.metadata.generation, destination.uid());
     let store = display(destination.spec.state_store_ref.as_ref());
     hash::text(&format!("{identity:?}\n{location:?}\n{store}\n{place}\n{purpose:?}"))
 }
@@ -377,19 +452,8 @@ fn stamp(
 fn is_claimed(snapshot: &Snapshot) -> bool {
     let placement = &snapshot.placement;
     let (Some(destination), Some(place)) = (&snapshot.destination, snapshot.store.place()) else { return false };
-    let noted = placement.annotations().get(STORE_LOCATION);
-    is_written(placement) && noted.is_none_or(|noted| Some(noted) == site(placement, destination, place).as_ref())
-}
-
-/// Returns the write that notes of which place the status is about to speak, if that is another one.
-fn relocation(snapshot: &Snapshot, destination: &Destination) -> Option<Write> {
-    let placement = &*snapshot.placement;
-    let site = site(placement, destination, snapshot.store.place()?)?;
-    let noted = placement.annotations().get(STORE_LOCATION)?;
-    if *noted == site {
-        return None;
-    }
-    Write::metadata(Target::of(placement), &json!({ "annotations": { STORE_LOCATION: site } }))
+    let is_present = |noted: &Site| Site::of(placement, destination, place).is_some_and(|present| present.is(noted));
+    is_written(placement) && site::noted(placement).as_ref().is_none_or(is_present)
 }
 
 fn finalizers(snapshot: &Snapshot, destination: &Destination) -> Option<Write> {
@@ -432,12 +496,12 @@ fn waiting(snapshot: &Snapshot, content: Content<'_>) -> Decision {
 
 fn settled(snapshot: &Snapshot, content: &Content<'_>, next: Next, finding: Finding) -> Decision {
     let (status, events) = status::render(snapshot, content);
-    Decision { plan: Plan { writes: Vec::new(), status, events, next, findings: vec![finding] }, effect: None }
+    Decision::from(Plan { writes: Vec::new(), status, events, next, findings: vec![finding] })
 }
 
 fn keep(finding: Finding) -> Decision {
     let plan = Plan { findings: vec![finding], ..Plan::silent() };
-    Decision { plan: plan.and_next(Next::After(RETRY_AFTER)), effect: None }
+    Decision::from(plan.and_next(Next::After(RETRY_AFTER)))
 }
 
 fn since(then: Timestamp, now: Timestamp) -> Duration {
@@ -446,6 +510,12 @@ fn since(then: Timestamp, now: Timestamp) -> Duration {
 
 fn warn(placement: &WorkPlacement, reason: &'static str, note: String) -> Event {
     Event::warning(Reporter::WorkPlacement, Target::of(placement), reason, note)
+}
+
+impl From<Plan<Finding>> for Decision {
+    fn from(plan: Plan<Finding>) -> Self {
+        Self { plan, effect: None, compares: false, cleans: false }
+    }
 }
 
 impl Decision {

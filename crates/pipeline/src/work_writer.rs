@@ -25,6 +25,8 @@ const RESERVED_BYTES: usize = 24 * 1024;
 pub const WORK_BYTES_MAX: usize = REQUEST_BYTES_MAX - RESERVED_BYTES;
 /// Largest content of an existing Work that is compared byte by byte.
 const COMPARED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Generation of an object that has just been made.
+const FIRST_GENERATION: &str = "1";
 /// Writers of one Work are few; more attempts mean that something is wrong.
 const ATTEMPTS_MAX: usize = 8;
 
@@ -149,6 +151,15 @@ pub fn plan(
     if let Some(annotations) = &work.metadata.annotations {
         patch["metadata"]["annotations"] = json!(annotations);
     }
+    if !config.trace_parent.is_empty() {
+        let is_changed = old.spec != work.spec;
+        let generation = old.metadata.generation.unwrap_or_default() + i64::from(is_changed);
+        // What is left of an earlier trace would make the next pass take the new one for stale.
+        patch["metadata"]["annotations"][keys::TRACE_GENERATION] = json!(generation.to_string());
+        if config.trace_state.is_empty() && old.annotations().contains_key(keys::TRACE_STATE) {
+            patch["metadata"]["annotations"][keys::TRACE_STATE] = Value::Null;
+        }
+    }
     let text = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
     if old.spec.workload_groups != work.spec.workload_groups {
         let groups = &work.spec.workload_groups;
@@ -271,13 +282,20 @@ impl Config {
         let mut work = Work::new(&self.work_name(attempt), spec);
         work.metadata.namespace = Some(self.namespace.clone());
         work.metadata.labels = Some(self.labels());
+        // The scheduler would add it: one write less for each Work, and its files are protected from the first moment.
+        work.metadata.finalizers = Some(vec![keys::FINALIZER_WORK_CLEANUP.to_owned()]);
         let known = [
             (keys::TRACE_PARENT, &self.trace_parent),
             (keys::TRACE_STATE, &self.trace_state),
             (keys::SEQUENCE, &self.sequence),
         ];
         let given = known.into_iter().filter(|(_, value)| !value.is_empty());
-        let annotations: BTreeMap<_, _> = given.map(|(key, value)| (key.to_owned(), value.clone())).collect();
+        let mut annotations: BTreeMap<_, _> = given.map(|(key, value)| (key.to_owned(), value.clone())).collect();
+        if !self.trace_parent.is_empty() {
+            // Said here, the scheduler does not have to add it: one write less.
+            annotations.insert(keys::TRACE_TIMESTAMP.to_owned(), now.to_string());
+            annotations.insert(keys::TRACE_GENERATION.to_owned(), FIRST_GENERATION.to_owned());
+        }
         work.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
         work
     }
@@ -318,9 +336,33 @@ mod tests {
     }
 
     #[test]
+    fn the_trace_of_the_pod_is_handed_over_as_one_about_the_work_as_it_is_then() {
+        let traced =
+            |parent: &str, state: &str| Config { trace_parent: parent.into(), trace_state: state.into(), ..config() };
+        let mut first = create(&traced("00-a", "s=1"), &[]);
+        let trace = |key: &str| first.annotations()[&format!("kratix.io/trace-{key}")].clone();
+        assert_eq!([trace("parent"), trace("state"), trace("generation")], ["00-a", "s=1", "1"]);
+        assert_eq!(trace("timestamp"), now().to_string());
+        first.metadata.generation = Some(4);
+        let annotations = |config: &Config, files: &[(&str, &str)]| {
+            let planned = plan(config, group(files), std::slice::from_ref(&first), 0, now()).unwrap();
+            let Plan::Patch { patch, .. } = planned else { panic!("makes a second one") };
+            patch["metadata"]["annotations"].clone()
+        };
+        let again = annotations(&traced("00-b", ""), &[("a.yaml", "a: 2")]);
+        assert_eq!(again["kratix.io/trace-parent"], "00-b");
+        assert_eq!(again["kratix.io/trace-state"], Value::Null);
+        assert_eq!(again["kratix.io/trace-generation"], "5", "the content changes");
+        let same = annotations(&traced("00-b", "s=2"), &[("a.yaml", "a: 1")]);
+        assert_eq!((&same["kratix.io/trace-generation"], &same["kratix.io/trace-state"]), (&json!("4"), &json!("s=2")));
+        assert_eq!(annotations(&config(), &[]), Value::Null, "without a trace nothing is said about it");
+    }
+
+    #[test]
     fn a_work_tells_which_job_wrote_it_last() {
         let first = create(&Config { sequence: "3".into(), ..config() }, &[]);
         assert_eq!(first.annotations()[keys::SEQUENCE], "3");
+        assert_eq!(first.finalizers(), [keys::FINALIZER_WORK_CLEANUP]);
         let again = Config { sequence: "4".into(), ..config() };
         let Plan::Patch { patch, .. } = plan(&again, group(&[("a.yaml", "a: 1")]), &[first], 0, now()).unwrap() else {
             panic!("makes a second one")
@@ -392,14 +434,20 @@ mod tests {
         let mut old = create(&config, &[]);
         old.metadata.name = Some("made-by-the-reference-0a1b2".into());
         old.metadata.resource_version = Some("7".into());
+        old.metadata.generation = Some(4);
         let plan_for = |groups, old: &Work| match plan(&config, groups, std::slice::from_ref(old), 0, now()).unwrap() {
             Plan::Patch { name, patch } => (name, patch),
             Plan::Create(_) => panic!("creates"),
         };
         let (name, patch) = plan_for(group(&[("a.yaml", "a: 1")]), &old);
         assert_eq!(name, "made-by-the-reference-0a1b2");
+        let trace = json!({
+            "kratix.io/trace-parent": "00-new",
+            "kratix.io/trace-timestamp": now().to_string(),
+            "kratix.io/trace-generation": "4",
+        });
         let unchanged = json!({
-            "metadata": {"resourceVersion": "7", "annotations": {"kratix.io/trace-parent": "00-new"}},
+            "metadata": {"resourceVersion": "7", "annotations": trace},
             "spec": {"lastExecutionTimestamp": "2026-01-01T10:00:00Z"},
         });
         assert_eq!(patch, unchanged);

@@ -12,6 +12,7 @@ pub mod data_dir;
 pub mod hub;
 mod kubeconfig;
 mod logs;
+mod metrics;
 mod platform;
 
 pub use platform::{Options, Platform, Runtime, STOP_MAX, StartError};

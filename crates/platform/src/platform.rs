@@ -18,6 +18,7 @@ use crate::data_dir::{self, DataDir, Running};
 use crate::hub::{self, Hub, Reach, client};
 use crate::kubeconfig::{self, Access};
 use crate::logs::Logs;
+use crate::metrics::Metrics;
 
 /// The branch of the state store.
 const BRANCH: &str = "main";
@@ -165,11 +166,12 @@ impl Platform {
             .map_err(|trouble| StartError::Repository { path: repository.clone(), cause: trouble.to_string() })?;
 
         let logs = Arc::new(Logs::default());
+        let metrics = Arc::new(Metrics::default());
         let rules = Arc::new(Rules::new(ADAPTER_IMAGE));
         let hub = async {
             match &options.api_server {
                 Some(kubeconfig) => Ok(hub::connect(kubeconfig, PLATFORM).await?),
-                None => embedded(&data_dir, &rules, &logs, options.listen).await,
+                None => embedded(&data_dir, &rules, &logs, &metrics, options.listen).await,
             }
         };
         let worker = async {
@@ -220,6 +222,7 @@ impl Platform {
                 adapter_image: ADAPTER_IMAGE.into(),
                 adapter_pull_secret: None,
                 cache_dir: data_dir.cache(),
+                git: kratix_controllers::git_environment(),
                 host: "embedded".into(),
             },
         );
@@ -232,6 +235,7 @@ impl Platform {
             }
         };
         logs.connect(node.clone());
+        metrics.connect(controllers.metrics());
 
         // From here on there is something that must be told to stop.
         let platform = Self { running, rules, hub, worker, controllers, node, agent, data_dir };
@@ -312,12 +316,14 @@ async fn embedded(
     data_dir: &DataDir,
     rules: &Arc<Rules>,
     logs: &Arc<Logs>,
+    metrics: &Arc<Metrics>,
     listen_on: SocketAddr,
 ) -> Result<(Hub, Reach), StartError> {
     let server = Server::builder()
         .storage(Storage::File(data_dir.platform_store()))
         .admission(rules.clone())
-        .pod_logs(logs.clone());
+        .pod_logs(logs.clone())
+        .exposition(metrics.clone());
     let server = server.build().await.map_err(|error| server_error(PLATFORM, error))?;
     let (access, address, ca_pem) = listen(&server, PLATFORM, listen_on).await?;
     let node = ApiAddress { host: address.ip().to_string(), port: address.port(), ca_pem };

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::change::{Tree, Version, Written};
+use crate::bucket;
+use crate::change::{Imprint, Tree, Version, Written};
 use crate::checked::Checked;
 use crate::config::StoreConfig;
 use crate::error::{Error, Place, WriteError};
@@ -16,18 +17,21 @@ use crate::path::Path;
 /// A store of any kind.
 pub(crate) enum Backend {
     Git(Box<git::Store>),
+    Bucket(Box<bucket::Store>),
 }
 
 impl Backend {
     pub(crate) fn new(config: StoreConfig, cache: PathBuf, lives: Liveness) -> Result<Self, Error> {
         match config {
             StoreConfig::Git(config) => Ok(Self::Git(Box::new(git::Store::new(config, cache, lives)?))),
+            StoreConfig::Bucket(config) => Ok(Self::Bucket(Box::new(bucket::Store::new(config, lives)?))),
         }
     }
 
     pub(crate) fn place(&self) -> &Arc<Place> {
         match self {
             Self::Git(store) => store.place(),
+            Self::Bucket(store) => store.place(),
         }
     }
 
@@ -35,6 +39,7 @@ impl Backend {
     pub(crate) fn known(&self) -> Option<Version> {
         match self {
             Self::Git(store) => store.known(),
+            Self::Bucket(store) => store.known(),
         }
     }
 
@@ -42,36 +47,58 @@ impl Backend {
     pub(crate) async fn commit(&mut self, changes: Vec<Checked>) -> Vec<Result<Written, WriteError>> {
         match self {
             Self::Git(store) => store.commit(changes).await,
+            Self::Bucket(store) => store.commit(changes).await,
         }
     }
 
     pub(crate) async fn read(&mut self, path: &Path) -> Result<Option<Bytes>, Error> {
         match self {
             Self::Git(store) => store.read(path).await,
+            Self::Bucket(store) => store.read(path).await,
         }
     }
 
     pub(crate) async fn list(&mut self, prefix: &Path) -> Result<Vec<String>, Error> {
         match self {
             Self::Git(store) => store.list(prefix).await,
+            Self::Bucket(store) => store.list(prefix).await,
         }
     }
 
     pub(crate) async fn tree(&mut self, prefix: &Path) -> Result<Option<Tree>, Error> {
         match self {
             Self::Git(store) => store.tree(prefix).await,
+            Self::Bucket(store) => store.tree(prefix).await,
+        }
+    }
+
+    /// Tells of each imprint whether the newest state still has it.
+    pub(crate) async fn verify(&mut self, imprints: Vec<Imprint>) -> Result<Vec<bool>, Error> {
+        match self {
+            Self::Git(store) => store.verify(imprints).await,
+            Self::Bucket(store) => store.verify(imprints).await,
+        }
+    }
+
+    /// Does what keeps the next accesses cheap, once all who asked have their answers.
+    pub(crate) async fn tidy(&mut self) {
+        match self {
+            Self::Git(store) => store.tidy().await,
+            Self::Bucket(_) => {}
         }
     }
 
     pub(crate) async fn version(&mut self) -> Result<Option<Version>, Error> {
         match self {
             Self::Git(store) => store.version().await,
+            Self::Bucket(store) => store.version().await,
         }
     }
 
     pub(crate) async fn check(&mut self) -> Result<(), Error> {
         match self {
             Self::Git(store) => store.check().await,
+            Self::Bucket(store) => store.check().await,
         }
     }
 }

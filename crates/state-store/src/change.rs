@@ -1,6 +1,10 @@
 //! What a caller asks of a store, and what it gets back.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+
+use crate::{bucket, git};
 
 /// One caller's request to bring a part of the store into a given form.
 ///
@@ -147,6 +151,40 @@ pub struct Written {
     pub version: Option<Version>,
     /// Whether the change altered anything. Without, nothing was committed for it.
     pub changed: bool,
+    /// What the change left in the store, to be compared later with [`Handle::verify`](crate::Handle::verify).
+    pub imprint: Imprint,
+}
+
+/// What a change left in the store: the places that it spoke of, and the identity of what was there after it.
+///
+/// It is small, whatever the size of the files, and means the same to every handle of the same repository or bucket.
+///
+/// # Guarantees
+/// As long as it holds, repeating the change alters nothing, unless owners of shared paths have come or gone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Imprint(pub(crate) Arc<Marks>);
+
+/// An imprint, as the kind of store that made it understands it.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Marks {
+    Git(Box<[git::Mark]>),
+    Bucket(Box<[bucket::Mark]>),
+}
+
+impl Marks {
+    pub(crate) fn git(&self) -> Option<&[git::Mark]> {
+        match self {
+            Self::Git(marks) => Some(marks),
+            Self::Bucket(_) => None,
+        }
+    }
+
+    pub(crate) fn bucket(&self) -> Option<&[bucket::Mark]> {
+        match self {
+            Self::Bucket(marks) => Some(marks),
+            Self::Git(_) => None,
+        }
+    }
 }
 
 /// The identity of everything below a directory: equal trees hold equal files.

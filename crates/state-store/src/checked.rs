@@ -107,8 +107,35 @@ fn paths(files: Vec<crate::File>) -> Result<Files, WriteError> {
     files.into_iter().map(|file| Ok((checked(&file.path, Path::parse_file)?, file.content))).collect()
 }
 
-/// Refuses one path with two contents, and a path below another one.
+/// Refuses a file whose path some file system takes for that of another file, or of a directory.
+fn alike(files: &Files) -> Result<(), WriteError> {
+    let clash = |path: &Path, other: &Path| Err(WriteError::Alike { path: path.to_string(), other: other.to_string() });
+    let mut taken: HashMap<String, &Path> = HashMap::with_capacity(files.len());
+    for (path, _) in files {
+        if let Some(other) = taken.insert(path.folded(), path).filter(|other| *other != path) {
+            return clash(path, other);
+        }
+    }
+    let mut directories: HashSet<Path> = HashSet::new();
+    for (path, _) in files {
+        let mut above = path.clone();
+        while let Some((directory, _)) = above.split().filter(|(directory, _)| !directory.is_root()) {
+            if let Some(other) = taken.get(&directory.folded()).filter(|other| ***other != directory) {
+                return clash(path, other);
+            }
+            if !directories.insert(directory.clone()) {
+                break;
+            }
+            above = directory;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses one path with two contents, and a path below another one. The same holds for
+/// paths that only some file systems take for one.
 fn ambiguous(files: &Files) -> Result<(), WriteError> {
+    alike(files)?;
     let mut taken: HashMap<&Path, &Bytes> = HashMap::with_capacity(files.len());
     let mut directories: HashSet<Path> = HashSet::new();
     for (path, content) in files {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::tls;
+
 /// When trying again makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Retry {
@@ -21,7 +23,7 @@ pub struct Place {
     pub store: String,
     /// Where it is, without user information.
     pub url: String,
-    /// The branch.
+    /// The branch; empty for a store that has none.
     pub branch: String,
 }
 
@@ -70,15 +72,71 @@ pub enum Trouble {
     /// The server answered that it cannot serve now.
     #[error("the server fails: {0}")]
     ServerFailed(String),
+    /// As [`ServerFailed`](Self::ServerFailed), and the server asked to be left alone for a while.
+    #[error("the server fails: {reason}")]
+    Busy {
+        /// What it answered.
+        reason: String,
+        /// For how long. It differs from answer to answer, so it is not part of the text.
+        retry_after: Duration,
+    },
     /// The credentials were refused, or none were given where some are needed.
     #[error("the credentials were refused")]
     Unauthorized,
+    /// A private key cannot be read.
+    #[error("error parsing ssh private key: {0}")]
+    PrivateKey(String),
+    /// The server does not let this key in.
+    #[error("the server refuses the key of {0}")]
+    KeyRefused(String),
+    /// The server's key is not among those that are trusted.
+    #[error("no {kind} host key is known for {host}")]
+    HostKeyUnknown {
+        /// The host, as `known_hosts` names it.
+        host: String,
+        /// The kind of key that the server has.
+        kind: String,
+    },
+    /// The server has another key than the one that is trusted.
+    #[error("the {kind} host key of {host} has changed to {fingerprint}")]
+    HostKeyChanged {
+        /// The host, as `known_hosts` names it.
+        host: String,
+        /// The kind of key that the server has.
+        kind: String,
+        /// Its fingerprint.
+        fingerprint: String,
+    },
+    /// The server proves its identity in a way that is not accepted, or not at all.
+    #[error("the host key is not accepted: {0}")]
+    HostKeyRefused(String),
     /// The credentials are good, but do not allow this.
     #[error("access is forbidden: {0}")]
     Forbidden(String),
     /// The server's certificate is not trusted.
     #[error("the server's certificate is not trusted: {0}")]
     Untrusted(String),
+    /// A file with certificates of authorities cannot be used.
+    #[error("the certificate authorities in {file} cannot be used: {reason}")]
+    Authority {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The key of a GitHub App cannot be used.
+    #[error("failed to generate GitHub App JWT: {0}")]
+    AppKey(String),
+    /// GitHub gives no token to an app.
+    #[error("failed to get GitHub installation token: {reason}")]
+    AppToken {
+        /// What GitHub said, or what stood between.
+        reason: String,
+        /// What may help.
+        remedy: AppRemedy,
+        /// For how long GitHub asks to be left alone.
+        retry_after: Option<Duration>,
+    },
     /// The server sends elsewhere.
     #[error("the server redirects to another address")]
     Redirected,
@@ -128,9 +186,38 @@ pub enum Trouble {
     /// There is no usable `git` program.
     #[error("the program git is not usable: {0}")]
     NoGit(String),
+    /// There is no usable `ssh` program.
+    #[error("the program ssh is not usable: {0}")]
+    NoSsh(String),
     /// Git failed in a way that has no name here.
     #[error("{0}")]
     Git(String),
+    /// The keys of an object store were refused, in the server's words.
+    #[error("the credentials were refused: {0}")]
+    AccessKeyRefused(String),
+    /// The surroundings give no credentials.
+    #[error("no credentials could be had: {0}")]
+    NoCredentials(String),
+    /// The server answers in clear where TLS was spoken to it.
+    #[error("the server does not speak TLS")]
+    NotTls,
+    /// There is no such bucket.
+    #[error("bucket {0:?} does not exist")]
+    BucketMissing(String),
+    /// A refusal of a server that has no name here, in its words.
+    #[error("the server refuses it: {0}")]
+    Answer(String),
+    /// Another writer was faster each time.
+    #[error("object {0:?} was changed by another writer each time")]
+    Contended(String),
+    /// Objects that are not needed any more could not be removed.
+    #[error("failed to delete {count} objects: {reason}")]
+    Undeleted {
+        /// How many.
+        count: usize,
+        /// Why the first of them.
+        reason: String,
+    },
     /// The store has been closed.
     #[error("closed")]
     Closed,
@@ -145,9 +232,18 @@ impl Error {
             Trouble::UnknownHost(_) => "StoreHostUnknown",
             Trouble::Unreachable(_) => "StoreUnreachable",
             Trouble::ServerFailed(_) => "StoreServerFailed",
+            Trouble::Busy { .. } => "StoreBusy",
             Trouble::Unauthorized => "StoreUnauthorized",
+            Trouble::PrivateKey(_) => "SshKeyUnusable",
+            Trouble::KeyRefused(_) => "SshKeyRefused",
+            Trouble::HostKeyUnknown { .. } => "HostKeyUnknown",
+            Trouble::HostKeyChanged { .. } => "HostKeyChanged",
+            Trouble::HostKeyRefused(_) => "HostKeyRefused",
             Trouble::Forbidden(_) => "StoreForbidden",
             Trouble::Untrusted(_) => "StoreUntrusted",
+            Trouble::Authority { .. } => "StoreAuthorityUnusable",
+            Trouble::AppKey(_) => "GithubAppKeyUnusable",
+            Trouble::AppToken { .. } => "GithubTokenRefused",
             Trouble::Redirected => "StoreRedirected",
             Trouble::NotFound => "StoreNotFound",
             Trouble::NotARepository(_) => "StoreNotARepository",
@@ -161,7 +257,15 @@ impl Error {
             Trouble::Io(_) => "StoreIo",
             Trouble::Damaged(_) => "StoreDamaged",
             Trouble::NoGit(_) => "GitMissing",
+            Trouble::NoSsh(_) => "SshMissing",
             Trouble::Git(_) => "GitFailed",
+            Trouble::AccessKeyRefused(_) => "StoreUnauthorized",
+            Trouble::NoCredentials(_) => "StoreNoCredentials",
+            Trouble::NotTls => "StoreNotTls",
+            Trouble::BucketMissing(_) => "StoreNotFound",
+            Trouble::Answer(_) => "StoreRefused",
+            Trouble::Contended(_) => "StoreContended",
+            Trouble::Undeleted { .. } => "StoreUndeleted",
             Trouble::Closed => "StoreClosed",
         }
     }
@@ -169,10 +273,30 @@ impl Error {
     /// Returns when trying again makes sense.
     pub fn retry(&self) -> Retry {
         match self.trouble {
-            Trouble::Config(_) | Trouble::PlainHttp | Trouble::Unauthorized | Trouble::Untrusted(_) => Retry::OnChange,
-            Trouble::Moved(_) | Trouble::Closed => Retry::Soon,
+            Trouble::Config(_)
+            | Trouble::PlainHttp
+            | Trouble::Unauthorized
+            | Trouble::AccessKeyRefused(_)
+            | Trouble::Untrusted(_)
+            | Trouble::PrivateKey(_)
+            | Trouble::HostKeyUnknown { .. }
+            | Trouble::HostKeyChanged { .. }
+            | Trouble::HostKeyRefused(_)
+            | Trouble::KeyRefused(_)
+            | Trouble::AppKey(_)
+            | Trouble::AppToken { remedy: AppRemedy::Identity | AppRemedy::Installation, .. } => Retry::OnChange,
+            Trouble::Moved(_) | Trouble::Contended(_) | Trouble::Closed => Retry::Soon,
             // A repository, branch or hook is mended outside the cluster, where no watch reports it.
             _ => Retry::Backoff,
+        }
+    }
+
+    /// Returns for how long the store asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.trouble {
+            Trouble::Busy { retry_after, .. } => Some(retry_after),
+            Trouble::AppToken { retry_after, .. } => retry_after,
+            _ => None,
         }
     }
 
@@ -184,10 +308,43 @@ impl Error {
             Trouble::Unauthorized => {
                 "check username and password in the secret of the store; a trailing newline in the password also has this effect"
             }
-            Trouble::Forbidden(_) => "give the user write access to the repository",
+            Trouble::PrivateKey(_) => {
+                "put a private key without passphrase, as ssh-keygen writes it, under the key sshPrivateKey into the secret of the store"
+            }
+            Trouble::KeyRefused(_) => {
+                "add the public part of sshPrivateKey to the user or repository on the server, and check the user in the URL of the store"
+            }
+            Trouble::HostKeyUnknown { host, .. } => {
+                let scan = scan(host);
+                return Some(format!(
+                    "compare what {scan} prints with what the server's owner publishes, and add it under the key knownHosts to the secret of the store"
+                ));
+            }
+            Trouble::HostKeyChanged { host, .. } => {
+                let scan = scan(host);
+                return Some(format!(
+                    "somebody may be in between; only if the server's owner confirms the new key, replace the lines of {host} under the key knownHosts in the secret of the store by what {scan} prints"
+                ));
+            }
+            Trouble::HostKeyRefused(_) => {
+                "check the lines of the host under the key knownHosts in the secret of the store"
+            }
+            Trouble::Forbidden(_) => "give the user of the store write access to it",
+            Trouble::Untrusted(reason) if reason == tls::EXPIRED => "renew the certificate on the server",
+            Trouble::Untrusted(reason) if reason == tls::NOT_VALID_YET => {
+                "check the clocks of this machine and of the server, or wait"
+            }
+            Trouble::Untrusted(reason) if reason == tls::OTHER_HOST => {
+                "use a host name of the certificate in the address of the store"
+            }
             Trouble::Untrusted(_) => {
                 "put the certificate authority as PEM under the key caFile into the secret of the store, or set the store's insecure switch"
             }
+            Trouble::Authority { .. } => "it has to hold the certificates of the authorities as PEM",
+            Trouble::AppKey(_) => {
+                "put the private key that GitHub has generated for the app (RSA, PEM) under the key privateKey into the secret of the store"
+            }
+            Trouble::AppToken { remedy, .. } => return remedy.hint().map(str::to_owned),
             Trouble::Redirected => "use the address that the server redirects to",
             Trouble::NotFound | Trouble::NotARepository(_) => {
                 "check the URL of the store, and that its user may see the repository"
@@ -200,10 +357,57 @@ impl Error {
                 return Some(format!("if no git process runs in the repository, remove {path}"));
             }
             Trouble::DiskFull(_) => "make space on the disk",
+            Trouble::AccessKeyRefused(_) => "check both keys in the secret of the store",
+            Trouble::NoCredentials(_) => "give the pod or machine an identity, or use keys",
+            Trouble::NotTls => "check the endpoint of the store, or set the store's switch for plain HTTP",
+            Trouble::BucketMissing(_) => "create it, or set another bucket on the store",
             Trouble::NoGit(_) => "install git 2.31 or newer",
+            Trouble::NoSsh(_) => "install the client of OpenSSH",
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+}
+
+/// Returns the command that prints the keys of a host, which is named as in `known_hosts`.
+fn scan(host: &str) -> String {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
+        Some((name, port)) => format!("ssh-keyscan -p {port} {name}"),
+        None => format!("ssh-keyscan {host}"),
+    }
+}
+
+/// What may help when GitHub gives no token to an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AppRemedy {
+    /// The app is not known by this number and key.
+    Identity,
+    /// The installation is not one of this app.
+    Installation,
+    /// The installation does not have what it needs.
+    Permission,
+    /// Other certificate authorities.
+    Authority,
+    /// Waiting.
+    Time,
+}
+
+impl AppRemedy {
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::Identity => {
+                Some("check appID and privateKey in the secret of the store, and the clock of this machine")
+            }
+            Self::Installation => {
+                Some("check installationID in the secret of the store, and that the app is installed")
+            }
+            Self::Permission => Some("check in GitHub that the app's installation is not suspended"),
+            Self::Authority => Some(
+                "put the certificate authority of the API's host as PEM under the key caFile into the secret of the store",
+            ),
+            Self::Time => None,
+        }
     }
 }
 
@@ -245,6 +449,24 @@ pub enum WriteError {
         /// The path.
         path: String,
     },
+    /// Two files have paths that some file systems take for one, because they differ in case or in the Unicode form only.
+    #[error("path {path:?} is the same as {other:?} on file systems that ignore case or Unicode forms")]
+    Alike {
+        /// The path.
+        path: String,
+        /// The other one.
+        other: String,
+    },
+    /// As [`Alike`](Self::Alike), and the other file belongs to another owner.
+    #[error("path {path:?} is the same as {other:?} of {owner} on file systems that ignore case or Unicode forms")]
+    AlikeOwned {
+        /// The path.
+        path: String,
+        /// The other one.
+        other: String,
+        /// The ledger's file name without its extension.
+        owner: String,
+    },
     /// The path belongs to another owner.
     #[error("path {path:?} already belongs to {owner}")]
     Owned {
@@ -279,8 +501,8 @@ impl WriteError {
             Self::Untried(_) => "PushUntried",
             Self::Path { .. } => "PathRefused",
             Self::Blocked { .. } => "PathBlocked",
-            Self::Ambiguous { .. } => "PathAmbiguous",
-            Self::Owned { .. } => "PathOwned",
+            Self::Ambiguous { .. } | Self::Alike { .. } => "PathAmbiguous",
+            Self::Owned { .. } | Self::AlikeOwned { .. } => "PathOwned",
             Self::Ledger { .. } => "LedgerUnreadable",
             Self::TooLarge { .. } => "ChangeTooLarge",
         }
@@ -291,8 +513,16 @@ impl WriteError {
         match self {
             Self::Store(error) | Self::Refused(error) | Self::Untried(error) => error.retry(),
             // What stands in the way is removed in the repository, where no watch reports it.
-            Self::Blocked { .. } | Self::Owned { .. } | Self::Ledger { .. } => Retry::Backoff,
-            Self::Path { .. } | Self::Ambiguous { .. } | Self::TooLarge { .. } => Retry::OnChange,
+            Self::Blocked { .. } | Self::Owned { .. } | Self::AlikeOwned { .. } | Self::Ledger { .. } => Retry::Backoff,
+            Self::Path { .. } | Self::Ambiguous { .. } | Self::Alike { .. } | Self::TooLarge { .. } => Retry::OnChange,
+        }
+    }
+
+    /// Returns for how long the store asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Store(error) | Self::Refused(error) | Self::Untried(error) => error.retry_after(),
+            _ => None,
         }
     }
 
@@ -300,10 +530,14 @@ impl WriteError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Store(error) | Self::Refused(error) => error.hint(),
-            Self::Path { .. } | Self::Ambiguous { .. } => Some("give the file another name".to_owned()),
-            Self::Blocked { obstacle, .. } => Some(format!("remove {obstacle} from the repository")),
-            Self::Owned { owner, .. } => Some(format!("rename the file, or delete {owner}")),
-            Self::Ledger { path, .. } => Some(format!("repair or remove {path} in the repository")),
+            Self::Path { .. } | Self::Ambiguous { .. } | Self::Alike { .. } => {
+                Some("give the file another name".to_owned())
+            }
+            Self::Blocked { obstacle, .. } => Some(format!("remove {obstacle} from the state store")),
+            Self::Owned { owner, .. } | Self::AlikeOwned { owner, .. } => {
+                Some(format!("rename the file, or delete {owner}"))
+            }
+            Self::Ledger { path, .. } => Some(format!("repair or remove {path} in the state store")),
             Self::Untried(_) | Self::TooLarge { .. } => None,
         }
     }

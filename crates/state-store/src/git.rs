@@ -9,15 +9,21 @@
 mod batch;
 mod bisection;
 mod command;
+mod github_app;
+mod imprint;
 mod local;
 mod message;
 mod pack;
+mod private_key;
 mod refs;
 mod remote;
+mod signing;
+mod ssh;
 mod tree;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use gix::ObjectId;
@@ -25,10 +31,15 @@ use tokio::time::Instant;
 
 pub use self::local::init_bare;
 
+pub(crate) use self::imprint::Mark;
 pub(crate) use self::tree::Overlay;
 
+use self::batch::Outcome;
 use self::bisection::{Bisection, Culprits};
-use crate::change::{Tree, Version, Written};
+use self::imprint::Verified;
+use self::message::Committer;
+use crate::authority;
+use crate::change::{Imprint, Tree, Version, Written};
 use crate::checked::Checked;
 use crate::config::GitConfig;
 use crate::error::{Error, Place, Trouble, WriteError};
@@ -37,10 +48,15 @@ use crate::path::Path;
 
 /// How often a batch is built anew because the remote moved, before its callers are told.
 const REBASES_MAX: usize = 24;
+/// How often a push is tried at once that was neither accepted nor refused.
+const UNSETTLED_MAX: usize = 8;
+/// The longest that a remote is left alone because it asks for that.
+const QUIET_MAX: Duration = Duration::from_secs(300);
 
 /// A Git repository, owned by one task.
 pub(crate) struct Store {
     config: Arc<GitConfig>,
+    committer: Arc<Committer>,
     place: Arc<Place>,
     root: Path,
     address: Address,
@@ -49,8 +65,12 @@ pub(crate) struct Store {
     ledgers: ledger::Index,
     /// What the remote refused although it takes other changes.
     culprits: Culprits,
+    /// The imprints that held when they were last verified.
+    verified: Verified,
     /// The state of the branch as last seen or made, and when.
     seen: Option<(Instant, Option<ObjectId>)>,
+    /// Until when the remote wants to be left alone, and what it said.
+    quiet: Option<(Instant, String)>,
 }
 
 /// Where the repository is.
@@ -66,6 +86,8 @@ enum Published {
     Accepted,
     /// The branch has another head than the one that the batch was built on.
     Moved,
+    /// Not accepted, or not known to be, for a reason that is over in a moment or needs a person.
+    Unsettled(Trouble),
 }
 
 /// What came of a piece of a batch.
@@ -94,14 +116,28 @@ impl Store {
         }
         let root = Path::parse_directory(&config.path)
             .map_err(|reason| fail(Trouble::Config(format!("path {:?} cannot be used: {reason}", config.path))))?;
-        let config = Arc::new(config);
+        let committer = message::Committer::new(&config).map_err(fail)?;
+        let (config, committer) = (Arc::new(config), Arc::new(committer));
         let address = match url.local() {
             Some(path) => Address::Local(local::Repository::new(path.to_owned(), &config)),
             None => Address::Remote,
         };
-        let remote = remote::Remote::new(url, config.clone(), cache);
+        let remote = remote::Remote::new(url, config.clone(), committer.clone(), cache).map_err(fail)?;
         let ledgers = ledger::Index::new(lives);
-        Ok(Self { config, place, root, address, remote, ledgers, culprits: Culprits::default(), seen: None })
+        let (culprits, verified) = (Culprits::default(), Verified::default());
+        Ok(Self {
+            config,
+            committer,
+            place,
+            root,
+            address,
+            remote,
+            ledgers,
+            culprits,
+            verified,
+            seen: None,
+            quiet: None,
+        })
     }
 
     pub(crate) fn place(&self) -> &Arc<Place> {
@@ -156,7 +192,8 @@ impl Store {
     async fn try_commit(&mut self, changes: &Arc<[Checked]>, piece: &[usize]) -> Result<Tried, Trouble> {
         let mut belief = Belief::Any;
         // A push whose answer was lost looks like somebody else's when it is tried again.
-        let mut pushed: Option<(ObjectId, Vec<Result<bool, WriteError>>)> = None;
+        let mut pushed: Option<(ObjectId, Vec<Result<Outcome, WriteError>>)> = None;
+        let mut unsettled = 0;
         for _ in 0..REBASES_MAX {
             let (head, fresh) = self.sync(belief).await?;
             if let Some((id, outcomes)) = pushed.take_if(|(id, _)| head == Some(*id)) {
@@ -179,12 +216,25 @@ impl Store {
                     return Ok(done(batch.outcomes, Some(id)));
                 }
                 Err(trouble @ Trouble::Refused { .. }) => {
-                    let alters = batch.outcomes.iter().map(|outcome| *outcome == Ok(true)).collect();
+                    let alters = batch
+                        .outcomes
+                        .iter()
+                        .map(|outcome| outcome.as_ref().is_ok_and(|outcome| outcome.changed))
+                        .collect();
                     return Ok(Tried::Refused { trouble, alters });
                 }
                 Err(trouble) => return Err(trouble),
                 Ok(Published::Moved) => {
                     tracing::debug!("the branch has moved, building on its new head");
+                    pushed = Some((id, batch.outcomes));
+                    belief = Belief::None;
+                }
+                Ok(Published::Unsettled(trouble)) => {
+                    tracing::debug!(%trouble, "the push is tried again");
+                    unsettled += 1;
+                    if unsettled >= UNSETTLED_MAX {
+                        return Err(trouble);
+                    }
                     pushed = Some((id, batch.outcomes));
                     belief = Belief::None;
                 }
@@ -201,6 +251,10 @@ impl Store {
             let head = blocking(move || local.head(create)).await?;
             self.seen = Some((Instant::now(), head));
             return Ok((head, true));
+        }
+        self.keep_quiet()?;
+        if self.remote.drop_lost_cache() {
+            self.seen = None;
         }
         if let Some((at, head)) = self.seen {
             let believed = match belief {
@@ -231,11 +285,11 @@ impl Store {
         piece: Vec<usize>,
     ) -> Result<batch::Batch, Trouble> {
         let odb = self.objects().await?;
-        let (changes, config, root) = (changes.clone(), self.config.clone(), self.root.clone());
+        let (changes, committer, root) = (changes.clone(), self.committer.clone(), self.root.clone());
         let mut ledgers = self.ledgers.take();
         let (batch, ledgers) = blocking(move || {
             let piece: Vec<&Checked> = piece.into_iter().map(|at| &changes[at]).collect();
-            let batch = batch::build(&odb.to_thread_local(), head, &root, &piece, &config.author, &mut ledgers)?;
+            let batch = batch::build(&odb.to_thread_local(), head, &root, &piece, &committer, &mut ledgers)?;
             Ok((batch, ledgers))
         })
         .await?;
@@ -279,6 +333,17 @@ impl Store {
         Ok(self.look(find).await?.map(|id| Tree(id.to_string())))
     }
 
+    pub(crate) async fn verify(&mut self, imprints: Vec<Imprint>) -> Result<Vec<bool>, Error> {
+        let mut verified = self.verified.take();
+        let verify = move |repository: &gix::Repository, tree| {
+            let held = verified.verify(repository, tree, &imprints)?;
+            Ok((held, verified))
+        };
+        let (held, verified) = self.look(verify).await?;
+        self.verified = verified;
+        Ok(held)
+    }
+
     /// Runs `look` on the present tree of the branch.
     async fn look<T: Send + 'static>(
         &mut self,
@@ -299,6 +364,11 @@ impl Store {
             self.forget_cache().await;
         }
         result.map_err(|trouble| self.fail(trouble))
+    }
+
+    /// Does what keeps the next accesses cheap, once all who asked have their answers.
+    pub(crate) async fn tidy(&mut self) {
+        self.remote.tidy().await;
     }
 
     pub(crate) async fn version(&mut self) -> Result<Option<Version>, Error> {
@@ -325,6 +395,9 @@ impl Store {
     /// Names the store in an error, and forgets what was believed: an exchange that failed may still have had its effect.
     fn fail(&mut self, trouble: Trouble) -> Error {
         self.seen = None;
+        if let Trouble::Busy { reason, retry_after } = &trouble {
+            self.quiet = Some((Instant::now() + (*retry_after).min(QUIET_MAX), reason.clone()));
+        }
         Error { place: self.place.clone(), trouble }
     }
 }
@@ -337,8 +410,8 @@ enum Belief {
     None,
 }
 
-fn done(outcomes: Vec<Result<bool, WriteError>>, head: Option<ObjectId>) -> Tried {
-    let written = |changed| Written { version: head.map(version), changed };
+fn done(outcomes: Vec<Result<Outcome, WriteError>>, head: Option<ObjectId>) -> Tried {
+    let written = |Outcome { changed, imprint }| Written { version: head.map(version), changed, imprint };
     Tried::Done(outcomes.into_iter().map(|outcome| outcome.map(written)).collect())
 }
 

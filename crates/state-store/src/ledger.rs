@@ -16,7 +16,7 @@ use bytes::Bytes;
 use gix::ObjectId;
 use serde::Deserialize;
 
-use crate::error::Trouble;
+use crate::error::{Trouble, WriteError};
 use crate::path::Path;
 
 /// How many shared directories are remembered; with more, the least useful ones are read again.
@@ -33,7 +33,8 @@ pub(crate) struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn directory(&self) -> (Path, &str) {
+    /// Returns the directory of the ledgers, and the name of this one.
+    pub(crate) fn directory(&self) -> (Path, &str) {
         self.path.split().expect("a ledger is a file")
     }
 
@@ -43,10 +44,11 @@ impl Place<'_> {
         Some(Self { root: self.root, prefix: self.prefix, path })
     }
 
-    /// Tells whether `path` is where ledgers are; nobody owns those.
+    /// Tells whether `path` is where ledgers are, on whatever file system; nobody owns those.
     pub(crate) fn is_ledger(&self, path: &Path) -> bool {
         let (directory, _) = self.directory();
-        directory != *self.prefix && path.below(&directory).is_some()
+        let is_below = || path.folded().strip_prefix(&directory.folded()).is_some_and(|rest| rest.starts_with('/'));
+        directory != *self.prefix && is_below()
     }
 }
 
@@ -134,30 +136,53 @@ fn is_plain(text: &str) -> bool {
 pub type Liveness = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Who owns what in shared directories, as far as it was asked for.
-pub(crate) struct Index {
-    directories: HashMap<Path, Ledgers>,
+///
+/// `I` identifies contents: ledgers are read again only when theirs has changed.
+pub(crate) struct Index<I = ObjectId> {
+    directories: HashMap<Path, Ledgers<I>>,
     lives: Liveness,
 }
 
-#[derive(Default)]
-struct Ledgers {
+struct Ledgers<I> {
     /// For each ledger its content's id and the paths that it lists.
-    lists: BTreeMap<String, (ObjectId, Vec<Path>)>,
-    /// For each path the ledgers that list it.
-    owners: HashMap<Path, Vec<String>>,
+    lists: BTreeMap<String, (I, Vec<Path>)>,
+    owners: Listed,
 }
+
+/// For each path, [folded](Path::folded), the ledgers that list it, and as what.
+type Listed = HashMap<String, Vec<(String, Path)>>;
 
 /// The owners of the paths of one shared directory, as one of them sees it.
 pub(crate) struct Owners<'i> {
-    ledgers: &'i Ledgers,
+    owners: &'i Listed,
     own: String,
     lives: &'i Liveness,
 }
 
+/// Why a path cannot be had.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Taken<'o> {
+    /// The name of the owner's ledger, without its extension.
+    pub(crate) owner: &'o str,
+    /// What the owner calls the path: the same, or one that some file systems take for it.
+    pub(crate) path: &'o Path,
+}
+
+impl Taken<'_> {
+    /// Returns what whoever asked for `path` is told.
+    pub(crate) fn refuse(&self, path: &Path) -> WriteError {
+        let (path, owner) = (path.to_string(), self.owner.to_owned());
+        match self.path.to_string() {
+            other if other == path => WriteError::Owned { path, owner },
+            other => WriteError::AlikeOwned { path, other, owner },
+        }
+    }
+}
+
 impl Owners<'_> {
-    /// Returns who else owns `path`: the name of the ledger without its extension.
-    pub(crate) fn other(&self, path: &Path) -> Option<&str> {
-        self.claim(path).err()
+    /// Tells whether somebody else owns exactly this path.
+    pub(crate) fn has_other(&self, path: &Path) -> bool {
+        self.others(path).any(|(ledger, listed)| listed == path && (self.lives)(owner(ledger)))
     }
 
     /// Returns the file names of the ledgers that list `path` although their owners are gone.
@@ -165,22 +190,45 @@ impl Owners<'_> {
     /// Whoever takes the path takes it out of these: their owners may come back.
     ///
     /// # Errors
-    /// The owner who is not gone: the name of the ledger without its extension.
-    pub(crate) fn claim(&self, path: &Path) -> Result<Vec<&str>, &str> {
-        let Some(owners) = self.ledgers.owners.get(path) else { return Ok(Vec::new()) };
+    /// The owner who is not gone.
+    pub(crate) fn claim(&self, path: &Path) -> Result<Vec<&str>, Taken<'_>> {
         let mut left = Vec::new();
-        for ledger in owners.iter().filter(|ledger| **ledger != self.own) {
-            let name = ledger.rsplit_once('.').map_or(ledger.as_str(), |(name, _)| name);
-            if (self.lives)(name) {
-                return Err(name);
+        for (ledger, listed) in self.others(path) {
+            if (self.lives)(owner(ledger)) {
+                return Err(Taken { owner: owner(ledger), path: listed });
             }
-            left.push(ledger.as_str());
+            if listed == path {
+                left.push(ledger);
+            }
         }
         Ok(left)
     }
+
+    /// Finds out whose a path is that several ledgers list, as those of other programs may: the first of the living, in the order
+    /// of the ledgers' names.
+    ///
+    /// # Errors
+    /// The owner, if that is somebody else.
+    pub(crate) fn keep(&self, path: &Path) -> Result<(), Taken<'_>> {
+        let before = self.others(path).filter(|(ledger, listed)| *ledger < self.own.as_str() && *listed == path);
+        match before.filter(|(ledger, _)| (self.lives)(owner(ledger))).min_by_key(|(ledger, _)| *ledger) {
+            Some((ledger, path)) => Err(Taken { owner: owner(ledger), path }),
+            None => Ok(()),
+        }
+    }
+
+    fn others(&self, path: &Path) -> impl Iterator<Item = (&str, &Path)> {
+        let owners = self.owners.get(&path.folded()).into_iter().flatten();
+        owners.filter(|(ledger, _)| *ledger != self.own).map(|(ledger, listed)| (ledger.as_str(), listed))
+    }
 }
 
-impl Index {
+/// Returns the name of a ledger without its extension.
+fn owner(ledger: &str) -> &str {
+    ledger.rsplit_once('.').map_or(ledger, |(name, _)| name)
+}
+
+impl<I: PartialEq> Index<I> {
     pub(crate) fn new(lives: Liveness) -> Self {
         Self { directories: HashMap::new(), lives }
     }
@@ -190,48 +238,91 @@ impl Index {
         Self { directories: std::mem::take(&mut self.directories), lives: Arc::clone(&self.lives) }
     }
 
+    /// Forgets the ledgers of the place's directory that are not `present` any more, and returns the names of those whose content
+    /// is not known.
+    pub(crate) fn stale<'n>(&mut self, place: &Place<'_>, present: &'n [(String, I)]) -> Vec<&'n str> {
+        let (directory, _) = place.directory();
+        if self.directories.len() >= DIRECTORIES_MAX && !self.directories.contains_key(&directory) {
+            self.directories.clear();
+        }
+        let ledgers = self.directories.entry(directory).or_default();
+        let names: HashSet<&str> = present.iter().map(|(name, _)| name.as_str()).collect();
+        let gone: Vec<String> = ledgers.lists.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
+        gone.iter().for_each(|name| ledgers.forget(name));
+        let is_known = |name: &str, id: &I| ledgers.lists.get(name).is_some_and(|(known, _)| known == id);
+        present.iter().filter(|(name, id)| !is_known(name, id)).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Remembers the content of a ledger of the place's directory.
+    pub(crate) fn learn(&mut self, place: &Place<'_>, name: &str, id: I, content: &Bytes) {
+        // What cannot be understood owns nothing; its own owner is told when it writes.
+        let list = List::parse(content, place).map(|list| list.paths).unwrap_or_default();
+        self.directories.entry(place.directory().0).or_default().learn(name, id, list);
+    }
+
+    /// Remembers that a ledger of the place's directory is gone.
+    pub(crate) fn unlearn(&mut self, place: &Place<'_>, name: &str) {
+        self.directories.entry(place.directory().0).or_default().forget(name);
+    }
+
+    /// Forgets the place's directory.
+    pub(crate) fn forget(&mut self, place: &Place<'_>) {
+        self.directories.remove(&place.directory().0);
+    }
+
+    /// Returns the owners of the paths of the place's directory, as far as they are known.
+    pub(crate) fn known(&mut self, place: &Place<'_>) -> Owners<'_> {
+        let (directory, own) = place.directory();
+        let own = own.to_owned();
+        let ledgers = self.directories.entry(directory).or_default();
+        Owners { owners: &ledgers.owners, own, lives: &self.lives }
+    }
+}
+
+impl Index {
     /// Brings the index of the ledger's directory up to date; only ledgers that have changed are read.
     pub(crate) fn owners(
         &mut self,
         overlay: &mut crate::git::Overlay<'_>,
         place: &Place<'_>,
     ) -> Result<Owners<'_>, Trouble> {
-        let (directory, own) = place.directory();
-        let own = own.to_owned();
-        if self.directories.len() >= DIRECTORIES_MAX && !self.directories.contains_key(&directory) {
-            self.directories.clear();
-        }
-        let files = overlay.files(&directory)?;
-        let ledgers = self.directories.entry(directory.clone()).or_default();
-        let mut unseen: HashSet<String> = ledgers.lists.keys().cloned().collect();
-        for (name, id, content) in files {
-            unseen.remove(&name);
-            if ledgers.lists.get(&name).is_some_and(|(known, _)| *known == id) {
-                continue;
-            }
+        let mut contents = HashMap::new();
+        let files = overlay.files(&place.directory().0)?.into_iter().map(|(name, id, content)| {
+            contents.insert(name.clone(), (id, content));
+            (name, id)
+        });
+        let files: Vec<(String, ObjectId)> = files.collect();
+        for name in self.stale(place, &files) {
+            let Some((id, content)) = contents.remove(name) else { continue };
             let content = overlay.content(id, content)?;
-            // What cannot be understood owns nothing; its own owner is told when it writes.
-            let list = List::parse(&content, place).map(|list| list.paths).unwrap_or_default();
-            ledgers.forget(&name);
-            for path in &list {
-                ledgers.owners.entry(path.clone()).or_default().push(name.clone());
-            }
-            ledgers.lists.insert(name, (id, list));
+            self.learn(place, name, id, &content);
         }
-        for name in unseen {
-            ledgers.forget(&name);
-        }
-        Ok(Owners { ledgers, own, lives: &self.lives })
+        Ok(self.known(place))
     }
 }
 
-impl Ledgers {
+impl<I> Default for Ledgers<I> {
+    fn default() -> Self {
+        Self { lists: BTreeMap::new(), owners: HashMap::new() }
+    }
+}
+
+impl<I> Ledgers<I> {
+    fn learn(&mut self, name: &str, id: I, list: Vec<Path>) {
+        self.forget(name);
+        for path in &list {
+            self.owners.entry(path.folded()).or_default().push((name.to_owned(), path.clone()));
+        }
+        self.lists.insert(name.to_owned(), (id, list));
+    }
+
     fn forget(&mut self, name: &str) {
         for path in self.lists.remove(name).map(|(_, list)| list).unwrap_or_default() {
-            if let Some(owners) = self.owners.get_mut(&path) {
-                owners.retain(|owner| owner != name);
+            let folded = path.folded();
+            if let Some(owners) = self.owners.get_mut(&folded) {
+                owners.retain(|(ledger, listed)| ledger != name || *listed != path);
                 if owners.is_empty() {
-                    self.owners.remove(&path);
+                    self.owners.remove(&folded);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Where files go: Git repositories, and later other stores.
+//! Where files go: Git repositories and buckets of object stores.
 //!
 //! A store takes [`Change`]s from many callers and makes them durable: everything that waits becomes one commit and one
 //! push, and every caller gets its own result. The crate knows paths and bytes; what they mean is its callers' affair. It
@@ -18,25 +18,33 @@
 //! ```
 //!
 //! Reading order: [`Change`] (what is asked), [`Handle`] (the queue and its task), `git` (one batch: sync, build, publish),
-//! `git::tree` (editing trees as objects), `git::local` and `git::remote` (the two ways to publish).
+//! `git::tree` (editing trees as objects), `git::local` and `git::remote` (the two ways to publish); for buckets `bucket`,
+//! `bucket::batch` and `bucket::share` (what is requested in which order), `bucket::objects` (the requests).
 //!
 //! # Assumptions
 //! A ref of a remote moves atomically, and only if it still has the value that the push names. The file system keeps what
 //! `fsync` has acknowledged, and renames atomically.
 
+mod authority;
 mod backend;
+mod bucket;
 mod change;
 mod checked;
 mod config;
+mod connection;
 mod error;
 mod git;
 mod ledger;
 mod path;
 mod queue;
+mod retry_after;
+mod tls;
 
-pub use change::{Change, File, Kind, Operation, Tree, Version, Written};
-pub use config::{Auth, Author, GitConfig, Secret, StoreConfig, Tls};
-pub use error::{Error, Place, Retry, Trouble, WriteError};
+pub use change::{Change, File, Imprint, Kind, Operation, Tree, Version, Written};
+pub use config::{
+    Auth, Author, BucketAuth, BucketConfig, Environment, GitConfig, GithubApp, Proxies, Secret, StoreConfig, Tls, Trace,
+};
+pub use error::{AppRemedy, Error, Place, Retry, Trouble, WriteError};
 pub use git::init_bare;
 pub use ledger::Liveness;
 pub use path::Reason;

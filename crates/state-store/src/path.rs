@@ -5,11 +5,15 @@
 
 use gix::bstr::BStr;
 use gix::validate::path::component;
+use unicode_normalization::UnicodeNormalization;
 
 /// The longest name that common file systems hold.
 const SEGMENT_BYTES_MAX: usize = 255;
 /// The longest path that Linux opens.
 const PATH_BYTES_MAX: usize = 4096;
+
+/// How many names a path may have. Far more than anything has, and few enough that whoever walks down a tree has room for it.
+const SEGMENTS_MAX: usize = 255;
 
 /// What is wrong with a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +39,9 @@ pub enum Reason {
     /// A segment or the whole is too long.
     #[error("a name in it is longer than {SEGMENT_BYTES_MAX} bytes, or all of it longer than {PATH_BYTES_MAX}")]
     TooLong,
+    /// It has too many segments.
+    #[error("it has more than {SEGMENTS_MAX} names")]
+    TooDeep,
     /// The root of the store is to be replaced.
     #[error("the root of a state store is never replaced as a whole")]
     Root,
@@ -58,10 +65,9 @@ impl Path {
             }
             path.push_str(segment);
         }
-        if path.len() > PATH_BYTES_MAX {
-            return Err(Reason::TooLong);
-        }
-        Ok(Self(path))
+        let path = Self(path);
+        path.check_size()?;
+        Ok(path)
     }
 
     /// Checks `text` as the path of a file: it must not be empty.
@@ -99,8 +105,36 @@ impl Path {
         self == other || self.below(other).is_some() || other.below(self).is_some()
     }
 
+    /// Returns the same text for all paths that some file system takes for this one: those that differ in case, or in the form
+    /// in which Unicode composes its characters.
+    pub(crate) fn folded(&self) -> String {
+        if self.0.is_ascii() {
+            return self.0.to_ascii_lowercase();
+        }
+        // There and back again: some letters have two forms in one case and one in the other.
+        let lower = self.0.nfd().flat_map(char::to_lowercase);
+        lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfd().collect()
+    }
+
+    /// Checks what only shows when a path is put together.
+    pub(crate) fn check_size(&self) -> Result<(), Reason> {
+        if self.0.len() > PATH_BYTES_MAX {
+            return Err(Reason::TooLong);
+        }
+        if self.segments().count() > SEGMENTS_MAX {
+            return Err(Reason::TooDeep);
+        }
+        Ok(())
+    }
+
     pub(crate) fn is_root(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Returns the path of its first segments.
+    pub(crate) fn first(&self, count: usize) -> Path {
+        let end = self.0.match_indices('/').nth(count.saturating_sub(1)).map_or(self.0.len(), |(at, _)| at);
+        Path(self.0[..end].to_owned())
     }
 
     pub(crate) fn segments(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
@@ -155,9 +189,39 @@ mod tests {
             (".gitignore", ".gitignore"),
             (".github/x", ".github/x"),
             ("con:1", "con:1"),
+            ("NUL", "NUL"),
+            ("aux.yaml", "aux.yaml"),
+            ("a./b ", "a./b "),
+            (" ", " "),
+            ("...", "..."),
+            (".gitmodules", ".gitmodules"),
+            (".kratix/x", ".kratix/x"),
+            ("git~2", "git~2"),
+            ("-rf", "-rf"),
+            ("x~1", "x~1"),
             ("ä/日本", "ä/日本"),
         ] {
             assert_eq!(Path::parse_file(given).map(|p| p.0), Ok(clean.to_owned()), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn paths_that_some_file_systems_take_for_one_fold_to_one() {
+        let folded = |text: &str| Path::parse_file(text).expect("a path").folded();
+        for (one, other) in [
+            ("A.yaml", "a.YAML"),
+            ("Dir/x", "dir/X"),
+            ("caf\u{e9}", "cafe\u{301}"),
+            ("CAF\u{c9}", "cafe\u{301}"),
+            ("\u{1e9e}", "ss"),
+            ("\u{3a3}", "\u{3c2}"),
+            (".\u{212a}ratix/x", ".kratix/x"),
+            ("\u{d55c}", "\u{1112}\u{1161}\u{11ab}"),
+        ] {
+            assert_eq!(folded(one), folded(other), "{one:?} {other:?}");
+        }
+        for (one, other) in [("a", "a."), ("a", "b"), ("a/b", "a-b"), ("e", "\u{e9}"), ("con", "con.yaml")] {
+            assert_ne!(folded(one), folded(other), "{one:?} {other:?}");
         }
     }
 
@@ -183,11 +247,24 @@ mod tests {
             (".git. /config", Reason::DotGit),
             (".git::$INDEX_ALLOCATION/x", Reason::DotGit),
             (".g\u{200c}it/config", Reason::DotGit),
+            (".\u{200d}git/config", Reason::DotGit),
+            ("\u{feff}.git", Reason::DotGit),
+            (".GI\u{206f}T", Reason::DotGit),
+            ("a/GIT~1", Reason::DotGit),
+            (".git ", Reason::DotGit),
+            (".git...", Reason::DotGit),
+            (".git::$INDEX_ALLOCATION", Reason::DotGit),
+            (".git:stream", Reason::DotGit),
+            ("a\u{7f}b", Reason::Control),
+            ("a\u{85}b", Reason::Control),
+            ("a\tb", Reason::Control),
             (long.as_str(), Reason::TooLong),
         ] {
             assert_eq!(Path::parse_file(given), Err(reason), "{given:?}");
         }
         assert!(Path::parse_file(&"x".repeat(255)).is_ok());
+        assert!(Path::parse_file("a/".repeat(255).trim_end_matches('/')).is_ok());
+        assert_eq!(Path::parse_file("a/".repeat(256).trim_end_matches('/')), Err(Reason::TooDeep));
         assert_eq!(Path::parse_file("ab/".repeat(2000).trim_end_matches('/')), Err(Reason::TooLong));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::backend::Backend;
-use crate::change::{Change, Tree, Version, Written};
+use crate::change::{Change, Imprint, Tree, Version, Written};
 use crate::checked::Checked;
 use crate::config::StoreConfig;
 use crate::error::{Error, Place, Trouble, WriteError};
@@ -51,8 +52,9 @@ pub fn open_with(config: impl Into<StoreConfig>, cache: impl Into<PathBuf>, live
     let store = Backend::new(config, cache.into(), lives)?;
     let (inbox, requests) = mpsc::channel(QUEUE_MAX);
     let (head, heads) = watch::channel(None);
-    let handle = Handle { inbox, heads, place: store.place().clone() };
-    tokio::spawn(Service { requests, store, head, pause, next_push: Instant::now() }.run());
+    let held = Arc::new(AtomicUsize::default());
+    let handle = Handle { inbox, held: Arc::clone(&held), heads, place: store.place().clone() };
+    tokio::spawn(Service { requests, held, store, head, pause, next_push: Instant::now() }.run());
     Ok(handle)
 }
 
@@ -66,6 +68,8 @@ pub fn open_with(config: impl Into<StoreConfig>, cache: impl Into<PathBuf>, live
 #[derive(Clone, Debug)]
 pub struct Handle {
     inbox: mpsc::Sender<Request>,
+    /// How many changes the task has taken that wait for a push.
+    held: Arc<AtomicUsize>,
     heads: watch::Receiver<Option<Version>>,
     place: Arc<Place>,
 }
@@ -134,6 +138,17 @@ impl Handle {
         self.ask(|reply| Request::Tree { prefix, reply }).await
     }
 
+    /// Tells of each imprint whether the store still holds what the change left.
+    ///
+    /// All of them are compared with one state, by identities alone: no file is read. What is equal to the state that was
+    /// verified before is not looked into again.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn verify(&self, imprints: Vec<Imprint>) -> Result<Vec<bool>, Error> {
+        self.ask_store(|reply| Request::Verify { imprints, reply }).await
+    }
+
     /// Returns the present version, `None` for an empty repository.
     ///
     /// # Errors
@@ -157,7 +172,12 @@ impl Handle {
 
     /// Returns how many requests wait, without those that are being worked on.
     pub fn queued(&self) -> usize {
-        self.inbox.max_capacity() - self.inbox.capacity()
+        self.inbox.max_capacity() - self.inbox.capacity() + self.held.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether both are served by one task.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.inbox.same_channel(&other.inbox)
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, WriteError> {
@@ -209,6 +229,7 @@ enum Request {
     Read { path: Path, reply: Reply<Option<Bytes>> },
     List { prefix: Path, reply: Reply<Vec<String>> },
     Tree { prefix: Path, reply: Reply<Option<Tree>> },
+    Verify { imprints: Vec<Imprint>, reply: Reply<Vec<bool>> },
     Version { reply: Reply<Option<Version>> },
     Check { reply: Reply<()> },
 }
@@ -221,6 +242,7 @@ struct Write {
 /// Owns a store: all access of the process goes through this task, so there is no lock to hold.
 struct Service {
     requests: mpsc::Receiver<Request>,
+    held: Arc<AtomicUsize>,
     store: Backend,
     head: watch::Sender<Option<Version>>,
     pause: Option<Duration>,
@@ -234,11 +256,13 @@ impl Service {
         // Everything that queued up during the previous push shares the next one.
         while self.requests.recv_many(&mut requests, QUEUE_MAX).await > 0 {
             self.serve(&mut requests, &mut writes).await;
-            self.wait_for_push(&mut requests, &mut writes).await;
             while !writes.is_empty() {
+                self.wait_for_push(&mut requests, &mut writes).await;
                 let batch = take_batch(&mut writes);
+                self.hold(&writes);
                 self.commit(batch).await;
             }
+            self.store.tidy().await;
         }
     }
 
@@ -247,10 +271,14 @@ impl Service {
         for request in requests.drain(..) {
             // An asker that left needs no answer.
             match request {
-                Request::Write { change, reply } => writes.push(Write { change: *change, reply }),
+                Request::Write { change, reply } => {
+                    writes.push(Write { change: *change, reply });
+                    self.hold(writes);
+                }
                 Request::Read { path, reply } => drop(reply.send(self.store.read(&path).await)),
                 Request::List { prefix, reply } => drop(reply.send(self.store.list(&prefix).await)),
                 Request::Tree { prefix, reply } => drop(reply.send(self.store.tree(&prefix).await)),
+                Request::Verify { imprints, reply } => drop(reply.send(self.store.verify(imprints).await)),
                 Request::Version { reply } => drop(reply.send(self.store.version().await)),
                 Request::Check { reply } => drop(reply.send(self.store.check().await)),
             }
@@ -260,17 +288,23 @@ impl Service {
 
     /// Keeps the agreed number of pushes in a minute; whatever comes meanwhile joins the batch or is answered.
     async fn wait_for_push(&mut self, requests: &mut Vec<Request>, writes: &mut Vec<Write>) {
-        while !writes.is_empty() && writes.len() < QUEUE_MAX && Instant::now() < self.next_push {
+        if Instant::now() < self.next_push {
+            // With changes that never cease there is no better time.
+            self.store.tidy().await;
+        }
+        while writes.len() < QUEUE_MAX && Instant::now() < self.next_push {
             let more = self.requests.recv_many(requests, QUEUE_MAX - writes.len());
             match tokio::time::timeout_at(self.next_push, more).await {
-                Ok(0) => tokio::time::sleep_until(self.next_push).await,
+                Ok(0) | Err(_) => break,
                 Ok(_) => self.serve(requests, writes).await,
-                Err(_) => break,
             }
         }
-        if writes.len() >= QUEUE_MAX {
-            tokio::time::sleep_until(self.next_push).await;
-        }
+        tokio::time::sleep_until(self.next_push).await;
+    }
+
+    /// Tells how many changes wait here.
+    fn hold(&self, writes: &[Write]) {
+        self.held.store(writes.len(), Ordering::Relaxed);
     }
 
     async fn commit(&mut self, batch: Vec<Write>) {
@@ -279,7 +313,7 @@ impl Service {
         let (changes, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|write| (write.change, write.reply)).unzip();
         let outcomes = self.store.commit(changes).instrument(span).await;
         if let Some(pause) = self.pause
-            && outcomes.iter().flatten().any(|written| written.changed)
+            && outcomes.iter().any(has_pushed)
         {
             self.next_push = Instant::now() + pause;
         }
@@ -299,6 +333,16 @@ impl Service {
             }
             news
         });
+    }
+}
+
+/// Tells whether the remote has taken or refused a push.
+fn has_pushed(outcome: &Result<Written, WriteError>) -> bool {
+    match outcome {
+        Ok(written) => written.changed,
+        Err(WriteError::Refused(_) | WriteError::Untried(_)) => true,
+        Err(WriteError::Store(error)) => matches!(error.trouble, Trouble::Refused { .. } | Trouble::Moved(_)),
+        Err(_) => false,
     }
 }
 

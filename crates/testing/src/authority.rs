@@ -1,5 +1,16 @@
 //! A certificate authority of a test's own.
 
+/// When a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// Now.
+    Present,
+    /// It has expired.
+    Past,
+    /// It is not valid yet.
+    Future,
+}
+
 /// An authority and one server certificate that it signed.
 pub struct Identity {
     /// Certificate of the authority, PEM.
@@ -16,6 +27,14 @@ impl Identity {
     /// # Panics
     /// When keys cannot be generated.
     pub fn local() -> Self {
+        Self::new(&["localhost", "127.0.0.1"], Validity::Present)
+    }
+
+    /// Returns an identity for a server of these names.
+    ///
+    /// # Panics
+    /// When keys cannot be generated.
+    pub fn new(names: &[&str], validity: Validity) -> Self {
         let authority_key = rcgen::KeyPair::generate().expect("a key");
         let mut authority = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
         authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -23,9 +42,14 @@ impl Identity {
         let ca_pem = authority.self_signed(&authority_key).expect("a certificate").pem();
         let issuer = rcgen::Issuer::new(authority, authority_key);
         let key = rcgen::KeyPair::generate().expect("a key");
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certificate =
-            rcgen::CertificateParams::new(names).expect("parameters").signed_by(&key, &issuer).expect("a certificate");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut server = rcgen::CertificateParams::new(names).expect("parameters");
+        match validity {
+            Validity::Present => {}
+            Validity::Past => server.not_after = rcgen::date_time_ymd(2001, 1, 1),
+            Validity::Future => server.not_before = rcgen::date_time_ymd(4000, 1, 1),
+        }
+        let certificate = server.signed_by(&key, &issuer).expect("a certificate");
         Self { ca_pem, certificate, key }
     }
 }

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base64::Engine;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
@@ -35,7 +36,47 @@ pub enum Fault {
     Hang,
     /// Sends whoever asks for the first path to the second address.
     Redirect(String, String),
+    /// Answers every request with this status and this `Retry-After`.
+    Busy(u16, String),
+    /// Takes pushes and never answers them, whether it executes them or not.
+    HangPush {
+        /// It executes them.
+        executed: bool,
+    },
+    /// Takes requests for objects and never answers them.
+    HangFetch,
+    /// Resets the connection after so many bytes of a push.
+    ResetPush {
+        /// How many.
+        after: usize,
+    },
+    /// Executes pushes and breaks off in the middle of the answer.
+    TruncatePush,
+    /// Breaks off in the middle of the objects asked for.
+    TruncateFetch,
 }
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The client asks for the branches, to fetch or to list them.
+    Read,
+    /// The client asks for the branches, to push.
+    Ask,
+    /// The client sends what it pushes.
+    Send,
+}
+
+/// What happens before a request is served.
+pub type Interference = Arc<dyn Fn(Step) + Send + Sync>;
+
+type Body = BoxBody<Bytes, Lost>;
+
+/// Whom a server lets in, user name and password; `None`: everybody.
+pub(crate) type Account = Arc<Mutex<Option<(String, String)>>>;
+
+/// Answers requests that are not Git's.
+pub type Handler = Arc<dyn Fn(&http::request::Parts) -> Response<Full<Bytes>> + Send + Sync>;
 
 /// A running server; it ends when dropped.
 pub struct Server {
@@ -47,8 +88,11 @@ pub struct Server {
 
 struct State {
     root: PathBuf,
-    account: Mutex<Option<(String, String)>>,
+    account: Account,
     fault: Mutex<Fault>,
+    interference: Mutex<Option<Interference>>,
+    handler: Mutex<Option<(String, Handler)>>,
+    requests: AtomicUsize,
     pushes: AtomicUsize,
     fetches: AtomicUsize,
 }
@@ -61,7 +105,11 @@ impl Server {
 
     /// Serves the repositories below `root` with a certificate of an authority made for this server.
     pub async fn tls(root: impl AsRef<Path>) -> Self {
-        let identity = Identity::local();
+        Self::tls_as(root, Identity::local()).await
+    }
+
+    /// Serves the repositories below `root` with this certificate.
+    pub async fn tls_as(root: impl AsRef<Path>, identity: Identity) -> Self {
         let private = rustls::pki_types::PrivateKeyDer::try_from(identity.key.serialize_der()).expect("a key");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -81,8 +129,11 @@ impl Server {
         let address = listener.local_addr().expect("an address");
         let state = Arc::new(State {
             root: root.to_owned(),
-            account: Mutex::default(),
+            account: Account::default(),
             fault: Mutex::default(),
+            interference: Mutex::default(),
+            handler: Mutex::default(),
+            requests: AtomicUsize::default(),
             pushes: AtomicUsize::default(),
             fetches: AtomicUsize::default(),
         });
@@ -106,9 +157,29 @@ impl Server {
         *self.state.account.lock() = Some((username.to_owned(), password.to_owned()));
     }
 
+    /// Returns whom the server lets in, to be changed.
+    pub(crate) fn account(&self) -> Account {
+        self.state.account.clone()
+    }
+
+    /// Has requests below this path answered by `handler`, whoever asks.
+    pub fn handle(&self, path: &str, handler: Handler) {
+        *self.state.handler.lock() = Some((path.to_owned(), handler));
+    }
+
     /// Makes the server fail from now on.
     pub fn fail(&self, fault: Fault) {
         *self.state.fault.lock() = fault;
+    }
+
+    /// Calls `interference` before each request of these kinds is served.
+    pub fn before_requests(&self, interference: impl Fn(Step) + Send + Sync + 'static) {
+        *self.state.interference.lock() = Some(Arc::new(interference));
+    }
+
+    /// Returns how many requests came in, whatever became of them.
+    pub fn requests(&self) -> usize {
+        self.state.requests.load(Ordering::Relaxed)
     }
 
     /// Returns how many pushes came in, accepted or not.
@@ -132,26 +203,47 @@ async fn accept(listener: TcpListener, tls: Option<tokio_rustls::TlsAcceptor>, s
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let (tls, state) = (tls.clone(), state.clone());
+        let line = Line::of(&stream);
         connections.spawn(async move {
             match tls {
-                None => serve(TokioIo::new(stream), state).await,
-                Some(tls) => serve_tls(&tls, stream, state).await,
+                None => serve(TokioIo::new(stream), state, line).await,
+                Some(tls) => serve_tls(&tls, stream, state, line).await,
             }
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn serve_tls(tls: &tokio_rustls::TlsAcceptor, stream: TcpStream, state: Arc<State>) {
-    if let Ok(stream) = tls.accept(stream).await {
-        serve(TokioIo::new(stream), state).await;
+/// A second hold on a connection, to end it without a word.
+#[derive(Clone)]
+struct Line(Arc<TcpStream>);
+
+impl Line {
+    fn of(stream: &TcpStream) -> Self {
+        let second = std::os::fd::AsFd::as_fd(stream).try_clone_to_owned().expect("a descriptor is free");
+        Self(Arc::new(TcpStream::from_std(second.into()).expect("it does not block")))
+    }
+
+    /// Has the connection reset instead of closed at its end.
+    fn reset(&self) {
+        self.0.set_zero_linger().expect("a socket");
     }
 }
 
-async fn serve(stream: impl hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static, state: Arc<State>) {
+async fn serve_tls(tls: &tokio_rustls::TlsAcceptor, stream: TcpStream, state: Arc<State>, line: Line) {
+    if let Ok(stream) = tls.accept(stream).await {
+        serve(TokioIo::new(stream), state, line).await;
+    }
+}
+
+async fn serve(
+    stream: impl hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    state: Arc<State>,
+    line: Line,
+) {
     let service = hyper::service::service_fn(move |request| {
-        let state = state.clone();
-        async move { respond(&state, request).await }
+        let (state, line) = (state.clone(), line.clone());
+        async move { respond(&state, &line, request).await }
     });
     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     // A client that leaves, or a reply that is lost on purpose.
@@ -170,10 +262,86 @@ impl std::fmt::Display for Lost {
 
 impl std::error::Error for Lost {}
 
-async fn respond(state: &State, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Lost> {
+/// Answers a request, as far as the connection holds.
+async fn respond(state: &State, line: &Line, request: Request<Incoming>) -> Result<Response<Body>, Lost> {
+    let (is_push, is_fetch) = {
+        let path = request.uri().path();
+        (path.ends_with("/git-receive-pack"), path.ends_with("/git-upload-pack"))
+    };
+    state.requests.fetch_add(1, Ordering::Relaxed);
+    interfere(state, &request, is_push).await;
+    let fault = state.fault.lock().clone();
+    match fault {
+        Fault::HangFetch if is_fetch => std::future::pending().await,
+        Fault::HangPush { executed: false } if is_push => std::future::pending().await,
+        Fault::ResetPush { after } if is_push => {
+            swallow(request.into_body(), after).await;
+            line.reset();
+            return Err(Lost);
+        }
+        _ => {}
+    }
+    let response = respond_right(state, request).await?;
+    let fault = state.fault.lock().clone();
+    match fault {
+        Fault::HangPush { executed: true } if is_push => std::future::pending().await,
+        Fault::LosePushReply if is_push => {
+            *state.fault.lock() = Fault::None;
+            Err(Lost)
+        }
+        Fault::TruncatePush if is_push => Ok(truncated(response).await),
+        Fault::TruncateFetch if is_fetch => Ok(truncated(response).await),
+        _ => Ok(response.map(|body| body.map_err(|never| match never {}).boxed())),
+    }
+}
+
+async fn interfere(state: &State, request: &Request<Incoming>, is_push: bool) {
+    let asks_for = |service: &str| request.uri().query().is_some_and(|query| query.contains(service));
+    let step = match is_push {
+        true => Step::Send,
+        false if asks_for("service=git-receive-pack") => Step::Ask,
+        false if asks_for("service=git-upload-pack") => Step::Read,
+        false => return,
+    };
+    let interference = state.interference.lock().clone();
+    if let Some(interference) = interference {
+        tokio::task::spawn_blocking(move || interference(step)).await.expect("it does not panic");
+    }
+}
+
+/// Reads so many bytes, or all if there are fewer.
+async fn swallow(mut body: Incoming, bytes: usize) {
+    let mut read = 0;
+    while read < bytes
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        read += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
+/// Promises all of a body and gives half of it.
+async fn truncated(response: Response<Full<Bytes>>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let body = body.collect().await.expect("it is in memory").to_bytes();
+    parts.headers.insert("content-length", body.len().into());
+    let half = body.slice(..body.len() / 2);
+    let frames = futures::stream::iter([Ok(Frame::data(half)), Err(Lost)]);
+    Response::from_parts(parts, StreamBody::new(frames).boxed())
+}
+
+async fn respond_right(state: &State, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Lost> {
+    let handler = state.handler.lock().clone();
+    if let Some((_, handler)) = handler.filter(|(path, _)| request.uri().path().starts_with(path)) {
+        return Ok(handler(&request.into_parts().0));
+    }
     let fault = state.fault.lock().clone();
     match fault {
         Fault::Status(status) => return Ok(plain(StatusCode::from_u16(status).expect("a status"))),
+        Fault::Busy(status, retry_after) => {
+            let mut response = plain(StatusCode::from_u16(status).expect("a status"));
+            response.headers_mut().insert("retry-after", retry_after.parse().expect("a value of a header"));
+            return Ok(response);
+        }
         Fault::Hang => std::future::pending().await,
         Fault::Redirect(from, to) => {
             if let Some(rest) = request.uri().path_and_query().and_then(|path| path.as_str().strip_prefix(&from)) {
@@ -183,7 +351,7 @@ async fn respond(state: &State, request: Request<Incoming>) -> Result<Response<F
                 return Ok(response);
             }
         }
-        Fault::None | Fault::LosePushReply => {}
+        _ => {}
     }
     if let Some((username, password)) = state.account.lock().clone() {
         let expected = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
@@ -197,12 +365,7 @@ async fn respond(state: &State, request: Request<Incoming>) -> Result<Response<F
     let pushes = request.uri().path().ends_with("/git-receive-pack");
     let counter = if pushes { &state.pushes } else { &state.fetches };
     counter.fetch_add(1, Ordering::Relaxed);
-    let response = cgi(state, request).await;
-    if pushes && *state.fault.lock() == Fault::LosePushReply {
-        *state.fault.lock() = Fault::None;
-        return Err(Lost);
-    }
-    Ok(response)
+    Ok(cgi(state, request).await)
 }
 
 fn plain(status: StatusCode) -> Response<Full<Bytes>> {

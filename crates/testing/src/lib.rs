@@ -3,6 +3,10 @@
 pub mod archive;
 pub mod authority;
 pub mod git_http;
+pub mod gitea;
+pub mod github;
 pub mod kube_apiserver;
 pub mod kubectl;
+pub mod s3;
+pub mod sshd;
 pub mod wait;

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::request::Route;
 use crate::user::User;
 
-/// Path of the counts of writes.
+/// Path of the counts of writes, and of what the embedder adds.
 const METRICS: &str = "/metrics";
 /// Version of Kubernetes whose behaviour is served.
 const GIT_VERSION: &str = "v1.34.0";
@@ -47,7 +47,8 @@ pub(super) fn answer(core: &Arc<Core>, user: &User, route: Route, parts: &Parts)
         Route::Resources(group, version) => found(discovery::resource_list(&group, &version, resources))?,
         Route::Resource(_) => return Err(missing_path()),
         Route::Other(path) if path == METRICS => {
-            let text = core.counters.exposition();
+            let mut text = core.counters.exposition();
+            core.expositions.iter().for_each(|more| text.push_str(&more.exposition()));
             let content_type = "text/plain; version=0.0.4; charset=utf-8".into();
             return Ok(Reply::Raw { code: 200, content_type, body: Body::whole(text) });
         }

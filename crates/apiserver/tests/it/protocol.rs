@@ -1,7 +1,9 @@
 //! HTTP as clients send it: bodies, parameters, discovery, warnings.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use embedded_apiserver::User;
+use embedded_apiserver::{Exposition, Server, User};
 use http_body_util::{Full, StreamBody};
 use hyper::body::Frame;
 use kube::ResourceExt;
@@ -144,6 +146,24 @@ async fn writes_are_counted_for_those_who_may_look() {
     assert!(text.contains(r#"verb="create",resource="configmaps"} "#), "{text}");
     let sent = send_raw(&world.server, User::service_account("default", "nosy"), "GET", "/metrics", nothing()).await;
     assert_eq!(sent.code, 403);
+}
+
+struct Weather;
+
+impl Exposition for Weather {
+    fn exposition(&self) -> String {
+        "weather_degrees 21\n".into()
+    }
+}
+
+#[tokio::test]
+async fn an_embedder_adds_its_own_metrics() {
+    let server = Server::builder().exposition(Arc::new(Weather)).build().await.unwrap();
+    let sent = send_raw(&server, User::admin("admin"), "GET", "/metrics", Full::new(Bytes::new())).await;
+    assert_eq!(sent.code, 200);
+    assert!(sent.text.contains("embedded_apiserver_writes_total"), "{}", sent.text);
+    assert!(sent.text.ends_with("\nweather_degrees 21\n"), "{}", sent.text);
+    server.shutdown().await;
 }
 
 /// Lists in each other.

@@ -10,5 +10,6 @@ mod life;
 mod marketplace;
 mod restart;
 mod stores;
+mod telemetry;
 mod troubleshooting;
 mod world;

@@ -2,45 +2,101 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use kratix_core::object::ObjectKey;
 use kratix_core::state_store::Attempt;
+use kratix_state_store::Imprint;
 use parking_lot::Mutex;
 
-/// The last attempt for each object of one kind. Lost with the process: the next one tries everything once more, which
-/// writes nothing where nothing has changed.
+/// The last attempt for each object of one kind, and what it left in the store. Lost with the process: the next one tries
+/// everything once more, which writes nothing where nothing has changed.
 ///
 /// # Limits
 /// One entry for each object; an entry goes with its object.
 #[derive(Default)]
-pub(crate) struct Attempts(Mutex<HashMap<ObjectKey, Attempt>>);
+pub(crate) struct Attempts(Mutex<HashMap<ObjectKey, Entry>>);
+
+enum Entry {
+    Tried {
+        attempt: Attempt,
+        /// Only of successful ones.
+        imprint: Option<Imprint>,
+    },
+    /// What was written is not in the store any more.
+    Doubted,
+}
 
 impl Attempts {
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<Attempt> {
-        self.0.lock().get(key).cloned()
+        match self.0.lock().get(key)? {
+            Entry::Tried { attempt, .. } => Some(attempt.clone()),
+            Entry::Doubted => None,
+        }
     }
 
-    pub(crate) fn put(&self, key: &ObjectKey, attempt: Attempt) {
-        self.0.lock().insert(key.clone(), attempt);
+    pub(crate) fn has_written(&self, key: &ObjectKey) -> bool {
+        match self.0.lock().get(key) {
+            Some(Entry::Tried { attempt, .. }) => attempt.outcome.is_ok(),
+            Some(Entry::Doubted) => true,
+            None => false,
+        }
+    }
+
+    pub(crate) fn is_doubted(&self, key: &ObjectKey) -> bool {
+        matches!(self.0.lock().get(key), Some(Entry::Doubted))
+    }
+
+    pub(crate) fn put(&self, key: &ObjectKey, attempt: Attempt, imprint: Option<Imprint>) {
+        self.0.lock().insert(key.clone(), Entry::Tried { attempt, imprint });
     }
 
     /// Notes what came of another object's change that served this one too. Returns whether that was news.
-    pub(crate) fn put_served(&self, key: &ObjectKey, attempt: Attempt) -> bool {
+    pub(crate) fn put_served(&self, key: &ObjectKey, attempt: Attempt, imprint: Option<Imprint>) -> bool {
         let mut attempts = self.0.lock();
-        let is_known = attempts.get(key).is_some_and(|present| {
-            present.stamp == attempt.stamp && (present.outcome.is_ok() || present.outcome == attempt.outcome)
-        });
-        if !is_known {
-            attempts.insert(key.clone(), attempt);
+        let Some(Entry::Tried { attempt: present, imprint: left }) =
+            attempts.get_mut(key).filter(|entry| match entry {
+                Entry::Tried { attempt: present, .. } => {
+                    present.stamp == attempt.stamp && (present.outcome.is_ok() || present.outcome == attempt.outcome)
+                }
+                Entry::Doubted => false,
+            })
+        else {
+            attempts.insert(key.clone(), Entry::Tried { attempt, imprint });
             return true;
-        }
+        };
         // The same once more: when it was last tried counts, not that it was. A failure says nothing of what was written
         // before it.
-        if let Some(present) =
-            attempts.get_mut(key).filter(|present| present.outcome.is_ok() == attempt.outcome.is_ok())
-        {
+        if present.outcome.is_ok() == attempt.outcome.is_ok() {
             present.at = attempt.at;
+            *left = imprint;
         }
         false
+    }
+
+    /// Returns what the last attempt left in the store, with its stamp.
+    pub(crate) fn imprint(&self, key: &ObjectKey) -> Option<(String, Imprint)> {
+        match self.0.lock().get(key)? {
+            Entry::Tried { attempt, imprint } => Some((attempt.stamp.clone(), imprint.clone()?)),
+            Entry::Doubted => None,
+        }
+    }
+
+    /// Notes whether what the attempt of this stamp left in the store is still there. Returns false if it is not.
+    pub(crate) fn compared(&self, key: &ObjectKey, stamp: &str, holds: bool, at: Timestamp) -> bool {
+        let mut attempts = self.0.lock();
+        let Some(entry) = attempts.get_mut(key) else { return true };
+        match entry {
+            Entry::Tried { attempt, .. } if attempt.stamp == stamp && attempt.outcome.is_ok() => {
+                if holds {
+                    attempt.at = at;
+                } else {
+                    *entry = Entry::Doubted;
+                }
+                holds
+            }
+            // Another attempt was made meanwhile.
+            _ => true,
+        }
     }
 
     pub(crate) fn forget(&self, key: &ObjectKey) {
@@ -50,7 +106,6 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use kratix_core::state_store::{Failure, Written};
 
     use super::*;
@@ -64,13 +119,27 @@ mod tests {
         let (attempts, key) = (Attempts::default(), ObjectKey::namespaced("default", "a"));
         let written = || Ok(Written { version: None, changed: true });
         let at = || attempts.get(&key).unwrap().at.as_second();
-        assert!(attempts.put_served(&key, attempt(1, "s", written())));
-        assert!(!attempts.put_served(&key, attempt(2, "s", written())));
+        assert!(attempts.put_served(&key, attempt(1, "s", written()), None));
+        assert!(!attempts.put_served(&key, attempt(2, "s", written()), None));
         assert_eq!(at(), 2, "its own interval starts anew");
-        assert!(!attempts.put_served(&key, attempt(3, "s", Err(Failure::content("no")))));
+        assert!(!attempts.put_served(&key, attempt(3, "s", Err(Failure::content("no"))), None));
         assert_eq!(at(), 2, "what was written is as old as it was");
-        assert!(attempts.put_served(&key, attempt(4, "t", Err(Failure::content("no")))));
-        assert!(!attempts.put_served(&key, attempt(5, "t", Err(Failure::content("no")))));
+        assert!(attempts.put_served(&key, attempt(4, "t", Err(Failure::content("no"))), None));
+        assert!(!attempts.put_served(&key, attempt(5, "t", Err(Failure::content("no"))), None));
         assert_eq!(at(), 5);
+    }
+
+    #[test]
+    fn what_does_not_hold_any_more_counts_as_written_and_not_as_tried() {
+        let (attempts, key) = (Attempts::default(), ObjectKey::namespaced("default", "a"));
+        let at = |second| Timestamp::from_second(second).unwrap();
+        attempts.put(&key, attempt(1, "s", Ok(Written { version: None, changed: true })), None);
+        assert!(attempts.compared(&key, "s", true, at(5)));
+        assert_eq!(attempts.get(&key).unwrap().at, at(5));
+        assert!(attempts.compared(&key, "older", false, at(6)), "it says nothing of what was written since");
+        assert!(!attempts.compared(&key, "s", false, at(7)));
+        assert!(attempts.get(&key).is_none() && attempts.is_doubted(&key) && attempts.has_written(&key));
+        attempts.put(&key, attempt(8, "s", Ok(Written { version: None, changed: true })), None);
+        assert!(!attempts.is_doubted(&key));
     }
 }

@@ -6,12 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kratix_api::destination::{StateStoreKind, StateStoreRef};
 use kratix_core::object::ObjectKey;
-use kratix_core::state_store::{self, Attempt, Availability, Change, Failure, Opened, Store};
-use kratix_state_store::Handle;
+use kratix_core::state_store::{self, Attempt, Availability, Change, Opened, Store};
+use kratix_core::work_placement::{Cleaned, Site};
+use kratix_state_store::{Handle, Imprint, Trouble, WriteError};
 use parking_lot::RwLock;
 
 use super::translation;
+use super::twins::Twins;
 use crate::caches::Caches;
+
+/// How many writers of previous addresses are kept.
+const RETIRED_MAX: usize = 16;
 
 type Observer = Box<dyn Fn(&StateStoreRef) + Send + Sync>;
 
@@ -19,15 +24,19 @@ type Observer = Box<dyn Fn(&StateStoreRef) + Send + Sync>;
 ///
 /// # Guarantees
 /// Observers are told after every change of what [`Registry::availability`] returns. A writer that is replaced finishes what
-/// it has been given; nothing waits for it.
+/// it has been given; nothing waits for it. One whose store has another address now is kept for as long as something is noted
+/// to be there ([`Registry::release`]).
 ///
 /// # Limits
-/// One entry for each state store object.
+/// One entry for each state store object, and [`RETIRED_MAX`] writers of previous addresses: the oldest go first.
 pub(crate) struct Registry {
     cache_dir: PathBuf,
     entries: RwLock<BTreeMap<StateStoreRef, Entry>>,
     on_change: RwLock<Vec<Observer>>,
     on_suspicion: RwLock<Vec<Observer>>,
+    /// Writers of addresses that stores had before.
+    retired: RwLock<Vec<Retired>>,
+    twins: Twins,
     /// The next epoch of any store.
     epochs: AtomicU64,
 }
@@ -36,7 +45,26 @@ pub(crate) struct Registry {
 struct Entry {
     writer: Writer,
     opened: Option<Opened>,
-    is_suspect: bool,
+    suspicion: Suspicion,
+    /// The store was checked after it had refused everything, and was found to be well: it refuses what is asked of it.
+    has_explained_refusals: bool,
+}
+
+struct Retired {
+    store: StateStoreRef,
+    place: String,
+    handle: Handle,
+}
+
+/// What a writer has run into since its store was found to be well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Suspicion {
+    #[default]
+    None,
+    /// The store has answered, and refused everything.
+    Refusal,
+    /// It may be another one, or have lost what it held.
+    Loss,
 }
 
 #[derive(Default)]
@@ -45,7 +73,9 @@ enum Writer {
     #[default]
     Opening,
     /// It cannot be written.
-    Closed,
+    Closed {
+        cause: String,
+    },
     Open {
         handle: Handle,
         place: String,
@@ -63,6 +93,8 @@ impl Registry {
             entries: RwLock::default(),
             on_change: RwLock::default(),
             on_suspicion: RwLock::default(),
+            retired: RwLock::default(),
+            twins: Twins::default(),
             epochs: AtomicU64::default(),
         }
     }
@@ -91,13 +123,64 @@ impl Registry {
     /// As [`Registry::availability`], for a store whose files are to be at `place`.
     fn availability_at(&self, store: &StateStoreRef, place: String) -> (Availability, Option<Handle>) {
         match self.entries.read().get(store).map(|entry| &entry.writer) {
-            Some(Writer::Closed) => (Availability::NotReady { place }, None),
+            Some(Writer::Closed { cause }) => (Availability::NotReady { place, cause: cause.clone() }, None),
             Some(Writer::Open { handle, place: open, epoch }) if *open == place => {
                 (Availability::Ready { place, epoch: *epoch }, Some(handle.clone()))
             }
             // A writer for another place is about to be replaced.
             None | Some(Writer::Opening | Writer::Open { .. }) => (Availability::Opening { place }, None),
         }
+    }
+
+    /// Returns how many changes wait for each store that can be written.
+    pub(crate) fn queues(&self) -> Vec<(StateStoreRef, usize)> {
+        let entries = self.entries.read();
+        let open = entries.iter().filter_map(|(store, entry)| match &entry.writer {
+            Writer::Open { handle, .. } => Some((store.clone(), handle.queued())),
+            Writer::Opening | Writer::Closed { .. } => None,
+        });
+        open.collect()
+    }
+
+    /// Returns how a decision sees the store of a site that was left, and a writer for that site if there is one.
+    pub(crate) fn availability_of_site(&self, caches: &Caches, site: &Site) -> (Availability, Option<Handle>) {
+        let (now, handle) = self.availability(caches, Some(&site.store));
+        if now.place() == Some(&site.place) {
+            return (now, handle);
+        }
+        let retired = self.retired.read();
+        let former = retired.iter().find(|retired| retired.store == site.store && retired.place == site.place);
+        (now, former.map(|retired| retired.handle.clone()))
+    }
+
+    /// Removes files at a site that was left. Two addresses may lead to one repository: where that matters, the present place
+    /// and its writer are given, and nothing is removed before the contrary is shown.
+    pub(crate) async fn clean(
+        &self,
+        (site, old): (&Site, &Handle),
+        present: Option<(&str, &Handle)>,
+        change: Change,
+    ) -> Cleaned {
+        if let Some((place, new)) = present {
+            match self.twins.are_distinct((&site.place, old), (place, new)).await {
+                Ok(Some(true)) => {}
+                Ok(Some(false)) => return Cleaned::Same,
+                Ok(None) => return Cleaned::Doubtful,
+                Err(error) => return Cleaned::Failed(translation::failure(&WriteError::Store(error)).message),
+            }
+        }
+        match old.write(translation::change(change)).await {
+            Ok(_) => Cleaned::Removed,
+            Err(error) => Cleaned::Failed(translation::failure(&error).message),
+        }
+    }
+
+    /// Drops the writers of previous addresses at which nothing is noted to be.
+    pub(crate) fn release(&self, is_needed: impl Fn(&StateStoreRef, &str) -> bool) {
+        if self.retired.read().is_empty() {
+            return;
+        }
+        self.retired.write().retain(|retired| is_needed(&retired.store, &retired.place));
     }
 
     /// Calls `observer` whenever the availability of a store has changed.
@@ -112,26 +195,45 @@ impl Registry {
 
     pub(super) fn opened(&self, store: &StateStoreRef) -> (Option<Opened>, bool) {
         let entries = self.entries.read();
-        entries.get(store).map_or((None, false), |entry| (entry.opened.clone(), entry.is_suspect))
+        entries.get(store).map_or((None, false), |entry| (entry.opened.clone(), entry.suspicion != Suspicion::None))
     }
 
-    /// Says that a writer for `place` is being opened. A present one for the same place goes on meanwhile, since other
-    /// credentials are no other place; a present failure stays known until the outcome is.
-    pub(super) fn begin(&self, store: &StateStoreRef, place: &str) {
+    /// Says where the store is. A writer for the same place goes on, since other credentials are no other place; one for
+    /// another is kept for what is still to be removed there.
+    pub(super) fn locate(&self, store: &StateStoreRef, place: &str) {
+        let mut retired = None;
         self.update(store, |entry| {
             let is_elsewhere = matches!(&entry.writer, Writer::Open { place: present, .. } if present != place);
-            if is_elsewhere {
-                entry.writer = Writer::Opening;
+            if is_elsewhere && let Writer::Open { handle, place, .. } = std::mem::take(&mut entry.writer) {
+                retired = Some(Retired { store: store.clone(), place, handle });
             }
             is_elsewhere
         });
+        let mut all = self.retired.write();
+        // One that is present again is no former one.
+        all.retain(|known| known.store != *store || known.place != place);
+        all.extend(retired);
+        let excess = all.len().saturating_sub(RETIRED_MAX);
+        all.drain(..excess);
+    }
+
+    /// Returns the writer of a store.
+    pub(super) fn writer(&self, store: &StateStoreRef) -> Option<Handle> {
+        match &self.entries.read().get(store)?.writer {
+            Writer::Open { handle, .. } => Some(handle.clone()),
+            Writer::Opening | Writer::Closed { .. } => None,
+        }
     }
 
     pub(super) fn set_open(&self, store: &StateStoreRef, handle: Handle, place: String) {
         self.update(store, |entry| {
             let present = match &entry.writer {
                 // After trouble, nobody knows whether it is still the same repository.
-                Writer::Open { place: present, epoch, .. } if *present == place && !entry.is_suspect => Some(*epoch),
+                Writer::Open { place: present, epoch, .. }
+                    if *present == place && entry.suspicion != Suspicion::Loss =>
+                {
+                    Some(*epoch)
+                }
                 _ => None,
             };
             let epoch = present.unwrap_or_else(|| self.epochs.fetch_add(1, Ordering::Relaxed));
@@ -144,27 +246,46 @@ impl Registry {
     pub(super) fn note(&self, store: &StateStoreRef, opened: Opened) {
         self.update(store, |entry| {
             entry.opened = Some(opened);
-            entry.is_suspect = false;
+            entry.suspicion = Suspicion::None;
+            entry.has_explained_refusals = false;
             false
         });
     }
 
-    /// Drops the writer.
-    pub(super) fn close(&self, store: &StateStoreRef, opened: Option<Opened>) {
+    /// Remembers that the present writer was found to be well after trouble.
+    pub(super) fn clear(&self, store: &StateStoreRef, opened: Opened) {
         self.update(store, |entry| {
-            let was_closed = matches!(entry.writer, Writer::Closed);
-            *entry = Entry { writer: Writer::Closed, opened, is_suspect: false };
-            !was_closed
+            entry.opened = Some(opened);
+            let suspicion = std::mem::take(&mut entry.suspicion);
+            entry.has_explained_refusals |= suspicion == Suspicion::Refusal;
+            match &mut entry.writer {
+                // Nobody knows whether it is still the same repository.
+                Writer::Open { epoch, .. } if suspicion == Suspicion::Loss => {
+                    *epoch = self.epochs.fetch_add(1, Ordering::Relaxed);
+                    true
+                }
+                _ => false,
+            }
+        });
+    }
+
+    /// Drops the writer.
+    pub(super) fn close(&self, store: &StateStoreRef, opened: Option<Opened>, cause: String) {
+        self.update(store, |entry| {
+            let is_known = matches!(&entry.writer, Writer::Closed { cause: known } if *known == cause);
+            *entry = Entry { writer: Writer::Closed { cause }, opened, ..Entry::default() };
+            !is_known
         });
     }
 
     /// Drops everything about a store that does not exist any more.
     pub(super) fn forget(&self, store: &StateStoreRef) {
         self.entries.write().remove(store);
+        self.retired.write().retain(|retired| retired.store != *store);
         self.tell(store);
     }
 
-    /// Makes `change` durable and returns the attempt.
+    /// Makes `change` durable and returns the attempt, with what it has left in the store.
     pub(crate) async fn write(
         &self,
         store: &StateStoreRef,
@@ -172,26 +293,64 @@ impl Registry {
         change: Change,
         stamp: String,
         now: impl Fn() -> jiff::Timestamp,
-    ) -> Attempt {
-        let outcome = match handle.write(translation::change(change)).await {
-            Ok(written) => Ok(translation::written(written)),
+    ) -> (Attempt, Option<Imprint>) {
+        let ledger = translation::ledger(&change);
+        let (outcome, imprint) = match handle.write(translation::change(change)).await {
+            Ok(written) => {
+                if written.changed {
+                    self.accepted(store);
+                }
+                let imprint = written.imprint.clone();
+                (Ok(translation::written(written)), Some(imprint))
+            }
             Err(error) => {
-                let failure = translation::failure(&error);
-                self.suspect(store, &failure);
-                Err(failure)
+                self.suspect(store, &error);
+                (Err(translation::failure_of(&error, ledger.as_deref())), None)
             }
         };
-        Attempt { stamp, at: now(), outcome }
+        (Attempt { stamp, at: now(), outcome }, imprint)
     }
 
-    /// Has the store checked if the failure concerns more than the change.
-    fn suspect(&self, store: &StateStoreRef, failure: &Failure) {
-        if failure.about != kratix_core::state_store::About::Store {
-            return;
+    /// Tells of each imprint whether the store still holds it; nothing if the store cannot be asked.
+    pub(crate) async fn verify(
+        &self,
+        store: &StateStoreRef,
+        handle: &Handle,
+        imprints: Vec<Imprint>,
+    ) -> Option<Vec<bool>> {
+        match handle.verify(imprints).await {
+            Ok(holds) => Some(holds),
+            Err(error) => {
+                tracing::debug!(%error, "what was written could not be compared");
+                self.suspect(store, &WriteError::Store(error));
+                None
+            }
         }
+    }
+
+    /// A store that takes something does not refuse everything.
+    fn accepted(&self, store: &StateStoreRef) {
+        if self.entries.read().get(store).is_some_and(|entry| entry.has_explained_refusals)
+            && let Some(entry) = self.entries.write().get_mut(store)
+        {
+            entry.has_explained_refusals = false;
+        }
+    }
+
+    /// Has the store checked if the error concerns more than the change.
+    fn suspect(&self, store: &StateStoreRef, error: &WriteError) {
+        let WriteError::Store(error) = error else { return };
+        let suspicion = match error.trouble {
+            Trouble::Refused { .. } => Suspicion::Refusal,
+            _ => Suspicion::Loss,
+        };
         let is_new = {
             let mut entries = self.entries.write();
-            entries.get_mut(store).is_some_and(|entry| !std::mem::replace(&mut entry.is_suspect, true))
+            let Some(entry) = entries.get_mut(store) else { return };
+            if suspicion == Suspicion::Refusal && (entry.has_explained_refusals || entry.suspicion != Suspicion::None) {
+                return;
+            }
+            std::mem::replace(&mut entry.suspicion, suspicion) == Suspicion::None
         };
         if is_new {
             self.on_suspicion.read().iter().for_each(|observer| observer(store));
@@ -211,92 +370,4 @@ impl Registry {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-
-    use super::*;
-
-    fn store() -> StateStoreRef {
-        StateStoreRef { kind: StateStoreKind::GitStateStore, name: "default".into() }
-    }
-
-    fn place_of(registry: &Registry) -> Option<String> {
-        match &registry.entries.read().get(&store())?.writer {
-            Writer::Open { place, .. } => Some(place.clone()),
-            Writer::Opening | Writer::Closed => None,
-        }
-    }
-
-    #[tokio::test]
-    async fn observers_hear_of_changes_and_a_rotated_credential_is_none() {
-        let cache = tempfile::tempdir().unwrap();
-        let registry = Registry::new(cache.path().to_owned());
-        let heard = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&heard);
-        registry.on_change(move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        let handle = |name: &str| {
-            let config = kratix_state_store::GitConfig::new(name, cache.path().join("x.git").display().to_string());
-            kratix_state_store::open(config, cache.path()).unwrap()
-        };
-        registry.begin(&store(), "here");
-        registry.set_open(&store(), handle("a"), "here".into());
-        assert_eq!((heard.load(Ordering::Relaxed), place_of(&registry)), (1, Some("here".into())));
-        registry.begin(&store(), "here");
-        registry.set_open(&store(), handle("b"), "here".into());
-        assert_eq!((heard.load(Ordering::Relaxed), place_of(&registry)), (1, Some("here".into())));
-        registry.begin(&store(), "there");
-        assert_eq!((heard.load(Ordering::Relaxed), place_of(&registry)), (2, None), "nothing goes to the old place");
-        registry.close(&store(), None);
-        registry.close(&store(), None);
-        assert_eq!(heard.load(Ordering::Relaxed), 3);
-        registry.forget(&store());
-        assert_eq!(heard.load(Ordering::Relaxed), 4);
-    }
-
-    #[tokio::test]
-    async fn a_store_that_had_trouble_starts_a_new_epoch_and_another_address_is_not_written_to_the_old_one() {
-        let cache = tempfile::tempdir().unwrap();
-        let registry = Registry::new(cache.path().to_owned());
-        let open = || {
-            let config = kratix_state_store::GitConfig::new("a", cache.path().join("x.git").display().to_string());
-            registry.set_open(&store(), kratix_state_store::open(config, cache.path()).unwrap(), "here".into());
-            match registry.availability_at(&store(), "here".into()) {
-                (Availability::Ready { epoch, .. }, Some(_)) => epoch,
-                other => panic!("{other:?}"),
-            }
-        };
-        let first = open();
-        assert_eq!(open(), first, "other credentials");
-        let failure = Failure { message: String::new(), about: state_store::About::Store, retry: true };
-        registry.suspect(&store(), &failure);
-        let second = open();
-        assert_ne!(second, first);
-        registry.close(&store(), None);
-        let third = open();
-        assert_ne!(third, second);
-        registry.forget(&store());
-        assert_ne!(open(), third);
-        let elsewhere = registry.availability_at(&store(), "there".into());
-        assert!(matches!(elsewhere, (Availability::Opening { .. }, None)), "{elsewhere:?}");
-    }
-
-    #[test]
-    fn only_trouble_of_the_whole_store_raises_suspicion_and_once() {
-        let registry = Registry::new(PathBuf::new());
-        let heard = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&heard);
-        registry.on_suspicion(move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        registry.update(&store(), |_| false);
-        let failure = |about| Failure { message: String::new(), about, retry: true };
-        registry.suspect(&store(), &failure(kratix_core::state_store::About::Content));
-        assert_eq!(heard.load(Ordering::Relaxed), 0);
-        registry.suspect(&store(), &failure(kratix_core::state_store::About::Store));
-        registry.suspect(&store(), &failure(kratix_core::state_store::About::Store));
-        assert_eq!(heard.load(Ordering::Relaxed), 1);
-    }
-}
+mod tests;

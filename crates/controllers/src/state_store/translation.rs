@@ -1,39 +1,86 @@
 //! Between the words of the decisions and those of the stores.
 
-use kratix_core::config::Config;
+use kratix_core::config::{Config, GitEnvironment};
 use kratix_core::state_store::{
-    About, Change, ChangeKind, Connection, Failure, File, GitConnection, GitCredentials, OpenFailure, Operation, Step,
-    Written,
+    About, BucketConnection, BucketCredentials, Change, ChangeKind, Connection, Failure, File, GitConnection,
+    GitCredentials, OpenFailure, Operation, PrivateKey, Step, Written,
 };
-use kratix_state_store::{Auth, Author, GitConfig, Retry, Secret, StoreConfig, Tls, Trouble, WriteError};
+use kratix_state_store::{
+    Auth, Author, BucketAuth, BucketConfig, Environment, GitConfig, GithubApp, Proxies, Retry, Secret, StoreConfig,
+    Tls, Trace, Trouble, WriteError,
+};
 
 /// How texts of refused pushes begin.
 const PUSH_FAILED: &str = "failed to push: ";
+/// How texts of credentials that are of no use begin.
+const NO_AUTH: &str = "could not create auth method: ";
 
 /// Returns how to open a store.
-pub(super) fn store_config(name: &str, connection: &Connection, config: &Config) -> StoreConfig {
+pub(super) fn store_config(
+    name: &str,
+    connection: &Connection,
+    config: &Config,
+    environment: &GitEnvironment,
+) -> StoreConfig {
     match connection {
-        Connection::Git(connection) => StoreConfig::Git(git_config(name, connection, config)),
+        Connection::Git(connection) => StoreConfig::Git(git_config(name, connection, config, environment)),
+        Connection::Bucket(connection) => StoreConfig::Bucket(bucket_config(name, connection, environment)),
     }
 }
 
-fn git_config(name: &str, connection: &GitConnection, config: &Config) -> GitConfig {
+fn bucket_config(name: &str, connection: &BucketConnection, environment: &GitEnvironment) -> BucketConfig {
+    let auth = match &connection.credentials {
+        BucketCredentials::Keys { id, secret } => {
+            BucketAuth::Keys { id: id.clone(), secret: Secret::new(secret.clone()) }
+        }
+        BucketCredentials::ServiceAccount { key } => BucketAuth::ServiceAccount(Secret::new(key.clone())),
+        BucketCredentials::Ambient => BucketAuth::Ambient(Environment::of_process()),
+    };
+    BucketConfig {
+        path: connection.path.clone(),
+        plain_http: connection.plain_http,
+        dual_stack: connection.dual_stack,
+        tls: tls(connection.ca_pem.clone(), connection.skip_tls_verify, environment),
+        proxies: Proxies::of_process(),
+        ..BucketConfig::new(name, connection.endpoint.clone(), connection.bucket.clone(), auth)
+    }
+}
+
+fn git_config(name: &str, connection: &GitConnection, config: &Config, environment: &GitEnvironment) -> GitConfig {
     let auth = match &connection.credentials {
         GitCredentials::None => Auth::None,
         GitCredentials::Basic { username, password } => {
             Auth::Basic { username: username.clone(), password: Secret::new(password.clone()) }
         }
+        GitCredentials::Ssh { private_key, known_hosts } => {
+            Auth::Ssh { private_key: Secret::new(private_key.0.clone()), known_hosts: known_hosts.clone() }
+        }
+        GitCredentials::GithubApp { app_id, installation_id, private_key } => Auth::GithubApp(GithubApp {
+            token_lifetime: environment.token_lifetime,
+            deadline: environment.request_timeout,
+            ..GithubApp::new(*app_id, *installation_id, private_key.as_str())
+        }),
     };
+    let secret = |key: &PrivateKey| Secret::new(key.0.clone());
     let (author, email) = connection.author.clone();
     GitConfig {
         branch: connection.branch.clone(),
         path: connection.path.clone(),
         auth,
         author: Author { name: author, email },
-        tls: Tls { ca_pem: connection.ca_pem.clone(), insecure: connection.skip_tls_verify },
+        signing_key: connection.signing_key.as_ref().map(secret),
+        pushes_per_minute: connection.pushes_per_minute,
+        deadline: environment.exec_timeout,
+        grace: environment.exec_grace,
+        trace: Trace { commands: environment.trace, packets: environment.trace_packets },
+        tls: tls(connection.ca_pem.clone(), connection.skip_tls_verify, environment),
         fetch_interval: config.git_minimum_fetch_interval,
         ..GitConfig::new(name, connection.url.clone())
     }
+}
+
+fn tls(ca_pem: Option<Vec<u8>>, insecure: bool, environment: &GitEnvironment) -> Tls {
+    Tls { ca_pem, ca_directory: environment.ca_directory.clone(), insecure }
 }
 
 pub(super) fn change(change: Change) -> kratix_state_store::Change {
@@ -58,6 +105,26 @@ pub(super) fn written(written: kratix_state_store::Written) -> Written {
     Written { version: written.version.map(|version| version.to_string()), changed: written.changed }
 }
 
+/// Returns the path of the state file that a change keeps, as errors name it.
+pub(super) fn ledger(change: &Change) -> Option<String> {
+    match &change.operation {
+        Operation::Share { ledger, .. } => Some(ledger.clone()),
+        Operation::Replace(_) | Operation::Edit { .. } => None,
+    }
+}
+
+/// As [`failure`], for a change that keeps a state file.
+pub(super) fn failure_of(error: &WriteError, ledger: Option<&str>) -> Failure {
+    let failure = failure(error);
+    match (error, ledger) {
+        // Where the state file should be is something that cannot be read as one.
+        (WriteError::Blocked { path, .. }, Some(ledger)) if std::path::Path::new(path).ends_with(ledger) => {
+            Failure { about: About::LedgerUnread, ..failure }
+        }
+        _ => failure,
+    }
+}
+
 pub(super) fn failure(error: &WriteError) -> Failure {
     let about = match error {
         // Also where everything was refused: the store is checked again, and what was durable before stays so.
@@ -72,13 +139,20 @@ pub(super) fn failure(error: &WriteError) -> Failure {
         WriteError::Store(error) | WriteError::Refused(error) => hint(error),
         _ => error.hint(),
     };
-    Failure { message: with_hint(error.to_string(), hint), about, retry }
+    Failure { message: with_hint(error.to_string(), hint), about, retry, retry_after: error.retry_after() }
 }
 
 pub(super) fn open_failure(error: &kratix_state_store::Error) -> OpenFailure {
     let step = match &error.trouble {
-        Trouble::Config(_) | Trouble::PlainHttp | Trouble::NoGit(_) => Step::Configure,
-        Trouble::Unauthorized => Step::Authenticate,
+        Trouble::Config(_)
+        | Trouble::PlainHttp
+        | Trouble::NoGit(_)
+        | Trouble::NoSsh(_)
+        | Trouble::PrivateKey(_)
+        | Trouble::Authority { .. }
+        | Trouble::AppKey(_)
+        | Trouble::AppToken { .. } => Step::Configure,
+        Trouble::Unauthorized | Trouble::KeyRefused(_) | Trouble::AccessKeyRefused(_) => Step::Authenticate,
         Trouble::Forbidden(_)
         | Trouble::Refused { .. }
         | Trouble::CheckedOut(_)
@@ -87,20 +161,28 @@ pub(super) fn open_failure(error: &kratix_state_store::Error) -> OpenFailure {
         _ => Step::Read,
     };
     let text = match (step, error.to_string()) {
+        _ if matches!(error.trouble, Trouble::AppKey(_) | Trouble::AppToken { .. } | Trouble::PrivateKey(_)) => {
+            format!("{NO_AUTH}{}", error.trouble)
+        }
+        // What has no branch is not pushed to.
+        (_, text) if error.place.branch.is_empty() => text,
         (Step::Write, text) if !text.starts_with(PUSH_FAILED) => format!("{PUSH_FAILED}{text}"),
         (_, text) => text,
     };
-    OpenFailure { step, message: with_hint(text, hint(error)) }
+    OpenFailure { step, message: with_hint(text, hint(error)), retry_after: error.retry_after() }
 }
 
 /// Names settings of a state store's object, which the stores themselves do not know.
 fn hint(error: &kratix_state_store::Error) -> Option<String> {
     match &error.trouble {
-        Trouble::Untrusted(_) => Some(
-            "put the certificate authority as PEM under the key caFile into the secret of the store, or set \
-             spec.insecureSkipTLSVerify: true on the store"
-                .to_owned(),
-        ),
+        Trouble::Untrusted(_) => {
+            let setting = "set spec.insecureSkipTLSVerify: true on the store";
+            error.hint().map(|hint| hint.replace("set the store's insecure switch", setting))
+        }
+        Trouble::NotTls => {
+            let setting = "set spec.insecure: true on the store";
+            error.hint().map(|hint| hint.replace("set the store's switch for plain HTTP", setting))
+        }
         _ => error.hint(),
     }
 }
@@ -196,6 +278,173 @@ mod tests {
         for message in [open_failure(&untrusted).message, failure(&WriteError::Store(untrusted)).message] {
             assert!(message.contains("spec.insecureSkipTLSVerify: true"), "{message}");
         }
+    }
+
+    #[test]
+    fn texts_about_tokens_are_those_of_the_original() {
+        use kratix_state_store::AppRemedy;
+
+        let place = kratix_state_store::Place { store: "s".into(), url: "https://h/x".into(), branch: "main".into() };
+        let error = |trouble| kratix_state_store::Error { place: std::sync::Arc::new(place.clone()), trouble };
+        let token =
+            |reason: &str, remedy, retry_after| Trouble::AppToken { reason: reason.into(), remedy, retry_after };
+        let pause = Some(std::time::Duration::from_secs(60));
+        for (trouble, text, retry_after) in [
+            (
+                Trouble::AppKey("private key is not RSA".into()),
+                "could not create auth method: failed to generate GitHub App JWT: private key is not RSA; hint: put ",
+                None,
+            ),
+            (
+                token("GitHub API error: status=401, message=no", AppRemedy::Identity, None),
+                "could not create auth method: failed to get GitHub installation token: GitHub API error: status=401, \
+                 message=no; hint: check appID and privateKey",
+                None,
+            ),
+            (
+                token("GitHub API error: status=429, message=slow", AppRemedy::Time, pause),
+                "could not create auth method: failed to get GitHub installation token: GitHub API error: status=429, \
+                 message=slow",
+                pause,
+            ),
+        ] {
+            let found = open_failure(&error(trouble));
+            assert_eq!((found.step, found.retry_after), (Step::Configure, retry_after));
+            assert!(found.message.starts_with(text), "{}", found.message);
+        }
+        let authority = Trouble::Authority { file: "/tls/h".into(), reason: "it is empty".into() };
+        let found = open_failure(&error(authority));
+        assert_eq!(found.step, Step::Configure);
+        assert!(found.message.contains("the certificate authorities in /tls/h cannot be used"), "{}", found.message);
+    }
+
+    #[test]
+    fn an_app_and_its_surroundings_reach_the_store() {
+        let connection = GitConnection {
+            credentials: GitCredentials::GithubApp { app_id: 1, installation_id: 2, private_key: "PEM".into() },
+            url: "https://h/x".into(),
+            branch: "main".into(),
+            path: String::new(),
+            author: ("kratix".into(), String::new()),
+            signing_key: None,
+            pushes_per_minute: None,
+            ca_pem: None,
+            skip_tls_verify: false,
+        };
+        let environment = GitEnvironment {
+            ca_directory: Some("/tls".into()),
+            token_lifetime: std::time::Duration::from_secs(1),
+            request_timeout: std::time::Duration::from_secs(2),
+            ..GitEnvironment::default()
+        };
+        let config = git_config("s", &connection, &Config::default(), &environment);
+        let Auth::GithubApp(app) = &config.auth else { panic!("{:?}", config.auth) };
+        assert_eq!((app.app_id, app.installation_id, app.private_key.expose()), (1, 2, "PEM"));
+        assert_eq!((app.token_lifetime.as_secs(), app.deadline.as_secs()), (1, 2));
+        assert_eq!(config.tls.ca_directory.as_deref(), Some(std::path::Path::new("/tls")));
+    }
+
+    #[test]
+    fn texts_about_keys_are_those_of_the_original() {
+        let place = kratix_state_store::Place { store: "s".into(), url: "ssh://g@h/x".into(), branch: "main".into() };
+        let error = |trouble| kratix_state_store::Error { place: std::sync::Arc::new(place.clone()), trouble };
+        let unreadable = open_failure(&error(Trouble::PrivateKey("it is empty".into())));
+        assert_eq!(unreadable.step, Step::Configure);
+        let expected = "could not create auth method: error parsing ssh private key: it is empty; hint: ";
+        assert!(unreadable.message.starts_with(expected), "{}", unreadable.message);
+        let refused = open_failure(&error(Trouble::KeyRefused("g@h".into())));
+        assert_eq!(refused.step, Step::Authenticate);
+        let unknown = Trouble::HostKeyUnknown { host: "[h]:2222".into(), kind: "ED25519".into() };
+        let unknown = open_failure(&error(unknown));
+        assert_eq!(unknown.step, Step::Read);
+        assert!(unknown.message.contains("ssh-keyscan -p 2222 h"), "{}", unknown.message);
+    }
+
+    #[test]
+    fn keys_limits_and_the_environment_reach_the_store() {
+        let connection = GitConnection {
+            url: "ssh://g@h/x".into(),
+            branch: "main".into(),
+            path: String::new(),
+            author: ("kratix".into(), String::new()),
+            credentials: GitCredentials::Ssh { private_key: PrivateKey("k".into()), known_hosts: "h".into() },
+            signing_key: Some(PrivateKey("s".into())),
+            pushes_per_minute: std::num::NonZeroU32::new(6),
+            ca_pem: None,
+            skip_tls_verify: false,
+        };
+        let second = std::time::Duration::from_secs(1);
+        let environment = GitEnvironment {
+            exec_timeout: 7 * second,
+            exec_grace: 3 * second,
+            trace: true,
+            trace_packets: true,
+            ..GitEnvironment::default()
+        };
+        let config = git_config("n", &connection, &Config::default(), &environment);
+        assert_eq!(config.auth, Auth::Ssh { private_key: "k".into(), known_hosts: "h".into() });
+        assert_eq!((config.signing_key, config.pushes_per_minute), (Some("s".into()), std::num::NonZeroU32::new(6)));
+        assert_eq!((config.deadline, config.grace), (7 * second, 3 * second));
+        assert_eq!(config.trace, Trace { commands: true, packets: true });
+    }
+
+    #[test]
+    fn texts_of_buckets_speak_of_no_push() {
+        let url = "https://minio/b".to_owned();
+        let place = std::sync::Arc::new(kratix_state_store::Place { store: "s".into(), url, branch: String::new() });
+        let failure = |trouble| open_failure(&kratix_state_store::Error { place: place.clone(), trouble });
+        for (trouble, step, message) in [
+            (
+                Trouble::AccessKeyRefused("InvalidAccessKeyId: No.".into()),
+                Step::Authenticate,
+                "the credentials were refused: InvalidAccessKeyId: No.; hint: check both keys in the secret of the store",
+            ),
+            (
+                Trouble::Forbidden("AccessDenied: No.".into()),
+                Step::Write,
+                "access is forbidden: AccessDenied: No.; hint: give the user of the store write access to it",
+            ),
+            (
+                Trouble::BucketMissing("b".into()),
+                Step::Read,
+                "bucket \"b\" does not exist; hint: create it, or set another bucket on the store",
+            ),
+            (
+                Trouble::NotTls,
+                Step::Read,
+                "the server does not speak TLS; hint: check the endpoint of the store, or set spec.insecure: true on the store",
+            ),
+        ] {
+            let found = failure(trouble);
+            assert_eq!((found.step, found.message), (step, format!("state store s (https://minio/b): {message}")));
+        }
+    }
+
+    #[test]
+    fn a_connection_to_a_bucket_keeps_everything_and_shows_no_secret() {
+        let connection = BucketConnection {
+            endpoint: "minio:9000".into(),
+            bucket: "b".into(),
+            path: "p".into(),
+            plain_http: true,
+            dual_stack: true,
+            credentials: BucketCredentials::Keys { id: "i".into(), secret: "hidden".into() },
+            ca_pem: Some(b"PEM".to_vec()),
+            skip_tls_verify: true,
+        };
+        let auth = BucketAuth::Keys { id: "i".into(), secret: "hidden".into() };
+        let expected = BucketConfig {
+            path: "p".into(),
+            plain_http: true,
+            dual_stack: true,
+            tls: Tls { ca_pem: Some(b"PEM".to_vec()), ca_directory: Some("/tls".into()), insecure: true },
+            proxies: Proxies::of_process(),
+            ..BucketConfig::new("s", "minio:9000", "b", auth)
+        };
+        let environment = GitEnvironment { ca_directory: Some("/tls".into()), ..GitEnvironment::default() };
+        let config = bucket_config("s", &connection, &environment);
+        assert_eq!(config, expected);
+        assert!(!format!("{connection:?} {config:?}").contains("hidden"));
     }
 
     #[test]

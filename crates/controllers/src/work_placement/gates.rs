@@ -93,6 +93,11 @@ impl Gates {
 }
 
 impl Gates {
+    /// Returns how many have a pass for the store or wait for one.
+    pub(super) fn load(&self, store: &StateStoreRef) -> usize {
+        self.gates.lock().get(store).map_or(0, |gate| gate.passes + gate.since.len())
+    }
+
     /// Gives up the place of a key wherever it waits, except for the store that it still wants.
     pub(super) fn leave(&self, key: &ObjectKey, wants: Option<&StateStoreRef>) {
         self.gates.lock().retain(|store, gate| {
@@ -138,6 +143,7 @@ mod tests {
         assert_eq!(gates.enter(&store("hangs"), &late).err(), Some(Duration::ZERO));
         assert!(gates.enter(&store("hangs"), &late).err() > Some(Duration::ZERO));
         assert!(gates.enter(&store("other"), &key(1000)).is_ok());
+        assert_eq!((gates.load(&store("hangs")), gates.load(&store("other"))), (STORE_PASSES_MAX + 1, 0));
         assert!(queue.take().now_or_never().is_none());
         passes.pop();
         assert_eq!(queue.take().now_or_never(), Some(late.clone()));

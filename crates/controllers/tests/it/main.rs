@@ -4,6 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod bindings;
+mod buckets;
+mod destinations;
+mod github_app;
 mod orphans;
+mod outage;
+mod placements;
 mod refusals;
+mod scheduling;
+mod ssh;
+mod telemetry;
 mod world;

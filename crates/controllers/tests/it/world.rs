@@ -1,5 +1,7 @@
 //! An API server in memory with the controllers on it, and what tests ask of them.
 
+use std::collections::BTreeMap;
+
 use embedded_apiserver::{Server, User};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Namespace;
@@ -22,7 +24,7 @@ pub(crate) struct World {
     pub(crate) client: Client,
     controllers: Option<Controllers>,
     directory: TempDir,
-    _server: Server,
+    server: Server,
 }
 
 impl World {
@@ -34,7 +36,7 @@ impl World {
             crds.create(&PostParams::default(), &crd).await.unwrap();
             wait::until(&crds, &crd.name_any(), "the CRD to be served", is_established).await;
         }
-        let mut world = Self { client, controllers: None, directory: tempfile::tempdir().unwrap(), _server: server };
+        let mut world = Self { client, controllers: None, directory: tempfile::tempdir().unwrap(), server };
         world.add_namespace(keys::SYSTEM_NAMESPACE).await;
         world.start_controllers().await;
         world
@@ -45,6 +47,7 @@ impl World {
             adapter_image: "adapter".into(),
             adapter_pull_secret: None,
             cache_dir: self.directory.path().into(),
+            git: kratix_core::config::GitEnvironment::default(),
             host: "test".into(),
         };
         self.controllers = Some(Controllers::start(self.client.clone(), options).await);
@@ -52,6 +55,21 @@ impl World {
 
     pub(crate) async fn stop_controllers(&mut self) {
         self.controllers.take().expect("the controllers run").stop().await;
+    }
+
+    /// Returns a client whose writes are counted apart from those of the controllers.
+    pub(crate) fn client_of(&self, user: &str) -> Client {
+        Client::new(self.server.service(User::admin(user)), "default")
+    }
+
+    /// Returns how many writes the controllers have made, by verb and resource.
+    pub(crate) fn writes(&self) -> BTreeMap<String, u64> {
+        let counters = self.server.counters().into_iter().filter(|(kind, _)| kind.user == "admin");
+        counters.map(|(kind, count)| (format!("{} {}", kind.verb, kind.resource), count)).collect()
+    }
+
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.controllers.as_ref().is_some_and(Controllers::is_at_rest)
     }
 
     pub(crate) async fn add_namespace(&self, name: &str) {

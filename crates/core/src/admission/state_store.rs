@@ -6,11 +6,12 @@
 //! # Source
 //! `01-api.md` §7.6, §9.3.9
 
+use kratix_api::keys::MAXIMUM_PUSHES_PER_MINUTE;
 use kratix_api::state_store::BucketAuthMethod;
 use kratix_api::{BucketStateStore, GitStateStore, SecretRef};
 
 use super::{Allowed, Denial, Operation, Ruling, Snapshot};
-use crate::state_store::git_complaints;
+use crate::state_store::{git_complaints, push_limit};
 
 const BUCKET: &str = "vbucketstatestore-v1alpha1.kb.io";
 const GIT: &str = "vgitstatestore-v1alpha1.kb.io";
@@ -35,10 +36,16 @@ pub(super) fn rule_bucket(snapshot: &Snapshot) -> Ruling<Allowed> {
 
 pub(super) fn rule_git(snapshot: &Snapshot) -> Ruling<Allowed> {
     let review = &snapshot.review;
-    if review.operation == Operation::Delete || !review.is_about_spec() {
+    if review.operation == Operation::Delete {
         return Ok(Allowed::default());
     }
-    let store: GitStateStore = review.read(GIT)?;
-    let warnings = git_complaints(&store.spec).into_iter().map(|complaint| format!("Warning: {complaint}")).collect();
+    let mut complaints = Vec::new();
+    if review.is_about_spec() {
+        let store: GitStateStore = review.read(GIT)?;
+        complaints = git_complaints(&store.spec);
+    }
+    let limit = review.news("annotations", MAXIMUM_PUSHES_PER_MINUTE);
+    complaints.extend(limit.and_then(|value| push_limit::parse(value).err()));
+    let warnings = complaints.into_iter().map(|complaint| format!("Warning: {complaint}")).collect();
     Ok(Allowed { warnings, ..Allowed::default() })
 }

@@ -230,5 +230,5 @@ fn only_settings_that_are_read_once_need_a_restart() {
         parse("numberOfJobsToKeep: 1\nreconciliationInterval: 1h\nworkflows: {reconcileAfterFailure: false}");
     assert_eq!(old.needs_restart(&new), Vec::<&str>::new());
     let (new, _) = parse("selectiveCache: true\ntelemetry: {}");
-    assert_eq!(old.needs_restart(&new), ["selectiveCache", "telemetry"]);
+    assert_eq!(old.needs_restart(&new), ["selectiveCache"]);
 }

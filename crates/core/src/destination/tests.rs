@@ -22,12 +22,20 @@ fn destination(mode: FilepathMode) -> Destination {
     destination
 }
 
+/// As after the pass that notes where the test documents are about to be.
+pub(crate) fn noted(mut destination: Destination) -> Destination {
+    let site = Site::of_test_documents(&destination, "here").expect("it has a store");
+    let sites = crate::work_placement::rendered_sites(&[site]).expect("there is one");
+    destination.annotations_mut().insert(FILES_AT.into(), sites);
+    destination
+}
+
 fn ready() -> Availability {
     Availability::Ready { place: "here".into(), epoch: 0 }
 }
 
 fn not_ready() -> Availability {
-    Availability::NotReady { place: "here".into() }
+    Availability::NotReady { place: "here".into(), cause: String::new() }
 }
 
 #[derive(Clone)]
@@ -43,6 +51,11 @@ struct World {
     notes: Vec<String>,
     deleted: Vec<String>,
     statuses: usize,
+    /// The stores of sites that were left, where they are not ready.
+    former: Option<Availability>,
+    others: Vec<(Arc<Destination>, String)>,
+    has_twin: bool,
+    refuses_cleaning: bool,
 }
 
 impl World {
@@ -59,6 +72,10 @@ impl World {
             notes: Vec::new(),
             deleted: Vec::new(),
             statuses: 0,
+            former: None,
+            others: Vec::new(),
+            has_twin: false,
+            refuses_cleaning: false,
         }
     }
 
@@ -70,7 +87,50 @@ impl World {
             placements: self.placements.iter().cloned().map(Arc::new).collect(),
             attempt: self.attempt.clone(),
             interval: self.interval,
+            former: self.formers(),
+            cleaned: None,
         }
+    }
+
+    fn formers(&self) -> Vec<Former> {
+        let sites = former_sites(self.destination.as_ref().unwrap(), self.store.place().unwrap_or_default());
+        let former = |site: Site| {
+            let ready = Availability::Ready { place: site.place.clone(), epoch: 0 };
+            let store = self.former.clone().unwrap_or(ready);
+            Former { site, store, is_reachable: self.former.is_none(), others: self.others.clone() }
+        };
+        sites.into_iter().map(former).collect()
+    }
+
+    fn clean(&mut self, snapshot: &Snapshot) -> Vec<(Site, Cleaned)> {
+        let mut outcomes = Vec::new();
+        for leftover in leftovers(snapshot) {
+            let outcome = if leftover.needs_proof && self.has_twin {
+                Cleaned::Same
+            } else if self.refuses_cleaning {
+                Cleaned::Failed("no".into())
+            } else {
+                self.apply(leftover.change, &leftover.site.place);
+                Cleaned::Removed
+            };
+            outcomes.push((leftover.site, outcome));
+        }
+        outcomes
+    }
+
+    /// Returns whether the change altered anything.
+    fn apply(&mut self, change: Change, place: &str) -> bool {
+        let Operation::Edit { write, remove } = change.operation else { panic!("not an edit") };
+        let root = if place == "here" { String::new() } else { format!("{place}:") };
+        let path = |file: &str| format!("{root}{}", join(&[&change.prefix, file]));
+        let before = self.files.clone();
+        for file in remove {
+            self.files.remove(&path(&file));
+        }
+        for file in write {
+            self.files.insert(path(&file.path), String::from_utf8(file.content).unwrap());
+        }
+        self.files != before
     }
 
     fn execute(&mut self, plan: &Plan<Finding>) {
@@ -92,28 +152,32 @@ impl World {
     }
 
     fn pass(&mut self) -> bool {
-        let snapshot = self.snapshot();
-        let decision = decide(&snapshot);
+        let mut snapshot = self.snapshot();
+        let mut decision = decide(&snapshot);
         self.execute(&decision.plan);
-        let Some(effect) = decision.effect else { return !decision.plan.is_silent() };
-        let outcome = match &self.refuses {
-            Some(failure) => Err(failure.clone()),
-            None => {
-                let Operation::Edit { write, remove } = effect.change.operation else { panic!("not an edit") };
-                for path in remove {
-                    self.files.remove(&join(&[&effect.change.prefix, &path]));
+        let mut is_silent = decision.plan.is_silent();
+        if let Some(effect) = decision.effect.take() {
+            let outcome = match self.refuses.clone() {
+                Some(failure) => Err(failure),
+                None => {
+                    let place = snapshot.store.place().unwrap().to_owned();
+                    Ok(Written { version: Some("v".into()), changed: self.apply(effect.change, &place) })
                 }
-                for file in write {
-                    let content = String::from_utf8(file.content).unwrap();
-                    self.files.insert(join(&[&effect.change.prefix, &file.path]), content);
-                }
-                Ok(Written { version: Some("v".into()), changed: true })
-            }
-        };
-        self.attempt = Some(Attempt { stamp: effect.stamp, at: at(self.now), outcome });
-        let plan = record(&snapshot, self.attempt.clone().unwrap());
-        self.execute(&plan);
-        true
+            };
+            let attempt = Attempt { stamp: effect.stamp, at: at(self.now), outcome };
+            self.attempt = Some(attempt.clone());
+            decision = record(&snapshot, attempt.clone());
+            self.execute(&decision.plan);
+            snapshot.attempt = Some(attempt);
+            is_silent = false;
+        }
+        if decision.cleans {
+            let cleaned = self.clean(&snapshot);
+            let plan = decide(&Snapshot { cleaned: Some(cleaned), ..snapshot }).plan;
+            self.execute(&plan);
+            is_silent &= plan.is_silent();
+        }
+        !is_silent
     }
 
     fn settle(&mut self) {
@@ -226,7 +290,8 @@ fn a_store_that_is_missing_or_not_ready_is_named_and_its_return_heals() {
 #[test]
 fn a_refused_write_is_told_once_and_retried() {
     let mut world = World::new(destination(FilepathMode::None));
-    world.refuses = Some(Failure { message: "no".into(), about: About::Store, retry: true });
+    world.refuses = Some(Failure { message: "no".into(), about: About::Store, retry: true, retry_after: None });
+    world.pass();
     world.pass();
     let message = "Failed to write test documents to State Store: no";
     assert_eq!(world.ready(), said((Status::False, "StateStoreWriteFailed", message)));
@@ -319,5 +384,99 @@ fn test_documents_are_put_back_after_the_interval_and_when_the_store_may_have_lo
     world.store = Availability::Ready { place: "here".into(), epoch: 1 };
     world.settle();
     assert_eq!(world.files.len(), 2);
-    assert_eq!(world.statuses, statuses, "nothing is said about it");
+    assert_eq!(world.statuses, statuses, "no condition changes for it");
+}
+
+#[test]
+fn test_documents_that_others_have_changed_are_put_right_with_a_word() {
+    let mut world = World::new(destination(FilepathMode::NestedByMetadata));
+    world.interval = Some(Duration::from_secs(100));
+    world.settle();
+    world.notes.clear();
+    world.now = 100;
+    world.settle();
+    assert!(world.notes.is_empty(), "all is as it was");
+    world.files.values_mut().for_each(|content| content.push('x'));
+    world.now = 200;
+    world.settle();
+    assert_eq!(world.notes, ["test documents in worker-1 were changed by others and have been put right"]);
+}
+
+// spec 05 weakness 19
+#[test]
+fn test_documents_follow_the_destination_and_leave_nothing_behind() {
+    let mut world = World::new(destination(FilepathMode::NestedByMetadata));
+    world.pass();
+    assert!(world.files.is_empty(), "the place is noted first");
+    world.settle();
+    world.notes.clear();
+    let paths = |world: &World| world.files.keys().cloned().collect::<Vec<_>>();
+    let at = |root: &str| {
+        [
+            format!("{root}/dependencies/kratix-canary-namespace.yaml"),
+            format!("{root}/resources/kratix-canary-configmap.yaml"),
+        ]
+    };
+    world.destination.as_mut().unwrap().spec.path = "elsewhere".into();
+    world.settle();
+    assert_eq!(paths(&world), at("elsewhere"));
+    world.store = Availability::Ready { place: "there".into(), epoch: 0 };
+    let mut twin = World { has_twin: true, ..world.clone() };
+    let mut gone = World { former: Some(Availability::NotFound), ..world.clone() };
+    let mut dead =
+        World { former: Some(Availability::NotReady { place: "here".into(), cause: "dead".into() }), ..world.clone() };
+    world.settle();
+    assert_eq!(paths(&world), at("there:elsewhere"));
+    assert!(world.notes.iter().all(|note| note == "Destination is Ready"), "{:?}", world.notes);
+    assert!(!world.pass());
+
+    twin.settle();
+    assert_eq!(twin.files.len(), 4, "one repository under two addresses");
+    gone.settle();
+    assert_eq!(gone.files.len(), 4);
+    assert!(gone.notes.last().unwrap().ends_with("stay: GitStateStore/default: not found"), "{:?}", gone.notes);
+    dead.settle();
+    assert_eq!(dead.ready().0, Status::True);
+    assert!(dead.notes.last().unwrap().contains("elsewhere of GitStateStore/default stay for now"), "{:?}", dead.notes);
+    let told = dead.notes.len();
+    assert!(!dead.pass() && dead.notes.len() == told, "told once");
+    dead.former = None;
+    dead.settle();
+    assert_eq!(paths(&dead), at("there:elsewhere"));
+}
+
+#[test]
+fn test_documents_that_another_destination_has_there_by_now_stay() {
+    let mut world = World::new(destination(FilepathMode::NestedByMetadata));
+    world.settle();
+    world.destination.as_mut().unwrap().spec.path = "elsewhere".into();
+    let mut heir = destination(FilepathMode::NestedByMetadata);
+    heir.metadata.name = Some("heir".into());
+    world.others = vec![(Arc::new(heir.clone()), "here".into())];
+    let mut without = world.clone();
+    world.settle();
+    assert_eq!(world.files.len(), 4);
+    heir.spec.init_workloads = InitWorkloads { enabled: false };
+    without.others = vec![(Arc::new(heir), "here".into())];
+    without.settle();
+    assert_eq!(without.files.len(), 2);
+}
+
+#[test]
+fn deleting_with_clean_up_removes_test_documents_of_all_places() {
+    for (is_cleaned, rest) in [(true, 0), (false, 2)] {
+        let mut start = destination(FilepathMode::NestedByMetadata);
+        start.spec.cleanup = Cleanup::All;
+        let mut world = World::new(start);
+        world.settle();
+        world.refuses_cleaning = true;
+        world.destination.as_mut().unwrap().spec.path = "elsewhere".into();
+        world.settle();
+        assert_eq!(world.files.len(), 4);
+        world.refuses_cleaning = !is_cleaned;
+        world.delete();
+        world.settle();
+        assert!(world.destination.is_none());
+        assert_eq!(world.files.len(), rest);
+    }
 }

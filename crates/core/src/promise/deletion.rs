@@ -34,6 +34,7 @@ use super::{Decision, Fault, Finding, Requests, Snapshot, api, fault, status};
 use crate::object::{Kind, ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Write};
 use crate::text::listed;
+use crate::trace;
 use crate::workflow::{self, Parent, Progress, history};
 
 /// How long a step waits at most before it looks again although everything it waits for is watched.
@@ -249,11 +250,16 @@ fn requests(snapshot: &Snapshot) -> Step {
     if requests.is_empty() {
         return Step::Done;
     }
+    let promise = &snapshot.promise.metadata;
     let writes = requests
         .iter()
         .filter(|request| !request.is_deleting)
         .take(DELETIONS_MAX)
-        .map(|request| Write::Delete { target: request.target(&kind).unpinned() })
+        .flat_map(|request| {
+            let target = request.target(&kind);
+            let words = (!request.has_trace).then(|| trace::last_words(promise, target.clone(), request.generation));
+            words.flatten().into_iter().chain([Write::Delete { target: target.unpinned() }])
+        })
         .collect();
     let names: Vec<String> = requests.iter().map(|request| format!("{}/{}", request.namespace, request.name)).collect();
     Step::Waits { writes, waits_for: format!("resource requests: {}", listed(&names)) }
@@ -312,7 +318,11 @@ fn made_by_us<'a, K: Resource<DynamicType = ()>>(
 }
 
 fn works(snapshot: &Snapshot) -> Step {
-    remove("works, whose files are being removed", targets(&snapshot.works))
+    let mut step = remove("works, whose files are being removed", targets(&snapshot.works));
+    if let Step::Waits { writes, .. } = &mut step {
+        writes.splice(0..0, trace::last_words_to(&snapshot.promise.metadata, &snapshot.works, DELETIONS_MAX));
+    }
+    step
 }
 
 fn crd(snapshot: &Snapshot) -> Step {

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{Finding, Seen, Snapshot, Walk, Workflows, api, pause, requirement, revision};
 use crate::object::{Kind, ObjectKey, Target};
 use crate::plan::Write;
+use crate::trace;
 
 /// Annotation: on a Promise the round that is going on, on a request the last round it was told of.
 pub const RERUN: &str = "internal.workflows.kratix.io/rerun";
@@ -36,6 +37,10 @@ pub struct Request {
     pub round: Option<String>,
     /// Whether it is being deleted.
     pub is_deleting: bool,
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// Whether it is part of a trace.
+    pub has_trace: bool,
 }
 
 impl Request {
@@ -48,6 +53,8 @@ impl Request {
             resource_version: request.resource_version(),
             round: request.annotations().get(RERUN).cloned(),
             is_deleting: request.meta().deletion_timestamp.is_some(),
+            generation: request.meta().generation,
+            has_trace: trace::has_any(request.meta()),
         }
     }
 

@@ -17,6 +17,7 @@ use super::{DELETING, FINALIZERS, Finding, Pass};
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Write};
 use crate::text::listed;
+use crate::trace;
 use crate::workflow::status::Document;
 use crate::workflow::{self, Outcome, Progress, history};
 
@@ -93,7 +94,9 @@ impl Pass<'_> {
         }
         let done = [keys::FINALIZER_DELETE_WORKFLOWS];
         if !self.snapshot.works.is_empty() {
-            let removals = removals(&self.snapshot.works);
+            let request = &self.snapshot.request.metadata;
+            let mut removals = removals(&self.snapshot.works);
+            removals.splice(0..0, trace::last_words_to(request, &self.snapshot.works, usize::MAX));
             let waits_for = format!("Works to be removed: {}", names(&self.snapshot.works));
             return self.waiting(&done, removals, "WorksRemaining", waits_for);
         }

@@ -1,22 +1,70 @@
-//! Why a BucketStateStore cannot be opened: what is wrong with its Secret, and then that this version has no writer for it.
+//! How a BucketStateStore and its Secret become a connection.
+//!
+//! Beyond the original: `gs://` and `az://account` name the services of Google and Microsoft by their own protocols, and
+//! `file:///directory` a directory of the machine; each takes the credentials that fit.
 
 use std::collections::BTreeMap;
 
 use kratix_api::BucketStateStore;
 use kratix_api::state_store::BucketAuthMethod;
 
-/// Returns the message of the store's condition.
-pub(super) fn refusal(store: &BucketStateStore, data: &BTreeMap<String, Vec<u8>>) -> String {
-    let cause = match &store.spec.auth_method {
-        BucketAuthMethod::AccessKey if store.spec.secret_ref.is_none() => Some("secret not provided".to_owned()),
-        BucketAuthMethod::AccessKey => ["accessKeyID", "secretAccessKey"]
-            .into_iter()
-            .find(|key| !data.contains_key(*key))
-            .map(|key| format!("secret is missing key: {key}")),
-        BucketAuthMethod::Iam => None,
-        BucketAuthMethod::Other(method) => Some(format!("unknown authMethod: {method}")),
+use super::{BucketConnection, BucketCredentials, namespace};
+
+/// Key of the Secret with certificates to trust.
+const CA_FILE: &str = "caFile";
+/// Keys of the Secret with a pair of keys.
+const KEYS: [&str; 2] = ["accessKeyID", "secretAccessKey"];
+/// Key of the Secret with the key of a service account of Google Cloud.
+const SERVICE_ACCOUNT: &str = "serviceAccountKey";
+
+/// Returns how to reach the bucket.
+///
+/// # Errors
+/// The message of the store's condition.
+pub(super) fn connection(
+    store: &BucketStateStore,
+    data: &BTreeMap<String, Vec<u8>>,
+) -> Result<BucketConnection, String> {
+    let spec = &store.spec;
+    let credentials = credentials(store, data).map_err(|cause| format!("unable to create bucket writer: {cause}"))?;
+    Ok(BucketConnection {
+        endpoint: spec.endpoint.clone(),
+        bucket: spec.bucket_name.clone(),
+        path: spec.path.clone(),
+        plain_http: spec.insecure,
+        dual_stack: spec.use_dual_stack,
+        credentials,
+        ca_pem: data.get(CA_FILE).cloned(),
+        skip_tls_verify: spec.insecure_skip_tls_verify,
+    })
+}
+
+fn credentials(store: &BucketStateStore, data: &BTreeMap<String, Vec<u8>>) -> Result<BucketCredentials, String> {
+    let spec = &store.spec;
+    match &spec.auth_method {
+        BucketAuthMethod::AccessKey => {}
+        BucketAuthMethod::Other(method) if method.is_empty() => {}
+        BucketAuthMethod::Iam => return Ok(BucketCredentials::Ambient),
+        BucketAuthMethod::Other(method) => return Err(format!("unknown authMethod: {method}")),
+    }
+    if spec.endpoint.starts_with("file:") {
+        return Err("a directory needs no keys, set authMethod: IAM".to_owned());
+    }
+    let Some(reference) = &spec.secret_ref else { return Err("secret not provided".to_owned()) };
+    let secret = format!("{}/{}", namespace(reference), reference.name);
+    let text = |key: &str| -> Result<String, String> {
+        let bytes = data.get(key).ok_or_else(|| format!("secret is missing key: {key}"))?;
+        let text = std::str::from_utf8(bytes).map_err(|_| format!("{key} in secret {secret} is not text"))?;
+        if text.ends_with('\n') && key != SERVICE_ACCOUNT {
+            return Err(format!("{key} in secret {secret} ends with a line break, remove it"));
+        }
+        Ok(text.to_owned())
     };
-    let cause =
-        cause.unwrap_or_else(|| "bucket stores are not available in this version, use a GitStateStore".to_owned());
-    format!("unable to create bucket writer: {cause}")
+    if spec.endpoint.starts_with("gs:") {
+        return Ok(BucketCredentials::ServiceAccount { key: text(SERVICE_ACCOUNT)? });
+    }
+    let [id, key] = KEYS;
+    // The account of Azure is part of its endpoint.
+    let id = if spec.endpoint.starts_with("az:") { String::new() } else { text(id)? };
+    Ok(BucketCredentials::Keys { id, secret: text(key)? })
 }

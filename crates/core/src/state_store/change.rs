@@ -1,6 +1,7 @@
 //! What decisions ask of a state store, and what came of it, as plain data.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -92,6 +93,18 @@ pub struct Failure {
     pub about: About,
     /// Whether another attempt can help although nothing changes in the cluster.
     pub retry: bool,
+    /// For how long the store asks to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+/// Time between attempts that fail.
+const RETRY_AFTER: Duration = Duration::from_secs(15);
+/// The longest that a store is left alone because it asks for that.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// Returns the time between a failed attempt and the next: what the store asks for counts within bounds.
+pub(crate) fn pause(retry_after: Option<Duration>) -> Duration {
+    retry_after.map_or(RETRY_AFTER, |asked| asked.clamp(RETRY_AFTER, RETRY_AFTER_MAX))
 }
 
 /// What a failure is about.
@@ -99,8 +112,10 @@ pub struct Failure {
 pub enum About {
     /// The store as a whole.
     Store,
-    /// The state file of a shared directory.
+    /// The state file of a shared directory: what it says is not understood.
     Ledger,
+    /// The state file of a shared directory: it cannot be read as a file.
+    LedgerUnread,
     /// Combining the documents of a Destination into one file.
     Aggregate,
     /// This change alone: a path, a content.
@@ -112,6 +127,6 @@ pub enum About {
 impl Failure {
     /// Returns a failure that only another content can heal.
     pub fn content(message: impl Into<String>) -> Self {
-        Self { message: message.into(), about: About::Content, retry: false }
+        Self { message: message.into(), about: About::Content, retry: false, retry_after: None }
     }
 }

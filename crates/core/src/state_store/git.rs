@@ -5,10 +5,15 @@ use std::collections::BTreeMap;
 use kratix_api::state_store::GitAuthMethod;
 use kratix_api::{GitStateStore, GitStateStoreSpec};
 
-use super::{GitConnection, GitCredentials, Secret, Snapshot, Store, namespace};
+mod ssh;
+
+use super::{GitConnection, GitCredentials, PrivateKey, Secret, Snapshot, Store, namespace};
 
 /// User name that GitHub wants beside a token.
 const TOKEN_USER: &str = "x-access-token";
+
+/// Key of the Secret with the private key that signs commits.
+const SIGNING_KEY: &str = "signingKey";
 
 /// Key of the Secret with certificates to trust.
 const CA_FILE: &str = "caFile";
@@ -21,7 +26,7 @@ pub(super) fn connection(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>
     let spec = &store.spec;
     let credentials = credentials(store, data)
         .map_err(|cause| format!("unable to create git writer: could not create auth method: {cause}"))?;
-    check_url(&spec.url)
+    check_address(spec)
         .map_err(|cause| format!("unable to create git writer: could not create git native client: {cause}"))?;
     Ok(GitConnection {
         url: spec.url.clone(),
@@ -29,6 +34,8 @@ pub(super) fn connection(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>
         path: spec.path.clone(),
         author: (spec.git_author.name.clone(), spec.git_author.email.clone()),
         credentials,
+        signing_key: signing_key(store, data)?,
+        pushes_per_minute: None,
         ca_pem: data.get(CA_FILE).cloned(),
         skip_tls_verify: spec.insecure_skip_tls_verify,
     })
@@ -54,13 +61,22 @@ fn credentials(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Resul
     if let Some(key) = required.iter().find(|key| !data.contains_key(**key)) {
         return Err(format!("{key} not found in secret {secret}"));
     }
-    if let Some(problem) = unavailable(spec) {
-        return Err(problem);
-    }
     let text = |key: &str| -> Result<String, String> {
         let bytes = data.get(key).cloned().unwrap_or_default();
         String::from_utf8(bytes).map_err(|_| format!("{key} in secret {secret} is not text"))
     };
+    if spec.auth_method == GitAuthMethod::Ssh {
+        let (private_key, known_hosts) = (PrivateKey(text("sshPrivateKey")?), text("knownHosts")?);
+        // Which of the formats of keys it has is for those to say who use it.
+        if let Err(ssh::Unfit::Malformed(reason)) = ssh::check(&spec.url) {
+            return Err(format!("error parsing GitStateStore url: {reason}"));
+        }
+        return Ok(GitCredentials::Ssh { private_key, known_hosts });
+    }
+    if spec.auth_method == GitAuthMethod::GithubApp {
+        let (app, installation, private_key) = (text("appID")?, text("installationID")?, text("privateKey")?);
+        return github_app(&spec.url, &app, &installation, private_key);
+    }
     let (mut username, password) = (text("username")?, text("password")?);
     if username.is_empty() && spec.url.to_ascii_lowercase().contains("github") {
         TOKEN_USER.clone_into(&mut username);
@@ -71,20 +87,34 @@ fn credentials(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Resul
     Ok(GitCredentials::Basic { username, password })
 }
 
-/// Returns why the method does not work at all.
-fn unavailable(spec: &GitStateStoreSpec) -> Option<String> {
-    let is_missing = matches!(spec.auth_method, GitAuthMethod::Ssh | GitAuthMethod::GithubApp);
-    is_missing.then(|| format!("authMethod {} is not available in this version, use basicAuth", spec.auth_method))
+/// The key itself is looked at where it is used.
+fn github_app(url: &str, app: &str, installation: &str, private_key: String) -> Result<GitCredentials, String> {
+    if !url.starts_with("https://") && !url.starts_with("http://") {
+        return Err(format!("authMethod {} needs a URL with https://", GitAuthMethod::GithubApp));
+    }
+    let number = |key: &str, text: &str| {
+        // The original says so of either number. What editors add unasked does no harm.
+        text.trim().parse().map_err(|_| format!("could not convert installation ID to int: {key} is not a number"))
+    };
+    let (app_id, installation_id) = (number("appID", app)?, number("installationID", installation)?);
+    Ok(GitCredentials::GithubApp { app_id, installation_id, private_key })
+}
+
+/// Returns the key that signs commits, if there is one.
+fn signing_key(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Result<Option<PrivateKey>, String> {
+    let Some(bytes) = data.get(SIGNING_KEY) else { return Ok(None) };
+    let text = String::from_utf8(bytes.clone()).map_err(|_| {
+        let (namespace, name) = store.spec.secret_ref.as_ref().map_or(("", ""), |at| (namespace(at), at.name.as_str()));
+        format!("unable to create git writer: {SIGNING_KEY} in secret {namespace}/{name} is not text")
+    })?;
+    Ok(Some(PrivateKey(text)))
 }
 
 /// Returns what is odd about a store before anything but its spec is known; for admission, which warns of it.
 pub(crate) fn complaints(spec: &GitStateStoreSpec) -> Vec<String> {
-    if let Some(problem) = unavailable(spec) {
-        return vec![problem]; // the rest is about the methods there are
-    }
     let url = match spec.url.as_str() {
         "" => Some("spec.url is empty, nothing can be written to the store".to_owned()),
-        url => check_url(url).err(),
+        _ => check_address(spec).err(),
     };
     let needs_password = spec.secret_ref.is_none()
         && spec.auth_method == GitAuthMethod::BasicAuth
@@ -92,7 +122,21 @@ pub(crate) fn complaints(spec: &GitStateStoreSpec) -> Vec<String> {
     let anonymous = needs_password.then(|| {
         format!("without spec.secretRef {} is written without user name and password", without_user(&spec.url))
     });
-    url.into_iter().chain(anonymous).collect()
+    let needs_secret = spec.secret_ref.is_none() && spec.auth_method == GitAuthMethod::Ssh;
+    let keyless = needs_secret.then(|| format!("authMethod {} needs a secretRef", spec.auth_method));
+    url.into_iter().chain(anonymous).chain(keyless).collect()
+}
+
+/// Whether the address is one for the method.
+fn check_address(spec: &GitStateStoreSpec) -> Result<(), String> {
+    if spec.auth_method != GitAuthMethod::Ssh {
+        return check_url(&spec.url);
+    }
+    match ssh::check(&spec.url) {
+        Ok(()) => Ok(()),
+        Err(ssh::Unfit::Malformed(reason)) => Err(format!("error parsing GitStateStore url: {reason}")),
+        Err(ssh::Unfit::OtherForm) => Err(format!("invalid URL for SSH auth method: {}", without_user(&spec.url))),
+    }
 }
 
 /// Only addresses to which credentials and documents travel unread: https, this machine, or the loopback interface.
@@ -128,7 +172,11 @@ fn is_loopback(host: &str) -> bool {
 
 /// Returns the URL without what could be a password.
 fn without_user(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        // Only a user with a password has a colon.
+        let place = url.split_once('@').filter(|(user, _)| user.contains(':')).map_or(url, |(_, place)| place);
+        return place.to_owned();
+    };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     format!("{scheme}://{host}{path}")

@@ -6,6 +6,9 @@ use kratix_api::{BucketStateStoreSpec, GitStateStoreSpec};
 use super::*;
 use crate::work::tests::{at, merge};
 
+mod keys;
+mod limit;
+
 fn git(url: &str) -> GitStateStore {
     let secret = SecretRef { name: "creds".into(), namespace: String::new() };
     let spec = GitStateStoreSpec { url: url.into(), secret_ref: Some(secret), ..Default::default() };
@@ -50,7 +53,9 @@ fn after(snapshot: &Snapshot, plan: &Plan<Finding>) -> Snapshot {
 }
 
 fn open(snapshot: &Snapshot, outcome: Result<(), OpenFailure>) -> Snapshot {
-    let Some(Effect::Open { fingerprint, .. }) = decide(snapshot).effect else { panic!("does not open") };
+    let Some(Effect::Open { fingerprint, .. } | Effect::Check { fingerprint }) = decide(snapshot).effect else {
+        panic!("does not open")
+    };
     let opened = Opened { fingerprint, at: snapshot.now, outcome };
     let plan = record(snapshot, opened.clone());
     Snapshot { opened: Some(opened), is_suspect: false, ..after(snapshot, &plan) }
@@ -61,7 +66,7 @@ fn later(snapshot: Snapshot, second: i64) -> Snapshot {
 }
 
 fn failure(step: Step, message: &str) -> Result<(), OpenFailure> {
-    Err(OpenFailure { step, message: message.into() })
+    Err(OpenFailure { step, message: message.into(), retry_after: None })
 }
 
 #[test]
@@ -70,10 +75,10 @@ fn a_store_is_opened_and_then_says_that_it_is_ready_once() {
     let decision = decide(&start);
     assert!(decision.plan.is_silent());
     let Some(Effect::Open { connection, fingerprint, .. }) = decision.effect else { panic!() };
-    let Connection::Git(connection) = *connection;
+    let Connection::Git(connection) = *connection else { panic!() };
     assert_eq!(connection.credentials, GitCredentials::Basic { username: "u".into(), password: "p".into() });
     assert_eq!(connection.author, ("kratix".to_owned(), String::new()));
-    assert_eq!(fingerprint, "uid/1/7/5000");
+    assert_eq!(fingerprint, "uid/1/7/5000/0");
     let plan = record(&start, Opened { fingerprint, at: at(0), outcome: Ok(()) });
     assert_eq!(plan.events[0].note, "GitStateStore \"default\" is ready");
     assert_eq!(plan.events[0].reporter, Reporter::GitStateStore);
@@ -114,6 +119,8 @@ fn what_is_wrong_with_a_secret_is_said_with_its_namespace() {
         (GitAuthMethod::BasicAuth, secret(&[("username", "u")]), "password"),
         (GitAuthMethod::Ssh, secret(&[]), "sshPrivateKey"),
         (GitAuthMethod::Ssh, secret(&[("sshPrivateKey", "k")]), "knownHosts"),
+        (GitAuthMethod::GithubApp, secret(&[("installationID", "2"), ("privateKey", "k")]), "appID"),
+        (GitAuthMethod::GithubApp, secret(&[("appID", "1"), ("privateKey", "k")]), "installationID"),
         (GitAuthMethod::GithubApp, secret(&[("appID", "1"), ("installationID", "2")]), "privateKey"),
     ] {
         let mut store = git("https://x/");
@@ -123,15 +130,75 @@ fn what_is_wrong_with_a_secret_is_said_with_its_namespace() {
         );
         assert_eq!(problem(&of_git(store, found)), ("ErrorInitialisingWriter".into(), message));
     }
-    let mut ssh = git("ssh://git@x/");
-    ssh.spec.auth_method = GitAuthMethod::Ssh;
-    let (_, message) = problem(&of_git(ssh, secret(&[("sshPrivateKey", "k"), ("knownHosts", "h")])));
-    assert!(message.ends_with("authMethod ssh is not available in this version, use basicAuth"));
     let mut odd = git("https://x/");
     odd.spec.auth_method = GitAuthMethod::Other("magic".into());
     assert!(problem(&of_git(odd, secret(&[]))).1.ends_with("unknown authMethod: magic"));
     let bytes = Secret::Found { resource_version: "1".into(), data: [("password".to_owned(), vec![0xff])].into() };
     assert!(problem(&of_git(git("https://x/"), bytes)).1.ends_with("password in secret default/creds is not text"));
+}
+
+#[test]
+fn a_pass_over_an_older_status_is_followed_by_one_over_the_newer() {
+    let ready = of_git(git("https://x/"), secret(&[("password", "p")]));
+    let opened = open(&ready, Ok(()));
+    let Secret::Found { data, .. } = opened.secret.clone() else { panic!("no secret") };
+    let rotated = Secret::Found { resource_version: "another".into(), data };
+    let failed = open(&Snapshot { secret: rotated, ..opened.clone() }, failure(Step::Read, "no"));
+    assert_ne!(opened.store, failed.store);
+    // The store works again, and the pass that finds out still sees the status from before it failed.
+    let late = Snapshot { store: opened.store.clone(), ..failed.clone() };
+    let works = Opened { outcome: Ok(()), ..late.opened.clone().expect("an attempt") };
+    assert!(record(&late, works.clone()).is_silent());
+    assert!(concerns_itself(Some(&opened.store), Some(&failed.store)), "or it would say for good that it fails");
+    assert!(record(&failed, works).status.is_some());
+    assert!(!concerns_itself(Some(&failed.store), Some(&failed.store.clone())));
+}
+
+#[test]
+fn the_numbers_of_a_github_app_are_numbers_and_its_key_is_passed_on() {
+    let store = |url: &str| {
+        let mut store = git(url);
+        store.spec.auth_method = GitAuthMethod::GithubApp;
+        store
+    };
+    let url = "https://github.com/team/state.git";
+    let keys = [("appID", "12\n"), ("installationID", " 34"), ("privateKey", "PEM")];
+    let Some(Effect::Open { connection, .. }) = decide(&of_git(store(url), secret(&keys))).effect else {
+        panic!("not opened")
+    };
+    let Connection::Git(connection) = *connection else { panic!("a bucket") };
+    let expected = GitCredentials::GithubApp { app_id: 12, installation_id: 34, private_key: "PEM".into() };
+    assert_eq!(connection.credentials, expected);
+    assert_eq!(format!("{:?}", connection.credentials), "GithubApp");
+
+    let refused = "unable to create git writer: could not create auth method: ";
+    for (url, keys, cause) in [
+        (
+            url,
+            [("appID", "Iv1.ab"), ("installationID", "34")],
+            "could not convert installation ID to int: appID is not a number",
+        ),
+        (
+            url,
+            [("appID", "12"), ("installationID", "")],
+            "could not convert installation ID to int: installationID is not a number",
+        ),
+        (
+            "file:///srv/state.git",
+            [("appID", "12"), ("installationID", "34")],
+            "authMethod githubApp needs a URL with https://",
+        ),
+    ] {
+        let keys = [keys[0], keys[1], ("privateKey", "PEM")];
+        let message = format!("{refused}{cause}");
+        let found = of_git(store(url), secret(&keys));
+        assert_eq!(problem(&found), ("ErrorInitialisingWriter".into(), message));
+        assert_eq!(decide(&found).plan.next, Next::OnChange);
+    }
+    let mut bare = store(url);
+    bare.spec.secret_ref = None;
+    let message = format!("{refused}authMethod githubApp needs a secretRef");
+    assert_eq!(problem(&of_git(bare, Secret::NotReferenced)), ("ErrorInitialisingWriter".into(), message));
 }
 
 #[test]
@@ -147,7 +214,7 @@ fn credentials_follow_the_rules_of_the_original() {
         let Some(Effect::Open { connection, .. }) = decide(&of_git(git(url), secret(pairs))).effect else {
             panic!("{url}")
         };
-        let Connection::Git(connection) = *connection;
+        let Connection::Git(connection) = *connection else { panic!() };
         let expected = expected.map_or(GitCredentials::None, |(username, password)| GitCredentials::Basic {
             username: username.into(),
             password: password.into(),
@@ -157,7 +224,7 @@ fn credentials_follow_the_rules_of_the_original() {
     let mut local = git("/srv/git/state.git");
     local.spec.secret_ref = None;
     let Some(Effect::Open { connection, .. }) = decide(&of_git(local, Secret::NotReferenced)).effect else { panic!() };
-    let Connection::Git(connection) = *connection;
+    let Connection::Git(connection) = *connection else { panic!() };
     assert_eq!(connection.credentials, GitCredentials::None);
 }
 
@@ -188,6 +255,7 @@ fn only_addresses_that_keep_secrets_are_used() {
         ("ssh://git@git.example/x", "ssh://git.example/x"),
         ("ftp://user:secret@git.example/x", "ftp://git.example/x"),
         ("git@git.example:x.git", "git@git.example:x.git"),
+        ("git:secret@git.example:x.git", "git.example:x.git"),
         ("", ""),
     ] {
         let (reason, message) = problem(&of_git(git(url), secret(&[("password", "p")])));
@@ -262,41 +330,146 @@ fn trouble_of_a_writer_has_the_store_checked_again() {
     let suspect = Snapshot { is_suspect: true, now: at(5), ..ready };
     assert_eq!(decide(&suspect).effect, None);
     assert_eq!(decide(&suspect).plan.next, Next::After(Duration::from_secs(10)));
-    let checked = open(&later(suspect, 15), failure(Step::Authenticate, "revoked"));
+    let suspect = later(suspect, 15);
+    assert!(matches!(decide(&suspect).effect, Some(Effect::Check { .. })), "the writer that is open knows most");
+    let healed = open(&suspect, Ok(()));
+    assert_eq!((decide(&healed).effect, decide(&healed).plan.is_silent()), (None, true), "one check is enough");
+    let checked = open(&suspect, failure(Step::Authenticate, "revoked"));
     assert!(problem(&checked).1.contains("revoked"));
+    assert_eq!(decide(&checked).plan.findings[0].cause(), problem(&checked).1);
+    assert!(matches!(decide(&later(checked, 30)).effect, Some(Effect::Open { .. })), "there is none to check");
 }
 
 #[test]
-fn a_bucket_store_says_what_is_missing_and_then_that_it_is_not_available() {
-    let bucket = |method: BucketAuthMethod, has_secret: bool| {
-        let reference = has_secret.then(|| SecretRef { name: "s".into(), namespace: "n".into() });
-        let spec = BucketStateStoreSpec { auth_method: method, secret_ref: reference, ..Default::default() };
-        Store::Bucket(Arc::new(BucketStateStore::new("b", spec)))
+fn a_store_that_asks_to_be_left_alone_is_left_alone_within_bounds() {
+    for (asked, pause) in [(None, 15), (Some(1), 15), (Some(40), 40), (Some(300), 300), (Some(86_400), 300)] {
+        let retry_after = asked.map(Duration::from_secs);
+        let busy = Err(OpenFailure { step: Step::Read, message: "busy".into(), retry_after });
+        let failed = open(&healthy(), busy);
+        let early = decide(&later(failed.clone(), pause - 1));
+        assert_eq!((early.effect, early.plan.next), (None, Next::After(Duration::from_secs(1))), "{asked:?}");
+        assert!(decide(&later(failed, pause)).effect.is_some(), "{asked:?}");
+    }
+}
+
+fn bucket(endpoint: &str, method: BucketAuthMethod) -> BucketStateStore {
+    let spec = BucketStateStoreSpec {
+        bucket_name: "state".into(),
+        endpoint: endpoint.into(),
+        auth_method: method,
+        secret_ref: Some(SecretRef { name: "s".into(), namespace: "n".into() }),
+        ..Default::default()
     };
-    let key = BucketAuthMethod::AccessKey;
+    let mut store = BucketStateStore::new("b", spec);
+    store.metadata.uid = Some("uid".into());
+    store.metadata.generation = Some(1);
+    store
+}
+
+fn of_bucket(store: BucketStateStore, secret: Secret) -> Snapshot {
+    snapshot(Store::Bucket(Arc::new(store)), secret)
+}
+
+fn bucket_connection(store: BucketStateStore, secret: Secret) -> BucketConnection {
+    match decide(&of_bucket(store, secret)).effect {
+        Some(Effect::Open { connection, .. }) => match *connection {
+            Connection::Bucket(connection) => connection,
+            Connection::Git(_) => panic!("a repository"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+/// §8.5
+#[test]
+fn a_bucket_store_says_what_its_secret_lacks() {
+    let key = || BucketAuthMethod::AccessKey;
+    let mut bare = bucket("minio", key());
+    bare.spec.secret_ref = None;
+    let both = |id: &str, secret_key: &str| secret(&[("accessKeyID", id), ("secretAccessKey", secret_key)]);
     for (store, secret, message) in [
-        (bucket(key.clone(), false), Secret::NotReferenced, "secret not provided"),
-        (bucket(key.clone(), true), secret(&[]), "secret is missing key: accessKeyID"),
-        (bucket(key.clone(), true), secret(&[("accessKeyID", "a")]), "secret is missing key: secretAccessKey"),
-        (
-            bucket(key, true),
-            secret(&[("accessKeyID", "a"), ("secretAccessKey", "b")]),
-            "bucket stores are not available in this version, use a GitStateStore",
-        ),
-        (
-            bucket(BucketAuthMethod::Iam, false),
-            Secret::NotReferenced,
-            "bucket stores are not available in this version, use a GitStateStore",
-        ),
-        (bucket(BucketAuthMethod::Other("x".into()), false), Secret::NotReferenced, "unknown authMethod: x"),
+        (bare, Secret::NotReferenced, "secret not provided"),
+        (bucket("minio", key()), secret(&[]), "secret is missing key: accessKeyID"),
+        (bucket("minio", key()), secret(&[("accessKeyID", "a")]), "secret is missing key: secretAccessKey"),
+        (bucket("minio", BucketAuthMethod::Other("x".into())), secret(&[]), "unknown authMethod: x"),
+        (bucket("minio", BucketAuthMethod::Other(String::new())), secret(&[]), "secret is missing key: accessKeyID"),
+        // Weakness 38
+        (bucket("minio", key()), both("a\n", "b"), "accessKeyID in secret n/s ends with a line break, remove it"),
+        (bucket("minio", key()), both("a", "b\n"), "secretAccessKey in secret n/s ends with a line break, remove it"),
+        (bucket("gs://", key()), both("a", "b"), "secret is missing key: serviceAccountKey"),
+        (bucket("az://acme", key()), secret(&[]), "secret is missing key: secretAccessKey"),
+        (bucket("file:///srv", key()), both("a", "b"), "a directory needs no keys, set authMethod: IAM"),
     ] {
         let expected = ("ErrorInitialisingWriter".to_owned(), format!("unable to create bucket writer: {message}"));
-        let snapshot = snapshot(store, secret);
+        let snapshot = of_bucket(store, secret);
         assert_eq!(problem(&snapshot), expected);
         assert_eq!(decide(&snapshot).plan.events[0].reporter, Reporter::BucketStateStore);
+        assert_eq!(decide(&snapshot).plan.next, Next::OnChange);
     }
-    let gone = snapshot(bucket(BucketAuthMethod::AccessKey, true), Secret::NotFound);
+    let gone = of_bucket(bucket("minio", key()), Secret::NotFound);
     assert_eq!(problem(&gone).1, "Secret s not found in namespace n");
+}
+
+#[test]
+fn a_bucket_store_is_opened_with_what_its_spec_and_secret_say() {
+    let mut store = bucket("minio:9000", BucketAuthMethod::AccessKey);
+    store.spec.path = "p".into();
+    store.spec.insecure = true;
+    store.spec.use_dual_stack = true;
+    store.spec.insecure_skip_tls_verify = true;
+    let keys = secret(&[("accessKeyID", "a"), ("secretAccessKey", "hidden"), ("caFile", "PEM")]);
+    let connection = bucket_connection(store, keys);
+    assert!(!format!("{connection:?}").contains("hidden"));
+    let expected = BucketConnection {
+        endpoint: "minio:9000".into(),
+        bucket: "state".into(),
+        path: "p".into(),
+        plain_http: true,
+        dual_stack: true,
+        credentials: BucketCredentials::Keys { id: "a".into(), secret: "hidden".into() },
+        ca_pem: Some(b"PEM".to_vec()),
+        skip_tls_verify: true,
+    };
+    assert_eq!(connection, expected);
+
+    let credentials = |endpoint: &str, method, secret| bucket_connection(bucket(endpoint, method), secret).credentials;
+    let (key, iam) = (BucketAuthMethod::AccessKey, BucketAuthMethod::Iam);
+    let keys = || secret(&[("accessKeyID", "a"), ("secretAccessKey", "k"), ("serviceAccountKey", "{}\n")]);
+    for endpoint in ["minio", "gs://", "az://acme", "file:///srv"] {
+        assert_eq!(credentials(endpoint, iam.clone(), keys()), BucketCredentials::Ambient, "{endpoint}");
+    }
+    let account = BucketCredentials::ServiceAccount { key: "{}\n".into() };
+    assert_eq!(credentials("gs://", key.clone(), keys()), account);
+    let azure = BucketCredentials::Keys { id: String::new(), secret: "k".into() };
+    assert_eq!(credentials("az://acme", key, keys()), azure);
+    let mut anonymous = bucket("minio", iam);
+    anonymous.spec.secret_ref = None;
+    assert_eq!(bucket_connection(anonymous, Secret::NotReferenced).credentials, BucketCredentials::Ambient);
+}
+
+/// §8.4, §10.5
+#[test]
+fn a_bucket_that_cannot_be_used_says_so_in_the_words_of_the_original() {
+    let keys = secret(&[("accessKeyID", "a"), ("secretAccessKey", "b")]);
+    let start = of_bucket(bucket("minio", BucketAuthMethod::AccessKey), keys);
+    let Some(Effect::Open { fingerprint, .. }) = decide(&start).effect else { panic!() };
+    let unwritable = "Error validating state store permissions: write permission validation failed: odd";
+    let unusable = "unable to create bucket writer: error initialising S3 client: odd";
+    for (step, reason, message) in [
+        (Step::Configure, "ErrorInitialisingWriter", unusable),
+        (Step::Authenticate, "ErrorValidatingPermissions", unwritable),
+        (Step::Read, "ErrorValidatingPermissions", unwritable),
+        (Step::Write, "ErrorValidatingPermissions", unwritable),
+    ] {
+        let opened = Opened { fingerprint: fingerprint.clone(), at: at(0), outcome: failure(step, "odd") };
+        let plan = record(&start, opened);
+        let [Finding::NotReady { reason: found, message: text }] = &plan.findings[..] else { panic!("{step:?}") };
+        assert_eq!((*found, text.as_str()), (reason, message), "{step:?}");
+        assert_eq!(plan.events[0].note, message);
+        assert_eq!(plan.next, Next::After(RETRY_AFTER));
+    }
+    let ready = record(&start, Opened { fingerprint, at: at(0), outcome: Ok(()) });
+    assert_eq!(ready.events[0].note, "BucketStateStore \"b\" is ready");
 }
 
 #[test]

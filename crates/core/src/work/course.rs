@@ -85,9 +85,7 @@ impl<'a> Course<'a> {
             Write::Delete { .. } => None,
             Write::Create { object, .. } => object.pointer("/spec/id").and_then(|id| id.as_str()).map(str::to_owned),
             Write::Patch { .. } | Write::PatchStatus { .. } => {
-                let mut placements = self.snapshot.placements.iter();
-                let placement = placements.find(|placement| ObjectKey::of(&***placement) == *key);
-                placement.map(|placement| group_of(placement).to_owned())
+                self.snapshot.placement(&key.name).map(|placement| group_of(placement).to_owned())
             }
         };
         group.map_or(Part::Removal, Part::Group)

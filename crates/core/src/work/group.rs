@@ -1,14 +1,15 @@
 //! One group of a Work: which Destinations it goes to.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kratix_api::{Destination, WorkPlacement, WorkloadGroup, condition, hash, keys};
+use kratix_api::{Destination, WorkPlacement, WorkloadGroup, condition, keys};
 use kube_core::ResourceExt;
 
 use super::placement::{self, Placement};
 use super::selector::Selector;
-use super::{Finding, Snapshot, is_request, is_terminating, placements_of, scheduler_event};
+use super::{Finding, Snapshot, choice, is_request, is_terminating, placements_of, scheduler_event};
 use crate::object::ObjectKey;
 use crate::plan::{Event, Write};
 use crate::work_placement;
@@ -79,12 +80,10 @@ pub(super) fn place(snapshot: &Snapshot, group: &WorkloadGroup) -> Placed {
         return placed;
     }
     let existing = placements_of(snapshot, group);
-    let candidates: Vec<&Arc<Destination>> =
-        snapshot.destinations.iter().filter(|destination| selector.obstacles(destination).is_empty()).collect();
     let sites = if is_request(&snapshot.work) {
-        request_sites(snapshot, group, &existing, &candidates)
+        request_sites(snapshot, group, &selector, &existing)
     } else {
-        dependency_sites(snapshot, &existing, &candidates)
+        dependency_sites(snapshot, &selector, &existing)
     };
     if sites.is_empty() && existing.is_empty() {
         let near = selector.near(snapshot.destinations.iter().map(|destination| &**destination));
@@ -94,12 +93,12 @@ pub(super) fn place(snapshot: &Snapshot, group: &WorkloadGroup) -> Placed {
     }
     let mut on = Vec::new();
     for site in &sites {
-        apply(snapshot, group, &selector, site, &mut placed);
-        on.push(site.destination.to_owned());
+        let is_placed = apply(snapshot, group, &selector, site, &mut placed);
+        on.extend((is_placed && !site.is_misplaced).then(|| site.destination.to_owned()));
     }
     // Those on their way out hold their place: their files are removed before anything new is chosen.
     placed.unwritten.extend(existing.iter().filter(|p| is_terminating(p)).map(|p| Some(created(p))));
-    if placed.outcome == Outcome::Placed {
+    if !on.is_empty() {
         placed.findings.insert(0, Finding::Placed { group: group.id.clone(), on });
     }
     placed
@@ -109,28 +108,32 @@ pub(super) fn place(snapshot: &Snapshot, group: &WorkloadGroup) -> Placed {
 fn request_sites<'a>(
     snapshot: &'a Snapshot,
     group: &WorkloadGroup,
+    selector: &Selector,
     existing: &[&'a Arc<WorkPlacement>],
-    candidates: &[&'a Arc<Destination>],
 ) -> Vec<Site<'a>> {
     if existing.is_empty() {
-        let chosen = candidates.iter().max_by_key(|destination| weight(snapshot, group, destination));
+        let chosen = choice::choose(&snapshot.work, group, candidates(snapshot, selector));
         return chosen.into_iter().map(|destination| fresh(destination)).collect();
     }
-    existing.iter().filter(|p| !is_terminating(p)).map(|p| occupied(snapshot, p, candidates)).collect()
+    existing.iter().filter(|p| !is_terminating(p)).map(|p| occupied(snapshot, selector, p)).collect()
 }
 
 /// Dependencies go everywhere they match; where they no longer match they stay, marked.
 fn dependency_sites<'a>(
     snapshot: &'a Snapshot,
+    selector: &Selector,
     existing: &[&'a Arc<WorkPlacement>],
-    candidates: &[&'a Arc<Destination>],
 ) -> Vec<Site<'a>> {
-    let mut sites: Vec<Site<'a>> =
-        existing.iter().filter(|p| !is_terminating(p)).map(|p| occupied(snapshot, p, candidates)).collect();
-    let is_taken = |name: &str| existing.iter().any(|p| p.spec.target_destination_name == name);
-    sites.extend(candidates.iter().filter(|d| !is_taken(&d.name_any())).map(|destination| fresh(destination)));
+    let taken: BTreeSet<&str> = existing.iter().map(|p| p.spec.target_destination_name.as_str()).collect();
+    let open = candidates(snapshot, selector).map(|destination| fresh(destination));
+    let mut sites: Vec<Site<'a>> = open.filter(|site| !taken.contains(site.destination)).collect();
+    sites.extend(existing.iter().filter(|p| !is_terminating(p)).map(|p| occupied(snapshot, selector, p)));
     sites.sort_by(|a, b| a.destination.cmp(b.destination));
     sites
+}
+
+fn candidates<'a>(snapshot: &'a Snapshot, selector: &Selector) -> impl Iterator<Item = &'a Arc<Destination>> {
+    snapshot.destinations.iter().filter(|destination| selector.takes(destination))
 }
 
 fn fresh<'a>(destination: &'a Arc<Destination>) -> Site<'a> {
@@ -138,35 +141,27 @@ fn fresh<'a>(destination: &'a Arc<Destination>) -> Site<'a> {
     Site { destination: name, object: Some(destination), existing: None, is_misplaced: false }
 }
 
-fn occupied<'a>(
-    snapshot: &'a Snapshot,
-    placement: &'a Arc<WorkPlacement>,
-    candidates: &[&'a Arc<Destination>],
-) -> Site<'a> {
+fn occupied<'a>(snapshot: &'a Snapshot, selector: &Selector, placement: &'a Arc<WorkPlacement>) -> Site<'a> {
     let name = placement.spec.target_destination_name.as_str();
-    let is_it = |destination: &&Arc<Destination>| destination.metadata.name.as_deref() == Some(name);
-    Site {
-        destination: name,
-        object: snapshot.destinations.iter().find(is_it),
-        existing: Some(placement),
-        is_misplaced: !candidates.iter().any(is_it) && !snapshot.destinations.iter().any(|d| is_it(&d) && clears(d)),
-    }
+    let object = snapshot.destination(name);
+    let is_misplaced = object.is_none_or(|destination| !selector.takes(destination) && !clears(destination));
+    Site { destination: name, object, existing: Some(placement), is_misplaced }
 }
 
 /// A Destination that is being deleted with its files deletes its placements itself: marking them would only make noise.
-fn clears(destination: &Destination) -> bool {
+pub(super) fn clears(destination: &Destination) -> bool {
     destination.metadata.deletion_timestamp.is_some()
         && destination.finalizers().iter().any(|f| f == keys::FINALIZER_DESTINATION_CLEANUP)
 }
 
-/// Rendezvous hashing: the choice depends on the Work, the group and the candidates alone, and spreads evenly.
-fn weight(snapshot: &Snapshot, group: &WorkloadGroup, destination: &Destination) -> (String, String) {
-    let name = destination.name_any();
-    let work = snapshot.work.uid().unwrap_or_else(|| ObjectKey::of(&*snapshot.work).to_string());
-    (hash::text(&format!("{work}\n{}\n{name}", group.id)), name)
-}
-
-fn apply(snapshot: &Snapshot, group: &WorkloadGroup, selector: &Selector, site: &Site<'_>, placed: &mut Placed) {
+/// Returns false if the placement is refused.
+fn apply(
+    snapshot: &Snapshot,
+    group: &WorkloadGroup,
+    selector: &Selector,
+    site: &Site<'_>,
+    placed: &mut Placed,
+) -> bool {
     let wanted = Placement {
         work: &snapshot.work,
         group,
@@ -198,10 +193,12 @@ fn apply(snapshot: &Snapshot, group: &WorkloadGroup, selector: &Selector, site: 
             changes_content
         }),
     };
+    let is_refused = changed.is_err();
     match changed {
         Ok(changed) => report(site.existing, &wanted.key(), changed, placed),
         Err(cause) => placed.refuse(cause),
     }
+    !is_refused
 }
 
 /// Notes whether the placement's content is in the store.

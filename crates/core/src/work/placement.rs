@@ -15,6 +15,7 @@ use super::{Snapshot, is_request, shares_namespace};
 use crate::object::{Kind, ObjectKey, Target};
 use crate::patch;
 use crate::plan::{Event, Reporter, Write};
+use crate::trace;
 use crate::work_placement::{DIRECTORY_NAMESPACE, STORE_LOCATION, pipeline, site};
 
 /// How many characters of a group id are part of names and directories.
@@ -23,8 +24,8 @@ pub(super) const ID_PREFIX: usize = 5;
 const NAME_BYTES_MAX: usize = 253;
 /// Written by `kubectl apply`; it repeats the whole Work and means nothing on another object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// The trace of a placement, once it has one, is its own.
-const TRACE: [&str; 4] = [keys::TRACE_PARENT, keys::TRACE_STATE, keys::TRACE_TIMESTAMP, keys::TRACE_GENERATION];
+/// Generation of an object that has just been made.
+const FIRST_GENERATION: i64 = 1;
 
 /// A placement as it should be.
 pub(super) struct Placement<'a> {
@@ -75,11 +76,12 @@ impl Placement<'_> {
     pub(super) fn create(&self, snapshot: &Snapshot) -> Result<Write, String> {
         self.check_destination()?;
         let name = self.name();
-        if let Some(other) = snapshot.placements.iter().find(|other| other.name_any() == name) {
+        if let Some(other) = snapshot.placement(&name) {
             // Its labels say that it is of another group or Destination; waiting for its end is not ours to decide.
             return Err(format!("workplacement {} is in the way", ObjectKey::of(&**other)));
         }
-        let mut annotations = self.annotations(None);
+        let mut annotations = self.annotations();
+        annotations.extend(trace::handed_over(&self.work.metadata, Some(FIRST_GENERATION)));
         if let Some(namespace) = self.directory_namespace(snapshot) {
             annotations.insert(DIRECTORY_NAMESPACE.to_owned(), namespace);
         }
@@ -123,18 +125,22 @@ impl Placement<'_> {
         if !labels.is_empty() {
             metadata.insert("labels".into(), Value::Object(labels));
         }
-        let mut annotations = missing(&self.annotations(Some(existing)), existing.annotations());
+        let mut annotations = missing(&self.annotations(), existing.annotations());
         // One of the original: what its status says is about where it is now.
         if !existing.annotations().contains_key(STORE_LOCATION)
             && let Some(site) = self.site(snapshot, existing)
         {
             annotations.insert(STORE_LOCATION.into(), json!(site));
         }
+        let spec = patch::between_typed(&existing.spec, &self.spec(&existing.spec));
+        let changes_content = spec.is_some();
+        // A trace alone is no reason to write.
+        if changes_content || !metadata.is_empty() || !annotations.is_empty() {
+            annotations.extend(self.trace(existing, changes_content));
+        }
         if !annotations.is_empty() {
             metadata.insert("annotations".into(), Value::Object(annotations));
         }
-        let spec = patch::between_typed(&existing.spec, &self.spec(&existing.spec));
-        let changes_content = spec.is_some();
         let mut changes = Map::new();
         if !metadata.is_empty() {
             changes.insert("metadata".into(), Value::Object(metadata));
@@ -203,13 +209,27 @@ impl Placement<'_> {
         labels
     }
 
-    fn annotations(&self, existing: Option<&WorkPlacement>) -> BTreeMap<String, String> {
-        let has_own = |key: &str| {
-            TRACE.contains(&key)
-                && existing.is_some_and(|placement| placement.annotations().get(key).is_some_and(|v| !v.is_empty()))
-        };
-        let copied = self.work.annotations().iter().filter(|(key, _)| *key != LAST_APPLIED && !has_own(key));
+    /// The annotations of the Work but its trace.
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let is_copied = |key: &str| key != LAST_APPLIED && !trace::KEYS.contains(&key);
+        let copied = self.work.annotations().iter().filter(|(key, _)| is_copied(key));
         copied.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// Returns what makes an existing placement part of the Work's trace. One that has a trace keeps it, unless the same
+    /// write gives it another generation: its own trace would be over then, and the next one should be the Work's.
+    fn trace(&self, existing: &WorkPlacement, changes_content: bool) -> Map<String, Value> {
+        let has_own = existing.annotations().get(keys::TRACE_PARENT).is_some_and(|parent| !parent.is_empty());
+        let generation = existing.metadata.generation.map(|present| present + i64::from(changes_content));
+        let handed_over = trace::handed_over(&self.work.metadata, generation);
+        if handed_over.is_empty() || (has_own && !changes_content) {
+            return Map::new();
+        }
+        let stale = trace::KEYS.iter().filter(|key| existing.annotations().contains_key(**key));
+        let stale = stale.map(|key| ((*key).to_owned(), Value::Null));
+        let mut changes: Map<String, Value> = stale.collect();
+        changes.extend(handed_over.into_iter().map(|(key, value)| (key, json!(value))));
+        changes
     }
 
     fn spec(&self, existing: &WorkPlacementSpec) -> WorkPlacementSpec {

@@ -50,7 +50,11 @@ pub struct NearMiss {
 impl Selector {
     /// Merges the selectors of a group: resource workflow, then promise workflow, then Promise; who comes later wins.
     ///
-    /// A preview is for Destinations of previews alone, whatever its selectors say.
+    /// # Previews
+    /// One rule, by labels alone: a Work labelled `kratix.io/dry-run: "true"` goes to Destinations with this label and to no
+    /// other, whatever its selectors say; nothing else goes there, unless its selectors ask for this very label. The feature
+    /// flag (`Config::dry_run`) says whether requests run as previews, that is whether such Works are made, and nothing
+    /// about where they go: documents of a preview must not reach a real Destination because the flag was turned off.
     pub fn of(work: &Work, group: &WorkloadGroup) -> Self {
         Self(selector::effective(&group.destination_selectors, Run::of_labels(work.metadata.labels.as_ref())))
     }
@@ -79,6 +83,13 @@ impl Selector {
             }
         }
         Ok(())
+    }
+
+    /// Tells whether `destination` is a candidate for what this selector selects.
+    pub fn takes(&self, destination: &Destination) -> bool {
+        let labels = destination.metadata.labels.as_ref();
+        destination.metadata.deletion_timestamp.is_none()
+            && selector::accepts(&self.0, labels, destination.spec.strict_match_labels)
     }
 
     /// Returns everything that keeps `destination` from taking what this selector selects; nothing for a candidate.

@@ -1,7 +1,12 @@
 //! Tables over `decide`, and a world in memory in which plans are executed.
 
+mod acceptance;
+mod choice;
+mod concern;
 mod golden;
+mod names;
 mod refusals;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -371,8 +376,9 @@ fn candidates_are_those_of_the_table() {
         candidate.spec.strict_match_labels = strict;
         let selector = Selector::of(&work("w", vec![]), &group(".", &[("promise", wanted)]));
         assert_eq!(selector.obstacles(&candidate).is_empty(), is_candidate, "{found:?} strict={strict} {wanted:?}");
+        assert_eq!(selector.takes(&candidate), is_candidate, "{found:?} strict={strict} {wanted:?}");
         candidate.metadata.deletion_timestamp = Some(Time(at(0)));
-        assert!(selector.obstacles(&candidate).contains(&Obstacle::Terminating));
+        assert!(selector.obstacles(&candidate).contains(&Obstacle::Terminating) && !selector.takes(&candidate));
     }
 }
 
@@ -617,21 +623,6 @@ fn deleting_a_work_waits_for_its_placements_and_touches_no_namesake() {
     world.converge();
     assert!(world.work.is_none());
     assert_eq!(world.names(), ["other.d-5058f"]);
-}
-
-#[test]
-fn the_choice_spreads_requests_and_is_the_same_in_every_pass() {
-    let destinations: Vec<Destination> = (0..4).map(|n| destination(&format!("d{n}"), &[])).collect();
-    let mut used: BTreeMap<String, usize> = BTreeMap::new();
-    for n in 0..200 {
-        let world = World::new(request(&format!("w{n}"), vec![group(".", &[])]), destinations.clone());
-        let (one, two) = (world.decide(), world.decide());
-        assert_eq!(one, two);
-        let [Write::Create { key, .. }] = one.writes.as_slice() else { panic!("{:?}", one.writes) };
-        *used.entry(key.name.split('.').nth(1).unwrap().to_owned()).or_default() += 1;
-    }
-    assert_eq!(used.len(), 4);
-    assert!(used.values().all(|count| *count > 25), "{used:?}");
 }
 
 #[test]

@@ -52,13 +52,7 @@ pub(super) fn update(snapshot: &Snapshot, destination: &Destination, location: &
 pub(super) fn removal(snapshot: &Snapshot, location: &Location) -> Result<Change, Failure> {
     let placement = &snapshot.placement;
     match location {
-        Location::Directory(directory) => {
-            Ok(change(placement, ChangeKind::Delete, directory, Operation::Replace(Vec::new())))
-        }
-        Location::Shared { directory, ledger } => {
-            let operation = Operation::Share { ledger: ledger.clone(), files: None };
-            Ok(change(placement, ChangeKind::Delete, directory, operation))
-        }
+        Location::Directory(_) | Location::Shared { .. } => Ok(clearance(placement, location)),
         Location::Aggregate { directory, file } => {
             let others: Vec<&Arc<WorkPlacement>> = snapshot
                 .members
@@ -68,6 +62,20 @@ pub(super) fn removal(snapshot: &Snapshot, location: &Location) -> Result<Change
             let content = if others.is_empty() { None } else { Some(aggregate(others.into_iter())?) };
             Ok(aggregate_change(placement, directory, file, content))
         }
+    }
+}
+
+/// Returns the change that removes what the placement has, or had, at a location that is no longer its own.
+pub(super) fn clearance(placement: &WorkPlacement, location: &Location) -> Change {
+    match location {
+        Location::Directory(directory) => {
+            change(placement, ChangeKind::Delete, directory, Operation::Replace(Vec::new()))
+        }
+        Location::Shared { directory, ledger } => {
+            let operation = Operation::Share { ledger: ledger.clone(), files: None };
+            change(placement, ChangeKind::Delete, directory, operation)
+        }
+        Location::Aggregate { directory, file } => aggregate_change(placement, directory, file, None),
     }
 }
 
@@ -114,6 +122,7 @@ fn aggregate<'a>(members: impl Iterator<Item = &'a Arc<WorkPlacement>>) -> Resul
                 about: About::Aggregate,
                 // The culprit may be another placement, whose change does not bring this one back.
                 retry: true,
+                retry_after: None,
             })?;
             if !is_first {
                 all.extend_from_slice(SEPARATOR);

@@ -9,19 +9,19 @@ use serde_json::json;
 
 use super::status::Content;
 use super::{
-    Decision, Effect, Finding, Location, Purpose, RETRY_AFTER, Snapshot, content, covered, keep, rival, settled, since,
-    stamp, warn,
+    Decision, Effect, Finding, Location, Purpose, RETRY_AFTER, Site, Snapshot, content, covered, keep, relocation,
+    rival, settled, since, site, stamp, warn,
 };
 use crate::object::Target;
 use crate::plan::{Event, Next, Plan, Write};
-use crate::state_store::{Availability, Failure, display};
+use crate::state_store::{Availability, Failure, display, pause};
 
 const OURS: [&str; 2] = [keys::FINALIZER_REPO_CLEANUP, keys::FINALIZER_DOT_FILES_CLEANUP];
 
 pub(super) fn decide(snapshot: &Snapshot) -> Decision {
     let placement = &*snapshot.placement;
     if !placement.finalizers().iter().any(|finalizer| OURS.contains(&finalizer.as_str())) {
-        return Decision { plan: Plan::silent(), effect: None };
+        return Decision::from(Plan::silent());
     }
     let Some(destination) = &snapshot.destination else {
         let name = &placement.spec.target_destination_name;
@@ -29,9 +29,10 @@ pub(super) fn decide(snapshot: &Snapshot) -> Decision {
         return leave(placement, "DestinationNotFound", cause);
     };
     // What has no place was never written.
-    let Ok(location) = Location::of(placement, destination) else { return finish(placement, None, Vec::new()) };
-    if rival::before(snapshot, destination, &location).is_some() {
-        return finish(placement, None, Vec::new()); // the directory is somebody else's
+    let Ok(location) = Location::of(placement, destination) else { return finish_former(snapshot) };
+    // The directory is somebody else's, or nothing was written to it yet.
+    if rival::before(snapshot, destination, &location).is_some() || !may_be_written(snapshot, destination) {
+        return finish_former(snapshot);
     }
     match &snapshot.store {
         Availability::Ready { place, epoch } => remove(snapshot, destination, &location, &format!("{place}/{epoch}")),
@@ -57,11 +58,12 @@ fn remove(snapshot: &Snapshot, destination: &Destination, location: &Location, p
     let attempt = snapshot.attempt.as_ref().filter(|attempt| attempt.stamp == stamp);
     let mut decision = match attempt.map(|attempt| (&attempt.outcome, since(attempt.at, snapshot.now))) {
         None => keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) }),
-        Some((Ok(_), _)) => return finish(&snapshot.placement, None, Vec::new()),
+        Some((Ok(_), _)) => return finish_former(snapshot),
         Some((Err(failure), age)) => {
             let decision = not_removed(snapshot, failure);
-            if age < RETRY_AFTER {
-                return decision.and_next(Next::After(RETRY_AFTER - age));
+            let pause = pause(failure.retry_after);
+            if age < pause {
+                return decision.and_next(Next::After(pause - age));
             }
             decision
         }
@@ -85,6 +87,29 @@ fn not_removed(snapshot: &Snapshot, failure: &Failure) -> Decision {
     settled(snapshot, &content, Next::After(RETRY_AFTER), Finding::Failed { message: failure.message.clone() })
 }
 
+/// Tells whether files of the placement may be where they should be: a site is noted before anything is written there.
+fn may_be_written(snapshot: &Snapshot, destination: &Destination) -> bool {
+    let Some(noted) = site::noted(&snapshot.placement) else { return true };
+    let present = snapshot.store.place().and_then(|place| Site::of(&snapshot.placement, destination, place));
+    let others = site::others(&*snapshot.placement);
+    match present {
+        Some(present) => noted.is(&present) || others.iter().any(|site| site.is(&present)),
+        // The store was never there.
+        None => !noted.place.is_empty() || !others.is_empty(),
+    }
+}
+
+/// Cleans the sites that were left, and then lets go.
+fn finish_former(snapshot: &Snapshot) -> Decision {
+    let is_tried = snapshot.cleaned.is_some() || snapshot.former.is_empty();
+    let cleaning = relocation::judge(snapshot, snapshot.cleaned.as_deref().unwrap_or_default(), true);
+    if is_tried && !cleaning.is_opening {
+        return finish(&snapshot.placement, None, cleaning.events);
+    }
+    let for_ = snapshot.former.iter().map(|former| former.site.shown()).collect::<Vec<_>>().join(", ");
+    Decision { cleans: !is_tried, ..keep(Finding::Waiting { for_ }) }
+}
+
 fn leave(placement: &WorkPlacement, reason: &'static str, cause: String) -> Decision {
     let event = warn(placement, reason, cause.clone());
     finish(placement, Some(Finding::LeftBehind { cause }), vec![event])
@@ -95,8 +120,6 @@ fn finish(placement: &WorkPlacement, finding: Option<Finding>, events: Vec<Event
         placement.finalizers().iter().filter(|finalizer| !OURS.contains(&finalizer.as_str())).collect();
     let drop = Write::metadata(Target::of(placement), &json!({ "finalizers": rest }));
     let findings = finding.into_iter().collect();
-    Decision {
-        plan: Plan { writes: drop.into_iter().collect(), status: None, events, next: Next::OnChange, findings },
-        effect: None,
-    }
+    let writes = drop.into_iter().collect();
+    Decision::from(Plan { writes, status: None, events, next: Next::OnChange, findings })
 }

@@ -7,10 +7,10 @@
 //! `05-scheduling-and-writing.md` §2.5, §6.3; decision 9, weaknesses 17, 18
 
 use kratix_api::destination::{AGGREGATED_FILENAME, FilepathMode};
-use kratix_api::{Destination, WorkPlacement, hash, keys};
+use kratix_api::{Destination, WorkPlacement, keys};
 use kube_core::ResourceExt;
 
-use crate::state_store::{Failure, display};
+use crate::state_store::Failure;
 
 /// Directory of the state files in mode `none`.
 const LEDGERS: &str = ".kratix";
@@ -20,10 +20,6 @@ const ID_PREFIX: usize = 5;
 /// On a placement: the namespace that stands in its directory instead of its own, so that requests of one name from several
 /// namespaces, whose Works share a pipeline namespace, do not share a directory.
 pub const DIRECTORY_NAMESPACE: &str = "kratix.io/directory-namespace";
-
-/// On a placement: of which place its status speaks, as a hash of store, address and location. The scheduler notes it when
-/// it makes the placement, and the writer notes another one after it has written there.
-pub const STORE_LOCATION: &str = "kratix.io/store-location";
 
 /// Where the files of a placement are, relative to the store's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,18 +81,6 @@ fn aggregate_name(destination: &Destination) -> String {
 /// Returns the name of a placement's state file, without its extension.
 pub fn ledger_name(placement: &WorkPlacement) -> String {
     format!("{}-{}", placement.namespace().unwrap_or_default(), placement.name_any())
-}
-
-/// Returns the value of [`STORE_LOCATION`] for a placement whose Destination's store is at `place`; `None` where there is no
-/// location.
-pub(crate) fn site(placement: &WorkPlacement, destination: &Destination, place: &str) -> Option<String> {
-    let location = match Location::of(placement, destination).ok()? {
-        Location::Directory(directory) => directory,
-        Location::Shared { directory, ledger } => format!("{directory}\n{ledger}"),
-        Location::Aggregate { directory, file } => format!("{directory}\n\n{file}"),
-    };
-    let store = display(destination.spec.state_store_ref.as_ref());
-    Some(hash::text(&format!("{store}\n{place}\n{location}")))
 }
 
 /// Returns the pipeline of a placement; empty for static dependencies.

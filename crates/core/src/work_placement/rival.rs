@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kratix_api::{Destination, WorkPlacement, condition};
+use kratix_api::{Destination, WorkPlacement, condition, keys};
 use kube_core::ResourceExt;
 
-use super::location::STORE_LOCATION;
-use super::{Location, Rival, Snapshot, site};
+use super::site::{self, Site};
+use super::{Location, Rival, Snapshot};
 use crate::object::ObjectKey;
 
 /// Who has the path already.
@@ -18,6 +18,8 @@ pub(super) struct Owner {
     pub(super) path: String,
     /// It is being deleted, so the path will be free.
     pub(super) is_leaving: bool,
+    /// The namespace of its request, if it has one.
+    pub(super) namespace: Option<String>,
 }
 
 /// Returns who comes before this placement, if their paths meet.
@@ -61,7 +63,8 @@ fn before_in_directory(
     rivals.sort_by(|(one, ..), (other, ..)| one.cmp(other));
     let (_, rival, path) = rivals.into_iter().next()?;
     let is_leaving = rival.metadata.deletion_timestamp.is_some();
-    Some(Owner { owner: format!("workplacement {}", ObjectKey::of(rival)), path, is_leaving })
+    let namespace = rival.labels().get(keys::RESOURCE_NAMESPACE).cloned();
+    Some(Owner { owner: format!("workplacement {}", ObjectKey::of(rival)), path, is_leaving, namespace })
 }
 
 /// The placements of one Destination share its file; of two Destinations with one file, the one has it of which something is
@@ -81,6 +84,7 @@ fn before_in_file(snapshot: &Snapshot, destination: &Destination, place: &str) -
         owner: format!("destination {}", owner.name_any()),
         path: super::location::aggregate(owner)?,
         is_leaving: owner.metadata.deletion_timestamp.is_some(),
+        namespace: None,
     })
 }
 
@@ -101,8 +105,8 @@ fn has_written(placement: &WorkPlacement, destination: &Destination, place: &str
     let wrote = status.is_some_and(|status| {
         condition::is_true(&status.conditions, condition::WRITE_SUCCEEDED) || !status.version_id.is_empty()
     });
-    let noted = placement.annotations().get(STORE_LOCATION);
-    (is_known_to_have || wrote) && noted.is_none_or(|noted| Some(noted) == site(placement, destination, place).as_ref())
+    let is_here = |noted: &Site| Site::of(placement, destination, place).is_some_and(|present| present.is(noted));
+    (is_known_to_have || wrote) && site::noted(placement).as_ref().is_none_or(is_here)
 }
 
 fn created(metadata: &ObjectMeta) -> Timestamp {

@@ -134,10 +134,17 @@ fn events(snapshot: &Snapshot, content: &Content<'_>) -> Vec<Event> {
     }
 }
 
+/// Returns the event that tells more closely what the failure is about.
+///
+/// The original has one more, `FailedGetAllWorkplacementsForDestination`: here the placements of a Destination are in a watch
+/// cache, and nothing is written before it is complete, so that listing them cannot fail.
 fn cause(about: About, message: &str) -> Option<(&'static str, String)> {
     match about {
         About::Ledger => {
             Some(("FailedUnmarshalKratixStateFile", format!("failed to unmarshal .kratix state file: {message}")))
+        }
+        About::LedgerUnread => {
+            Some(("FailedReadKratixStateFile", format!("failed to read .kratix state file: {message}")))
         }
         About::Aggregate => Some((
             "FailedGenerateAggregatedWorkloadYAML",

@@ -1,8 +1,12 @@
 //! Tables over `decide`, with a store in memory that applies effects.
 
+mod drift;
+mod moving;
+mod namesakes;
 mod owners;
 mod paths;
 mod places;
+mod world;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +15,7 @@ use kratix_api::destination::{FilepathMode, StateStoreKind, StateStoreRef};
 use kratix_api::{Condition, DestinationSpec, ObjectMeta, Time, WorkPlacementSpec, Workload, compression};
 use proptest::prelude::*;
 
+use self::world::World;
 use super::*;
 use crate::plan::EventType;
 use crate::state_store::{About, ChangeKind, File, Operation, Written};
@@ -64,222 +69,7 @@ fn ready() -> Availability {
 }
 
 fn not_ready() -> Availability {
-    Availability::NotReady { place: "here".into() }
-}
-
-/// A placement, its surroundings, and the files of its store.
-#[derive(Clone, Debug)]
-struct World {
-    now: i64,
-    placement: Option<WorkPlacement>,
-    destination: Option<Destination>,
-    store: Availability,
-    rivals: Vec<WorkPlacement>,
-    /// The process knows that the rivals have written.
-    rivals_have_written: bool,
-    neighbours: Vec<Destination>,
-    /// Placements on the neighbours.
-    foreign: Vec<WorkPlacement>,
-    members: Vec<WorkPlacement>,
-    attempt: Option<Attempt>,
-    interval: Option<Duration>,
-    files: BTreeMap<String, String>,
-    refuses: Option<Failure>,
-    commits: Vec<String>,
-    version: u64,
-    events: Vec<String>,
-}
-
-impl World {
-    fn new(mut placement: WorkPlacement, destination: Destination) -> Self {
-        // As the scheduler makes it.
-        if let Some(site) = site(&placement, &destination, "here") {
-            placement.annotations_mut().insert(STORE_LOCATION.into(), site);
-        }
-        Self {
-            now: 0,
-            placement: Some(placement),
-            destination: Some(destination),
-            store: ready(),
-            rivals: Vec::new(),
-            rivals_have_written: false,
-            neighbours: Vec::new(),
-            foreign: Vec::new(),
-            members: Vec::new(),
-            attempt: None,
-            interval: None,
-            files: BTreeMap::new(),
-            refuses: None,
-            commits: Vec::new(),
-            version: 1,
-            events: Vec::new(),
-        }
-    }
-
-    fn nested(files: &[(&str, &str)]) -> Self {
-        Self::new(placement("p", files), destination("worker-1", FilepathMode::NestedByMetadata))
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let destination = self.destination.clone().map(Arc::new);
-        let placement = self.placement.clone().expect("the placement exists");
-        let mut members: Vec<Arc<WorkPlacement>> = self.members.iter().cloned().map(Arc::new).collect();
-        members.push(Arc::new(placement.clone()));
-        members.sort_by_key(|member| ObjectKey::of(&**member));
-        Snapshot {
-            now: at(self.now),
-            placement: Arc::new(placement),
-            rivals: self
-                .rivals
-                .iter()
-                .map(|rival| Rival {
-                    placement: Arc::new(rival.clone()),
-                    destination: destination.clone(),
-                    has_written: self.rivals_have_written,
-                })
-                .collect(),
-            neighbours: self
-                .neighbours
-                .iter()
-                .map(|other| Neighbour { destination: Arc::new(other.clone()), members: self.members_of(other) })
-                .collect(),
-            written: BTreeSet::new(),
-            members,
-            destination,
-            store: self.store.clone(),
-            attempt: self.attempt.clone(),
-            interval: self.interval,
-        }
-    }
-
-    /// Returns the placements on another Destination.
-    fn members_of(&self, destination: &Destination) -> Vec<Arc<WorkPlacement>> {
-        let of = |placement: &&WorkPlacement| placement.spec.target_destination_name == destination.name_any();
-        self.foreign.iter().filter(of).cloned().map(Arc::new).collect()
-    }
-
-    fn execute(&mut self, plan: &Plan<Finding>) {
-        for write in plan.writes.iter().chain(&plan.status) {
-            self.version += 1;
-            let (Write::Patch { target, patch } | Write::PatchStatus { target, patch }) = write else {
-                panic!("{write:?}")
-            };
-            let Some(placement) = &mut self.placement else { continue };
-            patched(placement, target, patch, self.version);
-            if placement.metadata.deletion_timestamp.is_some() && placement.finalizers().is_empty() {
-                self.placement = None;
-            }
-        }
-        self.events.extend(plan.events.iter().map(|event| format!("{}: {}", event.reason, event.note)));
-    }
-
-    fn apply(&mut self, change: &Change) -> Result<Written, Failure> {
-        if let Some(failure) = &self.refuses {
-            return Err(failure.clone());
-        }
-        let before = self.files.clone();
-        let path = |file: &str| join(&[&change.prefix, file]);
-        match &change.operation {
-            Operation::Replace(files) => {
-                assert!(!change.prefix.is_empty(), "the root is never replaced");
-                self.files.retain(|file, _| !file.starts_with(&format!("{}/", change.prefix)));
-                for file in files {
-                    self.files.insert(path(&file.path), text(file));
-                }
-            }
-            Operation::Edit { write, remove } => {
-                for file in remove {
-                    self.files.remove(&path(file));
-                }
-                for file in write {
-                    self.files.insert(path(&file.path), text(file));
-                }
-            }
-            Operation::Share { ledger, files } => {
-                let ledger = path(ledger);
-                for file in self.files.get(&ledger).cloned().unwrap_or_default().lines() {
-                    self.files.remove(file);
-                }
-                self.files.remove(&ledger);
-                if let Some(files) = files {
-                    let listed: Vec<String> = files.iter().map(|file| path(&file.path)).collect();
-                    self.files.insert(ledger, listed.join("\n"));
-                    for file in files {
-                        self.files.insert(path(&file.path), text(file));
-                    }
-                }
-            }
-        }
-        let changed = self.files != before;
-        if changed {
-            let verb = if change.kind == ChangeKind::Update { "Update" } else { "Delete" };
-            self.commits.push(format!("{verb} from: {}", change.id));
-        }
-        Ok(Written { version: Some(format!("v{}", self.commits.len())), changed })
-    }
-
-    /// One pass: plan, effect, record. Returns whether anything was written to the API or asked of the store.
-    fn pass(&mut self) -> bool {
-        let snapshot = self.snapshot();
-        let decision = decide(&snapshot);
-        self.execute(&decision.plan);
-        let Some(effect) = decision.effect else { return !decision.plan.is_silent() };
-        let outcome = self.apply(&effect.change);
-        let attempt = Attempt { stamp: effect.stamp, at: at(self.now), outcome };
-        self.attempt = Some(attempt);
-        // A plan with finalizers has moved the object on; the next pass records.
-        if decision.plan.writes.is_empty() {
-            let plan = record(&snapshot, self.attempt.clone().unwrap());
-            self.execute(&plan);
-        }
-        true
-    }
-
-    fn settle(&mut self) {
-        for _ in 0..10 {
-            if self.placement.is_none() || !self.pass() {
-                return;
-            }
-        }
-        panic!("does not come to rest: {:?}", decide(&self.snapshot()));
-    }
-
-    fn restart(&mut self) {
-        self.attempt = None;
-    }
-
-    fn edit(&mut self, files: &[(&str, &str)]) {
-        let placement = self.placement.as_mut().unwrap();
-        placement.spec.workloads = files.iter().map(|(path, content)| workload(path, content)).collect();
-        placement.metadata.generation = placement.metadata.generation.map(|generation| generation + 1);
-    }
-
-    fn delete(&mut self) {
-        self.placement.as_mut().unwrap().metadata.deletion_timestamp = Some(Time(at(self.now)));
-    }
-
-    fn condition(&self, r#type: &str) -> (Status, String, String) {
-        let status = self.placement.as_ref().unwrap().status.clone().unwrap_or_default();
-        let found = condition::find(&status.conditions, r#type).unwrap_or_else(|| panic!("no condition {}", r#type));
-        (found.status.clone(), found.reason.clone(), found.message.clone())
-    }
-
-    fn has_condition(&self, r#type: &str) -> bool {
-        let status = self.placement.as_ref().unwrap().status.clone().unwrap_or_default();
-        condition::find(&status.conditions, r#type).is_some()
-    }
-
-    fn paths(&self) -> Vec<&str> {
-        self.files.keys().map(String::as_str).collect()
-    }
-
-    fn take_events(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.events)
-    }
-}
-
-fn text(file: &File) -> String {
-    String::from_utf8_lossy(&file.content).into_owned()
+    Availability::NotReady { place: "here".into(), cause: String::new() }
 }
 
 fn said(condition: (Status, &str, &str)) -> (Status, String, String) {
@@ -287,7 +77,7 @@ fn said(condition: (Status, &str, &str)) -> (Status, String, String) {
 }
 
 fn trouble(message: &str) -> Failure {
-    Failure { message: message.into(), about: About::Store, retry: true }
+    Failure { message: message.into(), about: About::Store, retry: true, retry_after: None }
 }
 
 #[test]
@@ -337,7 +127,7 @@ fn a_start_with_nothing_changed_writes_nothing_and_repairs_what_was_altered() {
     world.settle();
     assert_eq!(world.files.len(), 1);
     assert_eq!(world.placement.as_ref().unwrap().status.as_ref().unwrap().version_id, "v2");
-    assert_eq!(world.take_events().len(), 1);
+    assert_eq!(world.take_events().len(), 2, "that it was written, and that it had been altered");
 }
 
 #[test]
@@ -462,6 +252,26 @@ fn a_content_that_cannot_be_read_names_the_file_and_in_an_aggregate_the_placemen
 }
 
 #[test]
+fn a_write_is_not_tried_again_before_its_store_wants_to_be_asked() {
+    for (asked, pause) in [(1, 15), (60, 60), (3600, 300)] {
+        for is_deleted in [false, true] {
+            let mut world = World::nested(&[("a", "1")]);
+            if is_deleted {
+                world.settle();
+                world.delete();
+            }
+            world.refuses = Some(Failure { retry_after: Some(Duration::from_secs(asked)), ..trouble("busy") });
+            world.pass();
+            world.now += pause - 1;
+            assert_eq!(decide(&world.snapshot()).plan.next, Next::After(Duration::from_secs(1)));
+            assert!(decide(&world.snapshot()).effect.is_none());
+            world.now += 1;
+            assert!(decide(&world.snapshot()).effect.is_some());
+        }
+    }
+}
+
+#[test]
 fn a_failed_write_is_told_once_retried_and_heals() {
     let mut world = World::nested(&[("a", "1")]);
     world.refuses = Some(trouble("failed to push: no"));
@@ -483,7 +293,7 @@ fn a_failed_write_is_told_once_retried_and_heals() {
 
 #[test]
 fn what_was_not_tried_alone_waits_and_takes_nothing_back() {
-    let untried = || Some(Failure { message: "not tried".into(), about: About::Turn, retry: true });
+    let untried = || Some(Failure { message: "not tried".into(), about: About::Turn, retry: true, retry_after: None });
     let mut world = World::nested(&[("a", "1")]);
     world.refuses = untried();
     world.pass();
@@ -507,7 +317,8 @@ fn what_was_not_tried_alone_waits_and_takes_nothing_back() {
 #[test]
 fn a_broken_state_file_has_its_own_event() {
     let mut world = World::new(placement("p", &[("a", "1")]), destination("d", FilepathMode::None));
-    world.refuses = Some(Failure { message: "not a mapping".into(), about: About::Ledger, retry: true });
+    world.refuses =
+        Some(Failure { message: "not a mapping".into(), about: About::Ledger, retry: true, retry_after: None });
     world.pass();
     let events = world.take_events();
     assert_eq!(events[0], "FailedUnmarshalKratixStateFile: failed to unmarshal .kratix state file: not a mapping");
@@ -516,6 +327,20 @@ fn a_broken_state_file_has_its_own_event() {
     world.pass();
     assert_eq!(world.take_events().len(), 1);
     assert!(world.placement.is_some());
+}
+
+// spec 05 §11
+#[test]
+fn a_state_file_that_cannot_be_read_has_its_own_event() {
+    let mut world = World::new(placement("p", &[("a", "1")]), destination("d", FilepathMode::None));
+    let unread = |message: &str| Failure { about: About::LedgerUnread, retry: true, ..Failure::content(message) };
+    world.refuses = Some(unread("it is a directory"));
+    world.pass();
+    let text = "failed to read .kratix state file: it is a directory";
+    assert_eq!(world.take_events()[0], format!("FailedReadKratixStateFile: {text}"));
+    world.delete();
+    world.pass();
+    assert_eq!(world.take_events(), [format!("FailedReadKratixStateFile: {text}")]);
 }
 
 #[test]
@@ -529,17 +354,18 @@ fn while_a_store_is_being_opened_nothing_is_said() {
 #[test]
 fn a_long_wait_in_the_queue_is_said_unless_the_content_is_there_already() {
     let mut world = World::nested(&[("a", "1")]);
-    let plan = queued(&world.snapshot());
+    let plan = queued(&world.snapshot(), 312);
     world.execute(&plan);
     assert_eq!(world.condition("Ready"), said((Status::False, "WaitingForStateStore", "Pending")));
-    assert_eq!(world.condition("WriteSucceeded").2, "waiting for GitStateStore/default");
+    assert_eq!(world.condition("WriteSucceeded").2, "waiting for GitStateStore/default: 312 changes are in its queue");
     assert!(plan.events.is_empty());
+    assert!(queued(&world.snapshot(), 311).is_silent(), "the number is said once");
     world.settle();
-    assert!(queued(&world.snapshot()).is_silent());
+    assert!(queued(&world.snapshot(), 1).is_silent());
     world.restart();
-    assert!(queued(&world.snapshot()).is_silent());
+    assert!(queued(&world.snapshot(), 1).is_silent());
     world.edit(&[("a", "2")]);
-    assert!(!queued(&world.snapshot()).is_silent());
+    assert!(!queued(&world.snapshot(), 1).is_silent());
 }
 
 #[test]
@@ -594,8 +420,8 @@ fn without_its_destination_a_placement_says_so_and_is_written_again_when_it_retu
     assert_eq!(world.take_events(), ["DestinationNotFound: destination \"worker-1\" not found"]);
     assert!(!world.placement.as_ref().unwrap().finalizers().is_empty());
     world.destination = destination;
+    world.destination.as_mut().unwrap().metadata.uid = Some("another".into());
     world.files.clear();
-    world.restart();
     world.settle();
     assert_eq!(world.files.len(), 1);
     assert_eq!(world.condition("Ready").2, "Ready");
@@ -679,7 +505,7 @@ fn foreign_finalizers_stay() {
 fn a_version_lost_in_a_crash_is_found_again() {
     let mut world = World::nested(&[("a", "1")]);
     let effect = decide(&world.snapshot()).effect.unwrap();
-    world.apply(&effect.change).unwrap(); // the process dies before it can say so
+    world.apply(&effect.change, "here").unwrap(); // the process dies before it can say so
     world.settle();
     assert_eq!(world.placement.as_ref().unwrap().status.as_ref().unwrap().version_id, "v1");
     assert_eq!(world.commits.len(), 1);
@@ -712,6 +538,15 @@ fn only_changes_that_matter_bring_a_placement_back() {
     let mut misplaced = old.clone();
     misplaced.metadata.labels.as_mut().unwrap().insert(keys::MISPLACED.into(), "true".into());
     assert!(concerns_itself(Some(&old), Some(&misplaced)));
+    let moving = |mut placement: WorkPlacement| {
+        placement.annotations_mut().insert(FILES_AT.into(), "[]".into());
+        placement
+    };
+    new.metadata.generation = Some(1);
+    assert!(
+        concerns_itself(Some(&moving(old.clone())), Some(&moving(new))),
+        "what was left is cleaned after the status"
+    );
     assert!(concerns_itself(Some(&old), None));
 }
 
@@ -724,7 +559,7 @@ fn warnings_are_warnings() {
     world.store = ready();
     let effect = decide(&world.snapshot()).effect.unwrap();
     let outcome = Ok(Written { version: None, changed: false });
-    let plan = record(&world.snapshot(), Attempt { stamp: effect.stamp, at: at(0), outcome });
+    let plan = record(&world.snapshot(), Attempt { stamp: effect.stamp, at: at(0), outcome }).plan;
     assert_eq!((plan.events[0].type_, plan.events[0].reporter), (EventType::Normal, Reporter::WorkPlacement));
     assert_eq!(plan.events[0].note, "successfully written to Destination: worker-1");
 }

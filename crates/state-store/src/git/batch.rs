@@ -1,25 +1,34 @@
 //! One batch, built on one head: every change in turn, then one commit. Blocking, and without any effect but its result.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gix::ObjectId;
 use gix::objs::Kind as ObjectKind;
 
-use super::message;
+use super::imprint::{Left, Mark};
+use super::message::Committer;
 use super::tree::{self, At, Directory, Fault, Overlay, Undo};
+use crate::change::{Imprint, Marks};
 use crate::checked::{Checked, Files, Work};
-use crate::config::Author;
 use crate::error::{Trouble, WriteError};
 use crate::ledger::{self, Index};
 use crate::path::Path;
 
 /// What became of a batch.
 pub(super) struct Batch {
-    /// For each change, whether it altered anything.
-    pub(super) outcomes: Vec<Result<bool, WriteError>>,
+    pub(super) outcomes: Vec<Result<Outcome, WriteError>>,
     /// What is to be published; `None` if nothing differs from the head.
     pub(super) commit: Option<Commit>,
+}
+
+/// What a change came to.
+pub(super) struct Outcome {
+    /// Whether it altered anything.
+    pub(super) changed: bool,
+    /// What it left.
+    pub(super) imprint: Imprint,
 }
 
 /// A commit with all objects that the repository lacks, each after those that it names.
@@ -34,7 +43,7 @@ pub(super) fn build(
     head: Option<ObjectId>,
     root: &Path,
     changes: &[&Checked],
-    author: &Author,
+    committer: &Committer,
     ledgers: &mut Index,
 ) -> Result<Batch, Trouble> {
     let base = head.map(|head| tree::of_commit(repository, head)).transpose()?;
@@ -43,7 +52,7 @@ pub(super) fn build(
     for change in changes {
         outcomes.push(apply(&mut overlay, root, change, ledgers)?);
     }
-    if !outcomes.iter().any(|outcome| outcome == &Ok(true)) {
+    if !outcomes.iter().flatten().any(|outcome| outcome.changed) {
         return Ok(Batch { outcomes, commit: None });
     }
 
@@ -56,12 +65,15 @@ pub(super) fn build(
     })?;
     if base == Some(tree) {
         // Changes of one batch have undone each other.
-        let outcomes = outcomes.into_iter().map(|outcome| outcome.map(|_| false)).collect();
+        for outcome in outcomes.iter_mut().flatten() {
+            outcome.changed = false;
+        }
         return Ok(Batch { outcomes, commit: None });
     }
-    let done: Vec<&Checked> =
-        changes.iter().zip(&outcomes).filter(|(_, outcome)| *outcome == &Ok(true)).map(|(change, _)| *change).collect();
-    let data = Bytes::from(message::commit(tree, head, author, &done));
+    let changed = |outcome: &Result<Outcome, WriteError>| outcome.as_ref().is_ok_and(|outcome| outcome.changed);
+    let done = changes.iter().zip(&outcomes).filter(|(_, outcome)| changed(outcome));
+    let done: Vec<&Checked> = done.map(|(change, _)| *change).collect();
+    let data = Bytes::from(committer.commit(tree, head, &done)?);
     let id = tree::hash(ObjectKind::Commit, &data);
     objects.push((ObjectKind::Commit, id, data));
     Ok(Batch { outcomes, commit: Some(Commit { id, objects }) })
@@ -73,7 +85,7 @@ fn apply(
     root: &Path,
     change: &Checked,
     ledgers: &mut Index,
-) -> Result<Result<bool, WriteError>, Trouble> {
+) -> Result<Result<Outcome, WriteError>, Trouble> {
     let mut edits = Edits { overlay, done: Vec::new() };
     let prefix = root.join(&change.prefix);
     let result = match &change.work {
@@ -86,7 +98,10 @@ fn apply(
     };
     let Edits { overlay, done } = edits;
     match result {
-        Ok(()) => Ok(Ok(!done.is_empty())),
+        Ok(marks) => {
+            let imprint = Imprint(Arc::new(Marks::Git(marks.into())));
+            Ok(Ok(Outcome { changed: !done.is_empty(), imprint }))
+        }
         Err(refusal) => {
             overlay.undo(done)?;
             match refusal {
@@ -121,19 +136,20 @@ struct Edits<'o, 'r> {
 }
 
 impl Edits<'_, '_> {
-    fn replace(&mut self, prefix: &Path, files: &Files) -> Result<(), Refusal> {
+    fn replace(&mut self, prefix: &Path, files: &Files) -> Result<Vec<Mark>, Refusal> {
         let mut directory = Directory::default();
         for (path, content) in files {
+            fitting(&prefix.join(path))?;
             if !directory.add(path, content) {
                 return Err(WriteError::Ambiguous { path: path.to_string() }.into());
             }
         }
-        let undo = self.overlay.replace(prefix, directory).map_err(|fault| refused(prefix, fault))?;
+        let (id, undo) = self.overlay.replace(prefix, directory).map_err(|fault| refused(prefix, fault))?;
         self.done.extend(undo);
-        Ok(())
+        Ok(vec![Mark { path: prefix.clone(), left: id.map_or(Left::Nothing, Left::Directory) }])
     }
 
-    fn edit(&mut self, prefix: &Path, write: &Files, remove: &[Path]) -> Result<(), Refusal> {
+    fn edit(&mut self, prefix: &Path, write: &Files, remove: &[Path]) -> Result<Vec<Mark>, Refusal> {
         let written: HashSet<&Path> = write.iter().map(|(path, _)| path).collect();
         for path in remove {
             let full = prefix.join(path);
@@ -145,10 +161,15 @@ impl Edits<'_, '_> {
         for (path, content) in write {
             self.put(&prefix.join(path), content)?;
         }
-        Ok(())
+        remove.iter().chain(write.iter().map(|(path, _)| path)).map(|path| self.mark(prefix.join(path))).collect()
     }
 
-    fn share(&mut self, place: &ledger::Place<'_>, files: Option<&Files>, ledgers: &mut Index) -> Result<(), Refusal> {
+    fn share(
+        &mut self,
+        place: &ledger::Place<'_>,
+        files: Option<&Files>,
+        ledgers: &mut Index,
+    ) -> Result<Vec<Mark>, Refusal> {
         let old = self.ledger(place)?;
         let wanted: Vec<Path> = files.into_iter().flatten().map(|(path, _)| place.prefix.join(path)).collect();
         let old_paths: HashSet<&Path> = old.iter().flat_map(|old| &old.paths).collect();
@@ -160,16 +181,14 @@ impl Edits<'_, '_> {
             let owners = ledgers.owners(self.overlay, place)?;
             let mut taken: BTreeMap<&str, HashSet<&Path>> = BTreeMap::new();
             for path in new {
-                let left = owners.claim(path);
-                let owned = |owner: &str| WriteError::Owned { path: path.to_string(), owner: owner.to_owned() };
-                for ledger in left.map_err(owned)? {
+                for ledger in owners.claim(path).map_err(|taken| taken.refuse(path))? {
                     taken.entry(ledger).or_default().insert(path);
                 }
             }
             for (ledger, paths) in taken {
                 self.disown(place, ledger, &paths)?;
             }
-            let gone: Vec<&Path> = gone.into_iter().filter(|path| owners.other(path).is_none()).collect();
+            let gone: Vec<&Path> = gone.into_iter().filter(|path| !owners.has_other(path)).collect();
             for path in gone {
                 // Whatever became a directory, or a ledger, is not what the owner wrote.
                 if matches!(self.overlay.at(path)?, At::Blob { .. }) && !place.is_ledger(path) {
@@ -180,12 +199,24 @@ impl Edits<'_, '_> {
         match files {
             None => self.remove(&place.path)?,
             Some(files) => {
+                let mut altered = Vec::new();
                 for (path, (_, content)) in wanted.iter().zip(files) {
                     if place.is_ledger(path) {
                         let owner = "the ledgers of this directory".to_owned();
                         return Err(WriteError::Owned { path: path.to_string(), owner }.into());
                     }
+                    let before = self.done.len();
                     self.put(path, content)?;
+                    if self.done.len() > before && old_paths.contains(path) {
+                        altered.push(path);
+                    }
+                }
+                // Other programs let several ledgers list one path. Without a difference there is nothing to settle.
+                if !altered.is_empty() {
+                    let owners = ledgers.owners(self.overlay, place)?;
+                    for path in altered {
+                        owners.keep(path).map_err(|taken| taken.refuse(path))?;
+                    }
                 }
                 // A list that says the same in other words stays as it is.
                 let listed: Vec<&str> = wanted.iter().filter_map(|path| path.below(place.root)).collect();
@@ -194,7 +225,17 @@ impl Edits<'_, '_> {
                 }
             }
         }
-        Ok(())
+        wanted.into_iter().chain([place.path.clone()]).map(|path| self.mark(path)).collect()
+    }
+
+    /// Returns what is at a path now.
+    fn mark(&mut self, path: Path) -> Result<Mark, Refusal> {
+        let left = match self.overlay.at(&path)? {
+            At::Blob { id, .. } => Left::File(id),
+            At::Directory => self.overlay.tree_id(&path)?.map_or(Left::NothingRemovable, Left::Directory),
+            At::Nothing | At::Submodule => Left::NothingRemovable,
+        };
+        Ok(Mark { path, left })
     }
 
     /// Takes paths out of the ledger of an owner who is gone, and the ledger away with its last entry.
@@ -217,6 +258,7 @@ impl Edits<'_, '_> {
     }
 
     fn put(&mut self, path: &Path, content: &Bytes) -> Result<(), Refusal> {
+        fitting(path)?;
         let undo = self.overlay.put(path, content).map_err(|fault| refused(path, fault))?;
         self.done.extend(undo);
         Ok(())
@@ -226,6 +268,11 @@ impl Edits<'_, '_> {
         self.done.extend(self.overlay.remove(path)?);
         Ok(())
     }
+}
+
+/// Refuses what is too long or too deep only with the store's path before it.
+fn fitting(path: &Path) -> Result<(), WriteError> {
+    path.check_size().map_err(|reason| WriteError::Path { path: path.to_string(), reason })
 }
 
 fn refused(path: &Path, fault: Fault) -> Refusal {

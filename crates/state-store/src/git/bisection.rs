@@ -222,7 +222,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::change::{Change, File, Operation};
+    use crate::change::{Change, File, Imprint, Marks, Operation};
     use crate::error::{Place, Trouble};
 
     /// A remote as far as the search sees it: what it holds, and which askers it refuses.
@@ -259,7 +259,10 @@ mod tests {
                     }
                     None => {
                         self.held.extend(altering().map(str::to_owned));
-                        let written = |changed: &bool| Ok(Written { version: None, changed: *changed });
+                        let written = |changed: &bool| {
+                            let imprint = Imprint(Arc::new(Marks::Git(Box::default())));
+                            Ok(Written { version: None, changed: *changed, imprint })
+                        };
                         search.accept(&piece, alters.iter().map(written).collect());
                     }
                 }

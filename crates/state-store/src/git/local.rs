@@ -110,6 +110,7 @@ impl Repository {
     pub(super) fn publish(&self, head: Option<ObjectId>, commit: batch::Commit) -> Result<Published, Trouble> {
         let git_dir = self.git_dir()?;
         self.refuse_checked_out(&git_dir)?;
+        refs::wait_for_lock(&git_dir, &self.branch)?;
         pack::write(&git_dir.join("objects"), &commit.objects, true)?;
         match refs::swap(&git_dir, &self.branch, head, commit.id)? {
             Swap::Moved => Ok(Published::Moved),

@@ -1,19 +1,48 @@
-//! What a commit says.
+//! What a commit says, and who vouches for it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gix::ObjectId;
 
+use super::signing::SigningKey;
 use crate::change::Kind;
 use crate::checked::Checked;
-use crate::config::Author;
+use crate::config::{Author, GitConfig};
+use crate::error::Trouble;
 
-/// Returns the bytes of a commit object.
-pub(super) fn commit(tree: ObjectId, parent: Option<ObjectId>, author: &Author, changes: &[&Checked]) -> Vec<u8> {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let parent = parent.map(|parent| format!("parent {parent}\n")).unwrap_or_default();
-    let person = format!("{} <{}> {seconds} +0000", ident(&author.name), ident(&author.email));
-    format!("tree {tree}\n{parent}author {person}\ncommitter {person}\n\n{}", text(changes)).into_bytes()
+/// Who commits.
+pub(super) struct Committer {
+    author: Author,
+    key: Option<SigningKey>,
+}
+
+impl Committer {
+    /// # Errors
+    /// [`Trouble::Config`] if the signing key cannot be used.
+    pub(super) fn new(config: &GitConfig) -> Result<Self, Trouble> {
+        let key = config.signing_key.as_ref().map(|key| SigningKey::parse(key.expose())).transpose();
+        let key = key.map_err(|reason| Trouble::Config(format!("error parsing signing key: {reason}")))?;
+        Ok(Self { author: config.author.clone(), key })
+    }
+
+    /// Returns the bytes of a commit object.
+    pub(super) fn commit(
+        &self,
+        tree: ObjectId,
+        parent: Option<ObjectId>,
+        changes: &[&Checked],
+    ) -> Result<Vec<u8>, Trouble> {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let parent = parent.map(|parent| format!("parent {parent}\n")).unwrap_or_default();
+        let person = format!("{} <{}> {seconds} +0000", ident(&self.author.name), ident(&self.author.email));
+        let header = format!("tree {tree}\n{parent}author {person}\ncommitter {person}\n");
+        let text = text(changes);
+        let Some(key) = &self.key else { return Ok(format!("{header}\n{text}").into_bytes()) };
+        // What is signed is the commit without its signature.
+        let signature = key.sign(format!("{header}\n{text}").as_bytes())?;
+        let signature = signature.trim_end().replace('\n', "\n ");
+        Ok(format!("{header}gpgsig {signature}\n\n{text}").into_bytes())
+    }
 }
 
 /// One change is the subject; several are summed up, and listed in the form that one would have as the subject.

@@ -5,9 +5,10 @@ use std::io::Write;
 use std::path::Path;
 
 use bytes::Bytes;
-use flate2::{Compression, Crc, write::ZlibEncoder};
+use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 use gix::ObjectId;
 use gix::objs::Kind;
+use tempfile::NamedTempFile;
 
 use super::io;
 use crate::error::Trouble;
@@ -29,8 +30,11 @@ pub(super) fn write(
     entries.sort_by_key(|entry| entry.id);
     let index = index(&entries, checksum).map_err(io(&directory))?;
     let name = format!("pack-{}", ObjectId::from_bytes_or_panic(checksum));
-    place(&directory, &format!("{name}.pack"), &pack, durable)?;
-    place(&directory, &format!("{name}.idx"), &index, durable)?;
+    // Both are complete before either gets its name: a pack without an index is space that nothing ever frees.
+    let pack = prepare(&directory, &pack, durable)?;
+    let index = prepare(&directory, &index, durable)?;
+    place(pack, &directory.join(format!("{name}.pack")))?;
+    place(index, &directory.join(format!("{name}.idx")))?;
     if durable {
         sync_directory(&directory)?;
     }
@@ -41,8 +45,8 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), Trouble> {
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(io(directory))
 }
 
-/// Writes under a temporary name that git cleans up, then renames.
-fn place(directory: &Path, name: &str, data: &[u8], durable: bool) -> Result<(), Trouble> {
+/// Writes under a temporary name that git cleans up.
+fn prepare(directory: &Path, data: &[u8], durable: bool) -> Result<NamedTempFile, Trouble> {
     let mut file = tempfile::Builder::new().prefix("tmp_pack_").tempfile_in(directory).map_err(io(directory))?;
     file.write_all(data).map_err(io(directory))?;
     if durable {
@@ -51,8 +55,11 @@ fn place(directory: &Path, name: &str, data: &[u8], durable: bool) -> Result<(),
     let mut permissions = file.as_file().metadata().map_err(io(directory))?.permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o444);
     file.as_file().set_permissions(permissions).map_err(io(directory))?;
-    let path = directory.join(name);
-    file.persist(&path).map(drop).map_err(|error| io(&path)(error.error))
+    Ok(file)
+}
+
+fn place(file: NamedTempFile, path: &Path) -> Result<(), Trouble> {
+    file.persist(path).map(drop).map_err(|error| io(path)(error.error))
 }
 
 struct Entry {
@@ -66,12 +73,12 @@ fn pack(objects: &[(Kind, ObjectId, Bytes)]) -> std::io::Result<(Vec<u8>, Vec<En
     data.extend_from_slice(b"PACK\0\0\0\x02");
     data.extend_from_slice(&u32::try_from(objects.len()).map_err(std::io::Error::other)?.to_be_bytes());
     let mut entries = Vec::with_capacity(objects.len());
+    // Making one costs more than compressing a small file.
+    let mut compress = Compress::new(Compression::fast(), true);
     for (kind, id, content) in objects {
         let start = data.len();
         header(&mut data, *kind, content.len());
-        let mut zlib = ZlibEncoder::new(&mut data, Compression::fast());
-        zlib.write_all(content)?;
-        zlib.finish()?;
+        deflate(&mut compress, content, &mut data)?;
         let mut crc = Crc::new();
         crc.update(&data[start..]);
         entries.push(Entry { id: *id, crc: crc.sum(), offset: start as u64 });
@@ -79,6 +86,21 @@ fn pack(objects: &[(Kind, ObjectId, Bytes)]) -> std::io::Result<(Vec<u8>, Vec<En
     let checksum = digest(&data)?;
     data.extend_from_slice(&checksum);
     Ok((data, entries))
+}
+
+fn deflate(compress: &mut Compress, content: &[u8], data: &mut Vec<u8>) -> std::io::Result<()> {
+    compress.reset();
+    let mut rest = content;
+    loop {
+        data.reserve(rest.len() / 2 + 64);
+        let before = compress.total_in();
+        let status = compress.compress_vec(rest, data, FlushCompress::Finish).map_err(std::io::Error::other)?;
+        let taken = usize::try_from(compress.total_in() - before).map_err(std::io::Error::other)?;
+        rest = &rest[taken..];
+        if status == Status::StreamEnd {
+            return Ok(());
+        }
+    }
 }
 
 /// Type and size: four bits of the size beside the type, then seven in each byte.

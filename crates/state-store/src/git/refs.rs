@@ -101,6 +101,19 @@ fn any_file(directory: &Path) -> Result<bool, Trouble> {
     Ok(false)
 }
 
+/// Waits until nobody holds the lock of a branch, so that what is then written for it has a chance to be named.
+///
+/// # Errors
+/// [`Trouble::Locked`] when somebody else holds git's lock for longer than five seconds.
+pub(super) fn wait_for_lock(git_dir: &Path, branch: &str) -> Result<(), Trouble> {
+    let lock = lock_path(&git_dir.join("refs/heads").join(branch));
+    if fs::symlink_metadata(&lock).is_err() {
+        return Ok(());
+    }
+    let _own = Own::enter(git_dir, &lock)?;
+    until_free(branch, &lock, || fs::symlink_metadata(&lock).is_err())
+}
+
 /// Moves a branch from `expected` to `new`, durably.
 ///
 /// # Errors
@@ -189,23 +202,26 @@ impl Own {
     fn acquire(&self, file: &Path, lock: &Path, branch: &str) -> Result<(), Trouble> {
         let own = identity(file).ok_or_else(|| Trouble::Io(format!("{}: it has vanished", file.display())))?;
         fs::write(&self.note, own).map_err(io(&self.note))?;
-        let deadline = Instant::now() + LOCK_WAIT;
-        loop {
-            match fs::hard_link(file, lock) {
-                Ok(()) => return fs::remove_file(file).map_err(io(file)),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(io(lock)(error)),
-            }
-            if Instant::now() >= deadline {
-                return Err(Trouble::Locked { branch: branch.to_owned(), path: lock.display().to_string() });
-            }
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "a lock file of another program announces its end to nobody"
-            )]
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let mut linked = Ok(());
+        until_free(branch, lock, || {
+            linked = fs::hard_link(file, lock);
+            !linked.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists)
+        })?;
+        linked.map_err(io(lock))?;
+        fs::remove_file(file).map_err(io(file))
     }
+}
+
+fn until_free(branch: &str, lock: &Path, mut is_free: impl FnMut() -> bool) -> Result<(), Trouble> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    while !is_free() {
+        if Instant::now() >= deadline {
+            return Err(Trouble::Locked { branch: branch.to_owned(), path: lock.display().to_string() });
+        }
+        #[expect(clippy::disallowed_methods, reason = "a lock file of another program announces its end to nobody")]
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn identity(path: &Path) -> Option<String> {

@@ -3,8 +3,8 @@
 //! The cache holds the newest commit of the branch without history, so that trees can be edited in it. It belongs to one
 //! process at a time, holds no credentials, and is made again if it is damaged.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -12,24 +12,31 @@ use bytes::Bytes;
 use gix::ObjectId;
 use gix::objs::Kind;
 
-use super::command::{Ended, Git};
-use super::{Published, batch, blocking, io, local, message, pack, refs, tree};
-use crate::config::{Auth, GitConfig, Secret};
+use super::command::{Ended, Git, Limits};
+use super::message::Committer;
+use super::{Published, authority, batch, blocking, io, local, pack, refs, ssh, tree};
+use crate::config::{Auth, GitConfig};
 use crate::error::Trouble;
 
 mod answer;
+mod cache;
+mod certificate;
+mod credentials;
+mod retry_after;
 mod url;
 
+use self::cache::Cache;
+pub(super) use self::retry_after::retry_after;
 pub(super) use self::url::Url;
+
+use self::credentials::Credentials;
 
 /// The remote's branch, as the cache knows it.
 const TRACKED: &str = "refs/remotes/origin/head";
 /// So many packs, and the small ones are put together.
 const PACKS_MAX: usize = 40;
-/// So many pushes, and history that only the cache still has is dropped.
-const PUSHES_MAX: u32 = 2_000;
-/// So many processes may keep a cache of one branch in one directory.
-const CACHES_MAX: usize = 16;
+/// So many times something was added, and history that only the cache still has is dropped.
+const GROWTHS_MAX: u32 = 2_000;
 
 /// The remote end of a store.
 pub(super) struct Remote {
@@ -37,25 +44,59 @@ pub(super) struct Remote {
     /// Where its server sends those who ask at `url`, once that is known: another path of the same server.
     moved_to: Option<Url>,
     config: Arc<GitConfig>,
+    committer: Arc<Committer>,
+    credentials: Credentials,
+    identity: Option<ssh::Identity>,
     directory: PathBuf,
     cache: Option<Cache>,
-    pushes: u32,
-}
-
-struct Cache {
-    git_dir: PathBuf,
-    home: PathBuf,
-    /// Held as long as the cache is used.
-    _lock: Arc<File>,
+    /// The head that was fetched or pushed last.
+    tracked: Option<ObjectId>,
+    /// How often something was added to the cache.
+    growths: u32,
+    /// It has since it was last tidied.
+    has_grown: bool,
 }
 
 impl Remote {
-    pub(super) fn new(url: Url, config: Arc<GitConfig>, directory: PathBuf) -> Self {
-        Self { url, moved_to: None, config, directory, cache: None, pushes: 0 }
+    pub(super) fn new(
+        url: Url,
+        config: Arc<GitConfig>,
+        committer: Arc<Committer>,
+        directory: PathBuf,
+    ) -> Result<Self, Trouble> {
+        let credentials = Credentials::new(&config, &url)?;
+        let identity = match &config.auth {
+            Auth::Ssh { private_key, known_hosts } => Some(ssh::Identity::new(private_key, known_hosts)?),
+            _ => None,
+        };
+        url.check_method(identity.is_some())?;
+        Ok(Self {
+            url,
+            moved_to: None,
+            config,
+            committer,
+            credentials,
+            identity,
+            directory,
+            cache: None,
+            tracked: None,
+            growths: 0,
+            has_grown: false,
+        })
     }
 
     /// Brings the cache to the remote's present state and returns the head of the branch.
     pub(super) async fn fetch(&mut self) -> Result<Option<ObjectId>, Trouble> {
+        let head = self.fetch_wherever_it_is().await?;
+        // A branch that only others push to fills the cache as well.
+        if head.is_some() && head != self.tracked {
+            self.tracked = head;
+            self.has_grown = true;
+        }
+        Ok(head)
+    }
+
+    async fn fetch_wherever_it_is(&mut self) -> Result<Option<ObjectId>, Trouble> {
         match self.try_fetch().await {
             Err(Trouble::Damaged(reason)) => {
                 tracing::warn!(store = %self.config.name, reason, "the cache is damaged and made again");
@@ -90,28 +131,35 @@ impl Remote {
     }
 
     async fn try_fetch(&mut self) -> Result<Option<ObjectId>, Trouble> {
-        let git = self.git().await?;
         let git_dir = self.cache().await?.git_dir.clone();
-        let branch = &self.config.branch;
+        let (branch, address) = (self.config.branch.clone(), self.argument().to_owned());
         let refspec = format!("+refs/heads/{branch}:{TRACKED}");
-        let arguments =
-            ["fetch", "--depth=1", "--no-tags", "--quiet", "--no-write-fetch-head", self.argument(), &refspec];
-        let ended = git.run(&arguments).await?;
-        if ended.success {
-            return blocking(move || refs::read(&git_dir, TRACKED)).await;
+        let arguments = ["fetch", "--depth=1", "--no-tags", "--quiet", "--no-write-fetch-head", &address, &refspec];
+        let mut is_again = false;
+        loop {
+            let ended = self.run(&arguments).await?;
+            if ended.success {
+                return blocking(move || refs::read(&git_dir, TRACKED)).await;
+            }
+            if !ended.stderr.contains("couldn't find remote ref") {
+                return Err(self.trouble(&ended));
+            }
+            // Either a repository without any branch, whose first one is ours to make, or a missing branch.
+            let ended = self.run(&["ls-remote", "--heads", &address]).await?;
+            if !ended.success {
+                return Err(self.trouble(&ended));
+            }
+            let own = format!("\trefs/heads/{branch}");
+            if ended.stdout.lines().any(|line| line.ends_with(&own)) && !is_again {
+                // Somebody has made it in between.
+                is_again = true;
+                continue;
+            }
+            if ended.stdout.trim().is_empty() || self.config.create_branch {
+                return Ok(None);
+            }
+            return Err(Trouble::BranchMissing(branch));
         }
-        if !ended.stderr.contains("couldn't find remote ref") {
-            return Err(self.trouble(&ended));
-        }
-        // Either a repository without any branch, whose first one is ours to make, or a missing branch.
-        let ended = git.run(&["ls-remote", "--heads", self.argument()]).await?;
-        if !ended.success {
-            return Err(self.trouble(&ended));
-        }
-        if ended.stdout.trim().is_empty() || self.config.create_branch {
-            return Ok(None);
-        }
-        Err(Trouble::BranchMissing(branch.clone()))
     }
 
     /// Returns the cache's objects.
@@ -129,12 +177,16 @@ impl Remote {
         let id = commit.id;
         self.store(commit.objects).await?;
         let ended = self.push(head, id, &[]).await?;
-        let published = answer::push(&ended, &self.config.branch).unwrap_or_else(|| Err(self.trouble(&ended)))?;
-        if matches!(published, Published::Accepted) {
-            self.note(id).await?;
-            self.tidy().await?;
+        let published = answer::push(&ended, &self.config.branch).unwrap_or_else(|| Err(self.trouble(&ended)));
+        // Whatever becomes of the cache from here on: the remote has answered. What it refused has left objects there too.
+        if matches!(published, Ok(Published::Accepted)) {
+            self.tracked = Some(id);
+            if let Err(trouble) = self.note(id).await {
+                tracing::debug!(%trouble, "the cache does not know the new head");
+            }
         }
-        Ok(published)
+        self.has_grown = true;
+        published
     }
 
     /// Asks the remote whether it would take a push, without making one.
@@ -143,7 +195,7 @@ impl Remote {
             Some(head) => head,
             None => {
                 let tree = tree::hash(Kind::Tree, &[]);
-                let data = Bytes::from(message::commit(tree, None, &self.config.author, &[]));
+                let data = Bytes::from(self.committer.commit(tree, None, &[])?);
                 let id = tree::hash(Kind::Commit, &data);
                 self.store(vec![(Kind::Tree, tree, Bytes::new()), (Kind::Commit, id, data)]).await?;
                 id
@@ -153,20 +205,58 @@ impl Remote {
         match answer::push(&ended, &self.config.branch).unwrap_or_else(|| Err(self.trouble(&ended)))? {
             // Somebody pushed in between, which shows all the better that it can be done.
             Published::Accepted | Published::Moved => Ok(()),
+            Published::Unsettled(trouble) => Err(trouble),
         }
     }
 
     async fn push(&mut self, head: Option<ObjectId>, id: ObjectId, options: &[&str]) -> Result<Ended, Trouble> {
-        let branch = &self.config.branch;
+        let (branch, address) = (&self.config.branch, self.argument().to_owned());
         let refspec = format!("{id}:refs/heads/{branch}");
         // Never forced in effect: the new commit is built on the expected head. Stated, it also guards a branch's creation.
         let lease =
             format!("--force-with-lease=refs/heads/{branch}:{}", head.map(|head| head.to_string()).unwrap_or_default());
         let mut arguments = vec!["push", "--porcelain", "--no-verify", "--recurse-submodules=no", &lease];
         arguments.extend_from_slice(options);
-        let git = self.git().await?;
-        arguments.extend_from_slice(&[self.argument(), &refspec]);
-        git.run(&arguments).await
+        arguments.extend_from_slice(&[&address, &refspec]);
+        self.run(&arguments).await
+    }
+
+    /// Runs git with credentials; once more with newer ones if those were refused and there can be newer ones.
+    async fn run(&mut self, arguments: &[&str]) -> Result<Ended, Trouble> {
+        let mut result = self.git().await?.run(arguments).await;
+        let is_refused = |ended: &Ended| !ended.success && matches!(self.trouble(ended), Trouble::Unauthorized);
+        if result.as_ref().is_ok_and(is_refused) && self.credentials.drop_refused() {
+            result = self.git().await?.run(arguments).await;
+        }
+        match &mut result {
+            Ok(ended) if ended.success => {}
+            Ok(ended) => {
+                ended.distrust = self.distrust(ended).await;
+                self.sweep().await;
+            }
+            Err(_) => self.sweep().await,
+        }
+        result
+    }
+
+    /// Looks for what is wrong with a certificate that git does not trust.
+    async fn distrust(&self, ended: &Ended) -> Option<String> {
+        let Trouble::Untrusted(_) = self.trouble(ended) else { return None };
+        let host = self.url.host();
+        let pem = authority::pem(&self.config.tls, host).ok()?;
+        certificate::problem(host, self.url.port()?, pem.as_deref(), self.config.deadline).await
+    }
+
+    /// Frees what a git that failed has left in the cache: after a full disk it would stay full.
+    async fn sweep(&self) {
+        let Some(cache) = &self.cache else { return };
+        let git_dir = cache.git_dir.clone();
+        let swept = blocking(move || {
+            cache::remove_leftovers(&git_dir);
+            Ok(())
+        });
+        // It has nothing to say.
+        let _ = swept.await;
     }
 
     async fn store(&mut self, objects: Vec<(Kind, ObjectId, Bytes)>) -> Result<(), Trouble> {
@@ -185,19 +275,40 @@ impl Remote {
         .await
     }
 
-    /// Keeps the cache small. Failing is harmless.
-    async fn tidy(&mut self) -> Result<(), Trouble> {
-        self.pushes += 1;
+    /// Keeps the cache small, when nobody waits. Failing is harmless.
+    pub(super) async fn tidy(&mut self) {
+        if !std::mem::take(&mut self.has_grown) {
+            return;
+        }
+        if let Err(trouble) = self.try_tidy().await {
+            tracing::debug!(%trouble, "the cache stays as it is");
+        }
+    }
+
+    async fn try_tidy(&mut self) -> Result<(), Trouble> {
+        // Also after the first time: a store that is in trouble is opened anew each time.
+        let looks = self.growths.is_multiple_of(16);
+        self.growths += 1;
         let git_dir = self.cache().await?.git_dir.clone();
-        let git = self.git().await?;
-        if self.pushes >= PUSHES_MAX {
-            self.pushes = 0;
-            self.fetch().await?;
+        let git = self.git_without_credentials().await?;
+        if self.growths >= GROWTHS_MAX {
+            self.growths = 0;
+            self.try_fetch().await?;
             let _ = git.run(&["repack", "-a", "-d", "-q", "--no-write-bitmap-index"]).await;
-        } else if self.pushes.is_multiple_of(16) && local::count_packs(&git_dir) > PACKS_MAX {
+        } else if looks && local::count_packs(&git_dir) > PACKS_MAX {
             let _ = git.run(&["repack", "-d", "-q", "--geometric=2", "--no-write-bitmap-index"]).await;
         }
         Ok(())
+    }
+
+    /// Gives up a cache that somebody has removed. Returns whether that was so: what was known of it is gone too.
+    pub(super) fn drop_lost_cache(&mut self) -> bool {
+        let is_lost = self.cache.as_ref().is_some_and(|cache| !cache.is_intact());
+        if is_lost {
+            tracing::warn!(store = %self.config.name, "the cache is gone and made again");
+            self.cache = None;
+        }
+        is_lost
     }
 
     async fn cache(&mut self) -> Result<&Cache, Trouble> {
@@ -211,13 +322,16 @@ impl Remote {
     /// Throws the cache away; `false` if there is none.
     pub(super) async fn discard(&mut self) -> Result<bool, Trouble> {
         let Some(cache) = self.cache.take() else { return Ok(false) };
-        blocking(move || fs::remove_dir_all(&cache.git_dir).map_err(io(&cache.git_dir))).await?;
+        blocking(move || cache.clear()).await?;
         Ok(true)
     }
 
     async fn git(&mut self) -> Result<Git, Trouble> {
         let mut git = self.git_without_credentials().await?;
-        if let Some((username, password)) = self.credentials() {
+        if let (Some(identity), Some(cache)) = (&self.identity, &self.cache) {
+            git.use_ssh(identity.lay_out(&cache.base)?);
+        }
+        if let Some((username, password)) = self.credentials.get().await? {
             let pair = format!("{username}:{}", password.expose());
             let header = base64::engine::general_purpose::STANDARD.encode(pair);
             git.set("http.extraHeader", format!("Authorization: Basic {header}"));
@@ -228,10 +342,15 @@ impl Remote {
     async fn git_without_credentials(&mut self) -> Result<Git, Trouble> {
         let cache = self.cache().await?;
         let (git_dir, home) = (cache.git_dir.clone(), cache.home.clone());
-        let mut git = Git::new(git_dir, home.clone(), self.config.deadline);
+        let limits = Limits { deadline: self.config.deadline, grace: self.config.grace };
+        let mut git = Git::new(git_dir, home.clone(), limits);
+        if self.argument().starts_with("http") {
+            git.keep_headers();
+        }
+        git.trace(self.config.trace);
         if self.config.tls.insecure {
             git.set("http.sslVerify", "false");
-        } else if let Some(pem) = &self.config.tls.ca_pem {
+        } else if let Some(pem) = authority::pem(&self.config.tls, self.url.host())? {
             let path = home.join("ca.pem");
             fs::write(&path, pem).map_err(io(&path))?;
             git.set("http.sslCAInfo", path.display().to_string());
@@ -239,59 +358,20 @@ impl Remote {
         Ok(git)
     }
 
-    fn credentials(&self) -> Option<(&str, &Secret)> {
-        match &self.config.auth {
-            Auth::Basic { username, password } if !password.is_empty() => Some((username, password)),
-            Auth::Basic { .. } => None,
-            Auth::None => self.url.credentials(),
-        }
-    }
-
     /// Finds out what git's failure means; nothing secret is in the result.
     fn trouble(&self, ended: &Ended) -> Trouble {
         let mut stderr = ended.stderr.clone();
-        if let Some((username, password)) = self.credentials() {
+        if let Some((username, password)) = self.credentials.present() {
             let header = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", password.expose()));
             stderr = stderr.replace(password.expose(), "…").replace(&header, "…");
         }
-        answer::trouble(&stderr, &self.url)
-    }
-}
-
-impl Cache {
-    /// Opens the first cache of that name that no other process uses.
-    fn open(directory: &Path, name: &str) -> Result<Self, Trouble> {
-        fs::create_dir_all(directory).map_err(io(directory))?;
-        for number in 0..CACHES_MAX {
-            let base = directory.join(format!("{name}-{number}"));
-            let home = base.join("home");
-            fs::create_dir_all(&home).map_err(io(&home))?;
-            let path = base.join("lock");
-            let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(io(&path))?;
-            if lock.try_lock().is_err() {
-                continue;
+        match answer::trouble(&stderr, &self.url) {
+            // Some servers say with 403 that somebody asks too often.
+            Trouble::ServerFailed(reason) | Trouble::Forbidden(reason) if ended.retry_after.is_some() => {
+                Trouble::Busy { reason, retry_after: ended.retry_after.unwrap_or_default() }
             }
-            let git_dir = base.join("repository.git");
-            remove_leftovers(&git_dir);
-            local::init_bare(&git_dir, "main")?;
-            return Ok(Self { git_dir, home, _lock: Arc::new(lock) });
-        }
-        Err(Trouble::Io(format!("{}: all {CACHES_MAX} caches are in use", directory.display())))
-    }
-}
-
-/// Removes what a killed git leaves behind: locks that nobody holds, and halves of packs.
-fn remove_leftovers(directory: &Path) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let (name, path) = (entry.file_name(), entry.path());
-        let name = name.to_string_lossy();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if name.len() != 2 {
-                remove_leftovers(&path);
-            }
-        } else if name.ends_with(".lock") || name.starts_with("tmp_") {
-            let _ = fs::remove_file(path);
+            Trouble::Untrusted(reason) => Trouble::Untrusted(ended.distrust.clone().unwrap_or(reason)),
+            trouble => trouble,
         }
     }
 }

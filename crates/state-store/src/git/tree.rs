@@ -4,6 +4,8 @@
 //! [`write`](Overlay::write) turns it into objects, deepest first. So the cost follows the change, not the repository, and what
 //! is overwritten before the batch ends never becomes an object.
 
+mod lookup;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -11,11 +13,10 @@ use bytes::Bytes;
 use gix::ObjectId;
 use gix::objs::Kind;
 
+pub(super) use self::lookup::{find_directory, list, read};
+
 use crate::error::Trouble;
 use crate::path::Path;
-
-/// How deep directories may be nested; what is deeper was not made by a file system.
-const DEPTH_MAX: usize = 2048;
 
 /// The type bits of an entry of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Mode {
 }
 
 /// A tree object as it is stored.
-struct Stored {
+pub(super) struct Stored {
     data: Vec<u8>,
     entries: Vec<Entry>,
 }
@@ -59,7 +60,7 @@ struct Entry {
 }
 
 impl Stored {
-    fn load(repository: &gix::Repository, id: ObjectId) -> Result<Self, Trouble> {
+    pub(super) fn load(repository: &gix::Repository, id: ObjectId) -> Result<Self, Trouble> {
         let data = object(repository, id, Kind::Tree)?;
         let entries = parse(&data).ok_or_else(|| Trouble::Damaged(format!("tree {id} cannot be read")))?;
         Ok(Self { data, entries })
@@ -75,7 +76,7 @@ impl Stored {
     }
 
     /// Git sorts directories as if their names ended in a slash, so a name has two possible places.
-    fn find(&self, name: &[u8]) -> Option<(Mode, ObjectId)> {
+    pub(super) fn find(&self, name: &[u8]) -> Option<(Mode, ObjectId)> {
         [false, true].into_iter().find_map(|tree| {
             let order = |entry: &Entry| compare((self.name(entry), entry.mode.is_tree()), (name, tree));
             let at = self.entries.binary_search_by(order).ok()?;
@@ -186,6 +187,15 @@ impl<'r> Overlay<'r> {
         }
     }
 
+    /// Returns the id of the directory at `path`, as it would be written; `None` if there is none.
+    pub(super) fn tree_id(&mut self, path: &Path) -> Result<Option<ObjectId>, Trouble> {
+        let Some((directory, name)) = path.split() else { return self.root.write(&mut |_, _, _| {}) };
+        match self.directory(&directory)? {
+            Some(node) => node.tree_id(name.as_bytes()),
+            None => Ok(None),
+        }
+    }
+
     /// Returns the names and ids of the files right below `directory`.
     pub(crate) fn files(&mut self, directory: &Path) -> Result<Vec<(String, ObjectId, Option<Bytes>)>, Trouble> {
         let Some(node) = self.directory(directory)? else { return Ok(Vec::new()) };
@@ -240,13 +250,13 @@ impl<'r> Overlay<'r> {
         }
     }
 
-    /// Makes `path` hold exactly `files`; `None` if it does already.
-    pub(super) fn replace(&mut self, path: &Path, files: Directory) -> Result<Option<Undo>, Fault> {
+    /// Makes `path` hold exactly `files`; no undo if it does already. With the directory's id, `None` without files.
+    pub(super) fn replace(&mut self, path: &Path, files: Directory) -> Result<(Option<ObjectId>, Option<Undo>), Fault> {
         let (parent, name) = path.split().expect("the root is never replaced");
         let Directory(mut new) = files;
         let wanted = new.write(&mut |_, _, _| {})?;
         if wanted.is_none() && self.at(path)? == At::Nothing {
-            return Ok(None);
+            return Ok((None, None));
         }
         let repository = self.repository;
         let node = self.make_directory(&parent)?;
@@ -256,16 +266,17 @@ impl<'r> Overlay<'r> {
         }
         let present = node.tree_id(name_bytes)?;
         if present.is_some() && present == wanted {
-            return Ok(None);
+            return Ok((wanted, None));
         }
         let stored = node.stored.as_ref().and_then(|(_, stored)| stored.find(name_bytes));
-        if let Some((mode, id)) = stored
+        if wanted.is_some()
+            && let Some((mode, id)) = stored
             && mode.is_tree()
         {
             new.forget_stored(repository, id)?;
         }
         let edit = if wanted.is_some() { Edit::Directory(new) } else { Edit::Gone };
-        Ok(Some(node.edit(parent, name, edit)))
+        Ok((wanted, Some(node.edit(parent, name, edit))))
     }
 
     /// Takes edits back, the last one first.
@@ -305,9 +316,8 @@ impl<'r> Overlay<'r> {
     /// Returns the directory at `path`, making what is missing.
     fn make_directory(&mut self, path: &Path) -> Result<&mut Node, Fault> {
         let mut node = &mut self.root;
-        let mut walked = Path::default();
-        for segment in path.segments() {
-            walked = walked.join(&Path::parse(segment).expect("a segment of a checked path"));
+        for (depth, segment) in path.segments().enumerate() {
+            let blocked = |kind| Fault::Blocked { obstacle: path.first(depth + 1), kind };
             let name = segment.as_bytes();
             match node.at(name) {
                 At::Directory => {}
@@ -317,10 +327,9 @@ impl<'r> Overlay<'r> {
                         node.edits.insert(name.to_vec(), Edit::Directory(Node::default()));
                     }
                 }
-                At::Submodule => return Err(Fault::Blocked { obstacle: walked, kind: "submodule" }),
+                At::Submodule => return Err(blocked("submodule")),
                 At::Blob { .. } => {
-                    let kind = node.mode(name).map_or("file", Mode::noun);
-                    return Err(Fault::Blocked { obstacle: walked, kind });
+                    return Err(blocked(node.mode(name).map_or("file", Mode::noun)));
                 }
             }
             node = node.child(self.repository, name)?.expect("it was just found or made");
@@ -384,6 +393,10 @@ impl Node {
     }
 
     fn is_empty(&self) -> bool {
+        // Each edit hides one entry at most.
+        if self.stored.as_ref().is_some_and(|(_, stored)| stored.entries.len() > self.edits.len()) {
+            return false;
+        }
         let hidden = |name: &[u8]| match self.edits.get(name) {
             Some(Edit::Gone) => true,
             Some(Edit::Directory(node)) => node.is_empty(),
@@ -521,79 +534,4 @@ pub(super) fn of_commit(repository: &gix::Repository, id: ObjectId) -> Result<Ob
     let data = object(repository, id, Kind::Commit)?;
     let tree = data.strip_prefix(b"tree ").and_then(|rest| ObjectId::from_hex(rest.get(..40)?).ok());
     tree.ok_or_else(|| Trouble::Damaged(format!("commit {id} names no tree")))
-}
-
-fn find(repository: &gix::Repository, tree: ObjectId, path: &Path) -> Result<Option<(Mode, ObjectId)>, Trouble> {
-    let mut found = (Mode::TREE, tree);
-    for segment in path.segments() {
-        if !found.0.is_tree() {
-            return Ok(None);
-        }
-        match Stored::load(repository, found.1)?.find(segment.as_bytes()) {
-            Some(entry) => found = entry,
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(found))
-}
-
-pub(super) fn find_directory(
-    repository: &gix::Repository,
-    tree: Option<ObjectId>,
-    path: &Path,
-) -> Result<Option<ObjectId>, Trouble> {
-    let Some(tree) = tree else { return Ok(None) };
-    Ok(find(repository, tree, path)?.filter(|(mode, _)| mode.is_tree()).map(|(_, id)| id))
-}
-
-pub(super) fn read(
-    repository: &gix::Repository,
-    tree: Option<ObjectId>,
-    path: &Path,
-) -> Result<Option<Bytes>, Trouble> {
-    let Some(tree) = tree else { return Ok(None) };
-    match find(repository, tree, path)? {
-        Some((mode, id)) if mode.is_blob() => object(repository, id, Kind::Blob).map(|data| Some(data.into())),
-        _ => Ok(None),
-    }
-}
-
-/// Returns the paths of the files below `path`, relative to `root`. Names that are not UTF-8 are shown with replacements.
-pub(super) fn list(
-    repository: &gix::Repository,
-    tree: Option<ObjectId>,
-    root: &Path,
-    path: &Path,
-) -> Result<Vec<String>, Trouble> {
-    let mut files = Vec::new();
-    if let Some(directory) = find_directory(repository, tree, path)? {
-        let mut prefix = path.below(root).unwrap_or_default().to_owned();
-        if !prefix.is_empty() {
-            prefix.push('/');
-        }
-        walk(repository, directory, &prefix, 0, &mut files)?;
-    }
-    Ok(files)
-}
-
-fn walk(
-    repository: &gix::Repository,
-    tree: ObjectId,
-    prefix: &str,
-    depth: usize,
-    files: &mut Vec<String>,
-) -> Result<(), Trouble> {
-    if depth > DEPTH_MAX {
-        return Err(Trouble::Damaged(format!("{prefix:?} is nested too deep")));
-    }
-    let stored = Stored::load(repository, tree)?;
-    for entry in &stored.entries {
-        let path = format!("{prefix}{}", String::from_utf8_lossy(stored.name(entry)));
-        if entry.mode.is_tree() {
-            walk(repository, stored.id(entry), &format!("{path}/"), depth + 1, files)?;
-        } else if entry.mode.is_blob() {
-            files.push(path);
-        }
-    }
-    Ok(())
 }

@@ -1,10 +1,22 @@
 //! Stores against real repositories, read back by the real `git`.
 
+mod authorities;
+mod bucket;
 mod crash;
+mod faults;
+mod gitea;
+mod github_app;
+mod imprint;
 mod local;
 mod model;
+mod paths;
+mod process;
+mod queue;
 mod remote;
 mod share;
+mod signing;
+mod situations;
+mod ssh;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

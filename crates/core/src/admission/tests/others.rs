@@ -108,8 +108,30 @@ fn a_git_store_is_warned_of_and_never_refused() {
     );
     assert_eq!(
         store(json!({"url": "git@h:x.git", "authMethod": "ssh"})),
-        ["Warning: authMethod ssh is not available in this version, use basicAuth"]
+        ["Warning: authMethod ssh needs a secretRef"]
     );
+    assert_eq!(store(json!({"url": "git@h:x.git", "authMethod": "ssh", "secretRef": {"name": "s"}})), none);
+    assert_eq!(
+        store(json!({"url": "https://u:p@h/x.git", "authMethod": "ssh", "secretRef": {"name": "s"}})),
+        ["Warning: invalid URL for SSH auth method: https://h/x.git"]
+    );
+}
+
+#[test]
+fn a_push_limit_that_is_none_is_warned_of_when_it_is_set() {
+    let key = "kratix.io/maximumPushesPerMinute";
+    let store = object("GitStateStore", "g", json!({"url": "file:///x"}));
+    let limited = |limit: &str| with(store.clone(), &["metadata", "annotations"], json!({key: limit}));
+    let none: [&str; 0] = [];
+    for limit in ["0", "-1", "many", "1.5", ""] {
+        let warning = format!(
+            "Warning: annotation {key} has value {limit:?}, which is not a whole number of 1 or more; it is ignored"
+        );
+        let expected = if limit.is_empty() { vec![] } else { vec![warning] };
+        assert_eq!(allowed(World::default().update(store.clone(), limited(limit))), expected, "{limit}");
+        assert_eq!(allowed(World::default().update(limited(limit), limited(limit))), none, "it was there before");
+    }
+    assert_eq!(allowed(World::default().update(store.clone(), limited("6"))), none);
 }
 
 #[test]

@@ -338,7 +338,10 @@ fn placement_snapshot(stage: &Stage, placement: &WorkPlacement, destination: &De
         written: BTreeSet::new(),
         members: stage.placements.values().filter(shares).cloned().map(Arc::new).collect(),
         attempt: None,
+        is_doubted: false,
         interval: None,
+        former: Vec::new(),
+        cleaned: None,
     }
 }
 
@@ -346,7 +349,7 @@ fn written_status(stage: &Stage, placement: WorkPlacement, destination: &Destina
     let snapshot = placement_snapshot(stage, &placement, destination);
     let effect = work_placement::decide(&snapshot).effect.expect("there is something to write");
     let outcome = Ok(Written { version: Some("v".into()), changed: true });
-    let plan = work_placement::record(&snapshot, Attempt { stamp: effect.stamp, at: at(0), outcome });
+    let plan = work_placement::record(&snapshot, Attempt { stamp: effect.stamp, at: at(0), outcome }).plan;
     let mut world = World::new(work("x", vec![]), Vec::new());
     let mut placement = placement;
     placement.metadata.finalizers = None;
@@ -406,11 +409,13 @@ fn files_are_those_of_the_original() {
             for destination in stage.destinations.values() {
                 let snapshot = destinations::Snapshot {
                     now: at(0),
-                    destination: Arc::new(destination.clone()),
+                    destination: Arc::new(destinations::tests::noted(destination.clone())),
                     store: Availability::Ready { place: "here".into(), epoch: 0 },
                     placements: Vec::new(),
                     attempt: None,
                     interval: None,
+                    former: Vec::new(),
+                    cleaned: None,
                 };
                 destinations::decide(&snapshot).effect.iter().for_each(|effect| apply(&mut files, &effect.change));
             }
@@ -504,7 +509,7 @@ fn events_are_those_of_the_original() {
                     for changed in [true, false] {
                         let outcome = Ok(Written { version: Some("<commit>".into()), changed });
                         let attempt = Attempt { stamp: effect.stamp.clone(), at: at(0), outcome };
-                        tell(&mut said, &work_placement::record(&snapshot, attempt));
+                        tell(&mut said, &work_placement::record(&snapshot, attempt).plan);
                     }
                 }
             }
@@ -515,15 +520,18 @@ fn events_are_those_of_the_original() {
                 fresh.spec.cleanup = kratix_api::destination::Cleanup::None;
                 let snapshot = destinations::Snapshot {
                     now: at(0),
-                    destination: Arc::new(fresh),
+                    destination: Arc::new(destinations::tests::noted(fresh)),
                     store: Availability::Ready { place: "here".into(), epoch: 0 },
                     placements: Vec::new(),
                     attempt: None,
                     interval: None,
+                    former: Vec::new(),
+                    cleaned: None,
                 };
                 let Some(effect) = destinations::decide(&snapshot).effect else { continue };
                 let outcome = Ok(Written { version: Some("<commit>".into()), changed: true });
-                tell(&mut said, &destinations::record(&snapshot, Attempt { stamp: effect.stamp, at: at(0), outcome }));
+                let attempt = Attempt { stamp: effect.stamp, at: at(0), outcome };
+                tell(&mut said, &destinations::record(&snapshot, attempt).plan);
             }
         }
         recorded.retain(|event| !event.ends_with("operation: unchanged"));

@@ -56,7 +56,8 @@ fn an_owner_whose_write_fails_keeps_its_directory_and_one_that_has_moved_takes_n
 
     // Another one has written elsewhere before.
     let mut moved = owner.placement.clone().unwrap();
-    moved.annotations_mut().insert(STORE_LOCATION.into(), "elsewhere".into());
+    let elsewhere = site(&moved, &destination("elsewhere", FilepathMode::NestedByMetadata), "here").unwrap();
+    moved.annotations_mut().insert(STORE_LOCATION.into(), elsewhere);
     world.rivals = vec![moved];
     assert!(decide(&world.snapshot()).effect.is_some());
 

@@ -7,8 +7,9 @@ fn another_place_means_another_write() {
     let mut world = World::nested(&[("a", "1")]);
     world.settle();
     world.store = Availability::Ready { place: "there".into(), epoch: 0 };
-    assert!(decide(&world.snapshot()).effect.is_some());
-    assert!(!queued(&world.snapshot()).is_silent(), "the content is not where it should be");
+    let decision = decide(&world.snapshot());
+    assert!(decision.effect.is_none() && decision.plan.writes.len() == 1, "the place is noted first");
+    assert!(!queued(&world.snapshot(), 1).is_silent(), "the content is not where it should be");
     world.store = ready();
     assert_eq!(decide(&world.snapshot()).effect, None);
     world.destination.as_mut().unwrap().spec.path = "worker-2".into();
@@ -23,7 +24,7 @@ fn what_is_said_of_one_place_is_not_said_of_another() {
     type Move = fn(&mut World);
     let moves: [(&str, Move); 4] = [
         ("path", |world| world.destination.as_mut().unwrap().spec.path = "elsewhere".into()),
-        ("address", |world| world.store = Availability::NotReady { place: "there".into() }),
+        ("address", |world| world.store = Availability::NotReady { place: "there".into(), cause: String::new() }),
         ("store", |world| {
             world.destination.as_mut().unwrap().spec.state_store_ref.as_mut().unwrap().name = "other".into();
         }),
@@ -47,12 +48,14 @@ fn what_is_said_of_one_place_is_not_said_of_another() {
             world.store = Availability::Ready { place, epoch: 1 };
             world.refuses = Some(trouble("cannot be reached"));
             world.pass();
+            world.pass();
             assert!(!is_written(world.placement.as_ref().unwrap()), "{what}");
             world.refuses = None;
             world.now += 15;
             world.settle();
             assert!(is_written(world.placement.as_ref().unwrap()), "{what}");
-            world.store = Availability::NotReady { place: world.store.place().unwrap().to_owned() };
+            let place = world.store.place().unwrap().to_owned();
+            world.store = Availability::NotReady { place, cause: String::new() };
             world.restart();
             assert!(!world.pass(), "{what}: and now it speaks of the new place");
         }
@@ -61,6 +64,7 @@ fn what_is_said_of_one_place_is_not_said_of_another() {
     let mut world = World::nested(&[("a", "1")]);
     world.settle();
     world.destination.as_mut().unwrap().spec.path = "elsewhere".into();
+    world.pass();
     let decision = decide(&world.snapshot());
     assert!(decision.plan.status.is_some() && decision.effect.is_some());
 }
@@ -74,7 +78,7 @@ fn a_store_that_may_have_lost_everything_gets_it_again_without_a_word() {
     assert!(!world.pass());
     world.take_events();
     world.store = Availability::Ready { place: "here".into(), epoch: 1 };
-    assert!(queued(&world.snapshot()).is_silent());
+    assert!(queued(&world.snapshot(), 1).is_silent());
     world.settle();
     assert_eq!(world.files.len(), 1);
     let conditions = |placement: Option<WorkPlacement>| placement.unwrap().status.unwrap().conditions;
@@ -93,6 +97,11 @@ fn a_store_that_cannot_be_asked_takes_nothing_back_and_new_content_waits_visibly
 
     for (store, reason, message) in [
         (not_ready(), "StateStoreNotReady", "GitStateStore/default: not ready"),
+        (
+            Availability::NotReady { place: "here".into(), cause: "Secret s not found in namespace n".into() },
+            "StateStoreNotReady",
+            "GitStateStore/default: not ready: Secret s not found in namespace n",
+        ),
         (Availability::NotFound, "StateStoreNotFound", "GitStateStore/default: not found"),
     ] {
         let mut world = world.clone();

@@ -1,5 +1,7 @@
 //! What git's answers mean. Its messages are the only interface that it has for that; they are stable under `LC_ALL=C`.
 
+mod ssh;
+
 use super::Url;
 use crate::error::Trouble;
 use crate::git::Published;
@@ -17,7 +19,15 @@ pub(super) fn push(ended: &Ended, branch: &str) -> Option<Result<Published, Trou
         return ended.success.then_some(Ok(Published::Accepted));
     }
     let reason = summary.split_once('(').map_or(summary, |(_, reason)| reason.trim_end_matches(')'));
+    if summary.starts_with("[remote failure]") {
+        let text = "it does not say what became of the push".to_owned();
+        return Some(Ok(Published::Unsettled(Trouble::ServerFailed(text))));
+    }
     if summary.starts_with("[remote rejected]") {
+        if let Some(path) = held_lock(&ended.stderr) {
+            let path = path.to_owned();
+            return Some(Ok(Published::Unsettled(Trouble::Locked { branch: branch.to_owned(), path })));
+        }
         // Another push was faster: the remote's lock was taken, or its branch had moved when the lock was had.
         let moved = [
             "cannot lock ref",
@@ -52,11 +62,18 @@ pub(super) fn redirection(stderr: &str) -> Option<&str> {
     location.split_once("/info/refs").map(|(address, _)| address)
 }
 
+/// Returns the lock that git has met: somebody holds it, or has died with it.
+fn held_lock(stderr: &str) -> Option<&str> {
+    let line = stderr.lines().find(|line| line.contains("Unable to create '") && line.contains("File exists"))?;
+    between(line, "Unable to create '", &['\'']).filter(|path| path.ends_with(".lock"))
+}
+
 /// What hooks of the remote have said.
 fn remote_text(stderr: &str) -> String {
     let lines = stderr.lines().filter_map(|line| line.strip_prefix("remote:"));
-    let lines = lines.map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("error: hook declined"));
-    one_line(lines)
+    let lines = lines.map(str::trim).filter(|line| !line.starts_with("error: hook declined"));
+    let lines = lines.map(|line| line.strip_prefix("error:").unwrap_or(line).trim_start());
+    one_line(lines.filter(|line| !line.is_empty()))
 }
 
 /// Finds out what a failure means.
@@ -66,6 +83,9 @@ pub(super) fn trouble(stderr: &str, url: &Url) -> Trouble {
         let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("hint:"));
         one_line(lines.map(|line| line.trim_start_matches("fatal: ").trim_start_matches("error: ")))
     };
+    if let Some(trouble) = url.is_ssh().then(|| ssh::trouble(stderr)).flatten() {
+        return trouble;
+    }
     if let Some(host) = between(stderr, "Could not resolve host: ", &['\n', ' ', '\'']) {
         return Trouble::UnknownHost(host.to_owned());
     }
@@ -114,6 +134,10 @@ pub(super) fn trouble(stderr: &str, url: &Url) -> Trouble {
         let remote = stderr.lines().any(|line| line.starts_with("remote:") && line.contains("No space left"));
         return Trouble::DiskFull(if remote { url.shown() } else { "the cache".to_owned() });
     }
+    // In the cache, which is ours alone: a git that was killed has left it.
+    if stderr.lines().any(|line| !line.starts_with("remote:") && held_lock(line).is_some()) {
+        return Trouble::Damaged(text());
+    }
     let unreachable = [
         "Failed to connect",
         "Couldn't connect",
@@ -142,7 +166,15 @@ pub(super) fn trouble(stderr: &str, url: &Url) -> Trouble {
     ]) {
         return Trouble::Damaged(text());
     }
-    Trouble::Git(text())
+    if let Some(name) = between(stderr, "dst refspec ", &[' ']).filter(|_| has(&["matches more than one"])) {
+        return Trouble::Git(format!(
+            "another branch has the full name {name:?}, which git cannot tell apart; delete it"
+        ));
+    }
+    match text() {
+        said if said.is_empty() => Trouble::Git("git ended without a word, as it does when it is killed".to_owned()),
+        said => Trouble::Git(said),
+    }
 }
 
 /// Returns the part of `unable to access '<url>': <reason>` that is not about the address.

@@ -11,6 +11,8 @@ pub(in crate::git) struct Url {
     /// Without user information.
     plain: String,
     path: Option<PathBuf>,
+    /// Reached with the program `ssh`.
+    is_ssh: bool,
     credentials: Option<(String, Secret)>,
 }
 
@@ -23,9 +25,8 @@ impl Url {
         let Some((scheme, rest)) = text.split_once("://") else {
             let colon = text.find(':').unwrap_or(usize::MAX);
             if colon < text.find('/').unwrap_or(usize::MAX) {
-                return refuse(
-                    "a URL of the form user@host:path needs the authentication method ssh, which is not supported yet",
-                );
+                let (host, path) = text.split_at(colon);
+                return Self::ssh(text, host, &path[1..]);
             }
             return Self::local_path(text);
         };
@@ -45,9 +46,20 @@ impl Url {
                     let (name, password) = user.split_once(':').unwrap_or((user, ""));
                     (decode(name), Secret::new(decode(password)))
                 });
-                Ok(Self { plain: format!("{scheme}://{host}/{path}"), path: None, credentials })
+                Ok(Self { plain: format!("{scheme}://{host}/{path}"), path: None, is_ssh: false, credentials })
             }
-            "ssh" | "git+ssh" => refuse("a URL with ssh:// is not supported yet; use https://"),
+            "ssh" => {
+                let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+                let end = authority.rfind(['@', ']']).unwrap_or_default();
+                let (host, port) = match authority[end..].split_once(':') {
+                    Some((host, port)) => (&authority[..end + host.len()], Some(port)),
+                    None => (authority, None),
+                };
+                if port.is_some_and(|port| port.parse::<std::num::NonZeroU16>().is_err()) {
+                    return refuse("the port in the URL is not a number from 1 to 65535");
+                }
+                Self::ssh(&format!("ssh://{rest}"), host, path)
+            }
             scheme => Err(Trouble::Config(format!("a URL with {scheme}:// is not supported; use https://"))),
         }
     }
@@ -55,7 +67,46 @@ impl Url {
     fn local_path(path: &str) -> Result<Self, Trouble> {
         let path =
             std::path::absolute(path).map_err(|error| Trouble::Config(format!("path of the repository: {error}")))?;
-        Ok(Self { plain: path.display().to_string(), path: Some(path), credentials: None })
+        Ok(Self { plain: path.display().to_string(), path: Some(path), is_ssh: false, credentials: None })
+    }
+
+    /// Takes an address in the form that git knows; `host` is what is before its port or path, with the user.
+    fn ssh(text: &str, host: &str, path: &str) -> Result<Self, Trouble> {
+        let refuse = |reason: &str| Err(Trouble::Config(reason.to_owned()));
+        let Some((user, host)) = host.split_once('@') else {
+            return refuse("a URL of ssh has the form ssh://user@host[:port]/path or user@host:path");
+        };
+        if user.contains(':') {
+            return refuse("ssh takes no password from the URL, only a key");
+        }
+        let is_odd = |part: &str| {
+            part.is_empty()
+                || part.starts_with('-')
+                || part.contains(|c: char| c.is_whitespace() || "@'\"\\$`;&|<>(){}".contains(c))
+        };
+        if is_odd(user) || is_odd(host) {
+            return refuse("user or host in the URL cannot be used");
+        }
+        if path.trim_matches('/').is_empty() || path.starts_with('-') {
+            return refuse("the URL names no repository on its host");
+        }
+        Ok(Self { plain: text.to_owned(), path: None, is_ssh: true, credentials: None })
+    }
+
+    /// Says what is wrong if the address is not reached in the way that the credentials are for.
+    pub(super) fn check_method(&self, has_key: bool) -> Result<(), Trouble> {
+        let problem = match (self.is_ssh, has_key) {
+            (true, false) => "a URL of ssh needs the authentication method ssh",
+            (false, true) => {
+                "the authentication method ssh needs a URL of the form ssh://user@host[:port]/path or user@host:path"
+            }
+            _ => return Ok(()),
+        };
+        Err(Trouble::Config(problem.to_owned()))
+    }
+
+    pub(super) fn is_ssh(&self) -> bool {
+        self.is_ssh
     }
 
     pub(in crate::git) fn local(&self) -> Option<&Path> {
@@ -70,6 +121,25 @@ impl Url {
     /// Returns the address for git; nothing secret is in it.
     pub(super) fn argument(&self) -> &str {
         &self.plain
+    }
+
+    /// Returns the host without port; empty for a path.
+    pub(super) fn host(&self) -> &str {
+        let Some((_, rest)) = self.plain.split_once("://") else { return "" };
+        let authority = rest.split('/').next().unwrap_or_default();
+        match authority.find(']') {
+            Some(end) => &authority[..=end],
+            None => authority.split(':').next().unwrap_or_default(),
+        }
+    }
+
+    /// Returns the port of an `https` address.
+    pub(super) fn port(&self) -> Option<u16> {
+        let authority = self.plain.strip_prefix("https://")?.split('/').next()?;
+        match authority.strip_prefix(self.host())?.strip_prefix(':') {
+            Some(port) => port.parse().ok(),
+            None => Some(443),
+        }
     }
 
     pub(super) fn credentials(&self) -> Option<(&str, &Secret)> {
@@ -171,9 +241,54 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_ssh_names_user_host_and_repository() {
+        for text in [
+            "git@host:x",
+            "git@host:/srv/x.git",
+            "ssh://git@host/x",
+            "ssh://git@host:2222/~/x.git",
+            "ssh://git@[::1]:22/x",
+            "ssh://git@[::1]/x",
+            "git@[::1]:x",
+        ] {
+            let url = Url::parse(text).unwrap_or_else(|trouble| panic!("{text}: {trouble}"));
+            assert!(url.is_ssh() && url.local().is_none(), "{text}");
+            assert_eq!(url.argument(), text);
+            assert!(url.check_method(true).is_ok() && url.check_method(false).is_err(), "{text}");
+        }
+        assert_eq!(Url::parse("SSH://git@host/x").expect("usable").argument(), "ssh://git@host/x");
+        assert!(Url::parse("https://host/x").expect("usable").check_method(true).is_err());
+        for text in [
+            "host:x",
+            "git@host:",
+            "@host:x",
+            "git@:x",
+            "git@-oProxyCommand=x:y",
+            "-l@host:x",
+            "git:secret@host:x",
+            "git@ho st:x",
+            "git@a@b:x",
+            "git@host$(x):y",
+            "ssh://host/x",
+            "ssh://git@host",
+            "ssh://git@host/",
+            "ssh://git@host:/x",
+            "ssh://git@host:0/x",
+            "ssh://git@host:65536/x",
+            "ssh://git@host:22x/x",
+            "ssh://git:secret@host/x",
+            "ssh://git@-oProxyCommand=x/y",
+            "ssh://git@[::1]:x/y",
+        ] {
+            let trouble = Url::parse(text).err();
+            assert!(matches!(trouble, Some(Trouble::Config(_))), "{text}: {trouble:?}");
+            assert!(!format!("{trouble:?}").contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
     fn addresses_that_are_not_understood_are_refused() {
-        for text in ["", "-oProxy", "ext::sh", "ftp://x/y", "git@host:x", "ssh://git@host/x", "https://", "https:///x"]
-        {
+        for text in ["", "-oProxy", "ext::sh", "ftp://x/y", "https://", "https:///x", "git+ssh://git@host/x"] {
             assert!(matches!(Url::parse(text), Err(Trouble::Config(_))), "{text}");
         }
         assert_eq!(Url::parse("file:///srv/a.git").expect("usable").local(), Some(Path::new("/srv/a.git")));

@@ -1,0 +1,166 @@
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+
+fn store() -> StateStoreRef {
+    StateStoreRef { kind: StateStoreKind::GitStateStore, name: "default".into() }
+}
+
+fn place_of(registry: &Registry) -> Option<String> {
+    match &registry.entries.read().get(&store())?.writer {
+        Writer::Open { place, .. } => Some(place.clone()),
+        Writer::Opening | Writer::Closed { .. } => None,
+    }
+}
+
+#[tokio::test]
+async fn observers_hear_of_changes_and_a_rotated_credential_is_none() {
+    let cache = tempfile::tempdir().unwrap();
+    let registry = Registry::new(cache.path().to_owned());
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&heard);
+    registry.on_change(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let handle = |name: &str| {
+        let config = kratix_state_store::GitConfig::new(name, cache.path().join("x.git").display().to_string());
+        kratix_state_store::open(config, cache.path()).unwrap()
+    };
+    registry.locate(&store(), "here");
+    registry.set_open(&store(), handle("a"), "here".into());
+    assert_eq!((heard.load(Ordering::Relaxed), place_of(&registry)), (1, Some("here".into())));
+    registry.locate(&store(), "here");
+    registry.set_open(&store(), handle("b"), "here".into());
+    assert_eq!((heard.load(Ordering::Relaxed), place_of(&registry)), (1, Some("here".into())));
+    registry.locate(&store(), "there");
+    assert_eq!((heard.load(Ordering::Relaxed), place_of(&registry)), (2, None), "nothing new goes to the old place");
+    registry.close(&store(), None, "no".into());
+    registry.close(&store(), None, "no".into());
+    assert_eq!(heard.load(Ordering::Relaxed), 3);
+    registry.close(&store(), None, "another reason".into());
+    assert_eq!(heard.load(Ordering::Relaxed), 4, "those who wait are told why");
+    registry.forget(&store());
+    assert_eq!(heard.load(Ordering::Relaxed), 5);
+}
+
+fn opened() -> Opened {
+    Opened { fingerprint: "f".into(), at: jiff::Timestamp::UNIX_EPOCH, outcome: Ok(()) }
+}
+
+fn trouble(trouble: Trouble) -> kratix_state_store::Error {
+    let place = kratix_state_store::Place { store: "a".into(), url: "u".into(), branch: "main".into() };
+    kratix_state_store::Error { place: Arc::new(place), trouble }
+}
+
+fn refused() -> WriteError {
+    WriteError::Store(trouble(Trouble::Refused { branch: "main".into(), message: "frozen".into() }))
+}
+
+fn epoch(registry: &Registry) -> u64 {
+    match registry.availability_at(&store(), "here".into()) {
+        (Availability::Ready { epoch, .. }, Some(_)) => epoch,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_had_trouble_starts_a_new_epoch_and_another_address_is_not_written_to_the_old_one() {
+    let cache = tempfile::tempdir().unwrap();
+    let registry = Registry::new(cache.path().to_owned());
+    let open = || {
+        let config = kratix_state_store::GitConfig::new("a", cache.path().join("x.git").display().to_string());
+        registry.set_open(&store(), kratix_state_store::open(config, cache.path()).unwrap(), "here".into());
+        epoch(&registry)
+    };
+    let first = open();
+    assert_eq!(open(), first, "other credentials");
+    registry.suspect(&store(), &WriteError::Store(trouble(Trouble::NotFound)));
+    let second = open();
+    assert_ne!(second, first);
+    registry.close(&store(), None, String::new());
+    let third = open();
+    assert_ne!(third, second);
+    registry.forget(&store());
+    let fourth = open();
+    assert_ne!(fourth, third);
+    let elsewhere = registry.availability_at(&store(), "there".into());
+    assert!(matches!(elsewhere, (Availability::Opening { .. }, None)), "{elsewhere:?}");
+
+    // Found to be well, the writer stays; what it has lost is not known, unless it has only refused.
+    registry.note(&store(), opened());
+    registry.suspect(&store(), &refused());
+    registry.clear(&store(), opened());
+    assert_eq!(epoch(&registry), fourth);
+    registry.suspect(&store(), &WriteError::Store(trouble(Trouble::NotFound)));
+    registry.clear(&store(), opened());
+    assert_ne!(epoch(&registry), fourth);
+}
+
+#[tokio::test]
+async fn the_writer_of_a_previous_address_is_kept_for_as_long_as_something_is_there() {
+    let cache = tempfile::tempdir().unwrap();
+    let registry = Registry::new(cache.path().to_owned());
+    let handle = || {
+        let config = kratix_state_store::GitConfig::new("a", cache.path().join("x.git").display().to_string());
+        kratix_state_store::open(config, cache.path()).unwrap()
+    };
+    let retired = || registry.retired.read().iter().map(|retired| retired.place.clone()).collect::<Vec<_>>();
+    registry.locate(&store(), "1");
+    registry.set_open(&store(), handle(), "1".into());
+    registry.locate(&store(), "2");
+    assert_eq!(retired(), ["1"]);
+    registry.set_open(&store(), handle(), "2".into());
+    registry.locate(&store(), "1");
+    assert_eq!(retired(), ["2"], "a place that is present again is no former one");
+    registry.set_open(&store(), handle(), "1".into());
+    registry.locate(&store(), "3");
+    registry.release(|_, place| place == "2");
+    assert_eq!(retired(), ["2"]);
+    for place in 4..4 + 2 * RETIRED_MAX {
+        registry.set_open(&store(), handle(), place.to_string());
+        registry.locate(&store(), "next");
+    }
+    assert_eq!(retired().len(), RETIRED_MAX);
+    registry.forget(&store());
+    assert!(retired().is_empty(), "with its object a store is forgotten altogether");
+}
+
+#[tokio::test]
+async fn only_stores_that_can_be_written_have_a_queue() {
+    let cache = tempfile::tempdir().unwrap();
+    let registry = Registry::new(cache.path().to_owned());
+    registry.locate(&store(), "here");
+    assert_eq!(registry.queues(), []);
+    let config = kratix_state_store::GitConfig::new("a", cache.path().join("x.git").display().to_string());
+    let handle = kratix_state_store::open(config, cache.path()).unwrap();
+    registry.set_open(&store(), handle, "here".into());
+    assert_eq!(registry.queues(), [(store(), 0)]);
+}
+
+#[test]
+fn only_trouble_of_the_whole_store_raises_suspicion_and_once() {
+    let registry = Registry::new(PathBuf::new());
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&heard);
+    registry.on_suspicion(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    registry.update(&store(), |_| false);
+    registry.suspect(&store(), &WriteError::Ambiguous { path: "a".into() });
+    registry.suspect(&store(), &WriteError::Refused(trouble(Trouble::NotFound)));
+    assert_eq!(heard.load(Ordering::Relaxed), 0);
+    registry.suspect(&store(), &WriteError::Store(trouble(Trouble::NotFound)));
+    registry.suspect(&store(), &WriteError::Store(trouble(Trouble::NotFound)));
+    assert_eq!(heard.load(Ordering::Relaxed), 1);
+    // A store that is well and refuses what it is asked is checked once, until it has taken something.
+    registry.note(&store(), opened());
+    registry.suspect(&store(), &refused());
+    assert_eq!(heard.load(Ordering::Relaxed), 2);
+    registry.clear(&store(), opened());
+    registry.suspect(&store(), &refused());
+    assert_eq!(heard.load(Ordering::Relaxed), 2);
+    registry.accepted(&store());
+    registry.suspect(&store(), &refused());
+    assert_eq!(heard.load(Ordering::Relaxed), 3);
+}

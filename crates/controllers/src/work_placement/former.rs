@@ -1,0 +1,100 @@
+//! Files at sites that placements have left.
+
+use std::sync::Arc;
+
+use kratix_api::{Destination, WorkPlacement};
+use kratix_core::object::ObjectKey;
+use kratix_core::state_store::Availability;
+use kratix_core::work_placement::{self, Claim, Cleaned, Former, Rival, Site, Snapshot};
+use kratix_state_store::Handle;
+
+use super::WorkPlacements;
+use crate::caches::site_entry;
+use crate::context::Context;
+use crate::state_store::{Registry, place_of};
+
+/// The writers that a pass may need.
+pub(super) struct Writers {
+    /// Of the store in which the files are to be.
+    pub(super) present: Option<Handle>,
+    /// Of sites that were left, as far as they can be reached.
+    pub(super) former: Vec<(Site, Handle)>,
+}
+
+/// Returns what is known of the sites that a placement has left.
+pub(super) fn observe(
+    controller: &WorkPlacements,
+    placement: &WorkPlacement,
+    destination: Option<&Destination>,
+    store: &Availability,
+    rivals: &[Rival],
+) -> (Vec<Former>, Vec<(Site, Handle)>) {
+    let Some(destination) = destination else { return (Vec::new(), Vec::new()) };
+    let sites = work_placement::former_sites(placement, destination, store.place().unwrap_or_default());
+    let (mut former, mut writers) = (Vec::new(), Vec::new());
+    for site in sites {
+        let (store, writer) = controller.stores.availability_of_site(&controller.cx.caches, &site);
+        let claims = claims(controller, &site, rivals);
+        former.push(Former { site: site.clone(), store, is_reachable: writer.is_some(), claims });
+        writers.extend(writer.map(|writer| (site, writer)));
+    }
+    (former, writers)
+}
+
+fn claims(controller: &WorkPlacements, site: &Site, rivals: &[Rival]) -> Vec<Claim> {
+    let caches = &controller.cx.caches;
+    let place = |destination: &Destination| place_of(caches, destination.spec.state_store_ref.as_ref()?);
+    let namesakes = rivals.iter().filter_map(|rival| Some((rival.placement.clone(), rival.destination.clone()?)));
+    let sharing = caches
+        .destinations
+        .all()
+        .into_iter()
+        .filter(|destination| work_placement::may_claim(site, destination, || place(destination)));
+    let members = sharing.flat_map(|destination| {
+        let members = controller.members(&ObjectKey::of(&*destination).name);
+        members.into_iter().map(move |member| (member, Arc::clone(&destination)))
+    });
+    let all = namesakes.chain(members);
+    all.filter_map(|(placement, destination)| {
+        let place = place(&destination)?;
+        Some(Claim { placement, destination, place })
+    })
+    .collect()
+}
+
+impl WorkPlacements {
+    /// Removes what is left at former sites, where that is possible.
+    pub(super) async fn clean(&self, snapshot: &Snapshot, writers: &Writers) -> Vec<(Site, Cleaned)> {
+        let mut outcomes = Vec::new();
+        for leftover in work_placement::leftovers(snapshot) {
+            let Some((_, former)) = writers.former.iter().find(|(site, _)| site.is(&leftover.site)) else { continue };
+            let present = writers.present.as_ref().zip(snapshot.store.place());
+            let proof = present.filter(|_| leftover.needs_proof).map(|(handle, place)| (place, handle));
+            let outcome = self.stores.clean((&leftover.site, former), proof, leftover.change).await;
+            outcomes.push((leftover.site, outcome));
+        }
+        outcomes
+    }
+}
+
+/// Lets go of writers of previous addresses once nothing is noted to be there any more.
+pub(super) fn watch(cx: &Arc<Context>, stores: &Arc<Registry>) {
+    let release = |cx: &Context, stores: &Registry| {
+        stores.release(|store, place| {
+            let entry = site_entry(store, place);
+            cx.caches.placements.has(&entry) || cx.caches.destinations.has(&entry)
+        });
+    };
+    let (context, registry) = (Arc::downgrade(cx), Arc::downgrade(stores));
+    cx.caches.placements.on_later_change(move |_, _| {
+        if let (Some(cx), Some(stores)) = (context.upgrade(), registry.upgrade()) {
+            release(&cx, &stores);
+        }
+    });
+    let (context, registry) = (Arc::downgrade(cx), Arc::downgrade(stores));
+    cx.caches.destinations.on_later_change(move |_, _| {
+        if let (Some(cx), Some(stores)) = (context.upgrade(), registry.upgrade()) {
+            release(&cx, &stores);
+        }
+    });
+}

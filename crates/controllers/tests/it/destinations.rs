@@ -1,0 +1,98 @@
+//! Destinations on real repositories: readiness, clean-up, and what happens when their stores come and go.
+
+use kratix_api::{Destination, condition, keys};
+use kratix_testing::wait;
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use crate::placements::{Scene, placement_of};
+
+async fn says(scene: &Scene, message: &str) -> Destination {
+    let what = format!("the Destination to say {message}");
+    wait::until(&scene.destinations(), "worker-1", &what, |destination: &Destination| {
+        let conditions = destination.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        condition::find(conditions, condition::READY).is_some_and(|ready| ready.message == message)
+    })
+    .await
+}
+
+const WRITTEN: &str = "Test documents written to State Store";
+
+// spec 05 §14.1, §14.5
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_is_ready_with_its_test_documents_and_without_them() {
+    let scene = Scene::start().await;
+    scene.add_destination("nestedByMetadata", json!({})).await;
+    says(&scene, WRITTEN).await;
+    assert_eq!(scene.event("worker-1", "DestinationReady").await, "Destination is Ready");
+    let documents =
+        ["worker-1/dependencies/kratix-canary-namespace.yaml", "worker-1/resources/kratix-canary-configmap.yaml"];
+    scene.holds("a", &documents).await;
+    scene.edit_destination(json!({ "initWorkloads": { "enabled": false } })).await;
+    says(&scene, "Destination is ready").await;
+    scene.holds("a", &[]).await;
+}
+
+// spec 05 §14.2
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_names_a_store_that_is_missing_and_heals_with_it() {
+    let scene = Scene::start().await;
+    scene.add_destination("none", json!({})).await;
+    says(&scene, WRITTEN).await;
+    scene.edit_destination(json!({ "stateStoreRef": { "name": "absent" } })).await;
+    says(&scene, "GitStateStore/absent: not found").await;
+    scene.told("worker-1", "DestinationNotReady", "GitStateStore/absent: not found").await;
+    scene.edit_destination(json!({ "stateStoreRef": { "name": "default" } })).await;
+    says(&scene, WRITTEN).await;
+    // The store's object goes, and is made again.
+    scene.stores().delete("default", &DeleteParams::default()).await.unwrap();
+    says(&scene, "GitStateStore/default: not found").await;
+    scene.add_store("default", "a", json!({})).await;
+    says(&scene, WRITTEN).await;
+}
+
+// spec 05 §14.6, §7.5
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_destination_cleans_up_as_it_says() {
+    let scene = Scene::start().await;
+    scene.add_destination("none", json!({ "cleanup": "all" })).await;
+    let ready = says(&scene, WRITTEN).await;
+    assert_eq!(ready.finalizers(), [keys::FINALIZER_DESTINATION_CLEANUP]);
+    scene.add_work("default", "x", json!({})).await;
+    scene.written("x").await;
+    scene.edit("a", &[("worker-1/foreign", "x")], &[]).await;
+    scene.destinations().delete("worker-1", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.destinations(), "worker-1").await;
+    scene.holds("a", &["worker-1/foreign"]).await;
+    wait::gone(&scene.placements(), &placement_of("x")).await;
+
+    scene.works().delete("x", &DeleteParams::default()).await.unwrap();
+    scene.add_destination("none", json!({})).await;
+    let ready = says(&scene, WRITTEN).await;
+    assert!(ready.finalizers().is_empty());
+    scene.destinations().delete("worker-1", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.destinations(), "worker-1").await;
+    assert_eq!(scene.files("a").await.len(), 3, "without clean-up everything stays");
+}
+
+// spec 05 weakness 26
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_cleans_up_waits_for_a_store_that_is_away_and_goes_without_one_that_is_gone() {
+    let scene = Scene::start().await;
+    scene.add_destination("none", json!({ "cleanup": "all" })).await;
+    says(&scene, WRITTEN).await;
+    scene.add_work("default", "x", json!({})).await;
+    scene.written("x").await;
+    scene.edit_store(json!({ "secretRef": { "name": "absent" } })).await;
+    let not_ready = "GitStateStore/default: not ready: Secret absent not found in namespace default";
+    says(&scene, not_ready).await;
+    scene.destinations().delete("worker-1", &DeleteParams::default()).await.unwrap();
+    says(&scene, "Destination is being deleted: waiting for its workplacements to remove their files").await;
+    assert!(scene.files("a").await.contains("worker-1/x.yaml"));
+    scene.stores().delete("default", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.placements(), &placement_of("x")).await;
+    wait::gone(&scene.destinations(), "worker-1").await;
+    let note = scene.event(&placement_of("x"), "StateStoreNotFound").await;
+    assert!(note.ends_with("not found, files written there stay"), "{note}");
+}

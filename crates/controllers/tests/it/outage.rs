@@ -1,0 +1,260 @@
+//! State stores that are away, busy or gone, and placements that cannot be written, end to end: nothing is lost, nothing is
+//! written twice, and everybody is told what it waits for.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use kratix_api::{Condition, Destination, GitStateStore, Work, WorkPlacement, compression, condition, keys};
+use kratix_testing::git_http::{Fault, Server};
+use kratix_testing::wait;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use crate::world::{World, typed};
+
+/// Hash of the directory `.`, which is the id of the group that holds everything.
+const DOT: &str = "5058f1af8388633f609cadb75a75dc9d";
+
+/// A platform whose only store is a repository behind a server that can be made to fail.
+struct Scene {
+    world: World,
+    server: Server,
+    directory: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn start(mode: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        kratix_state_store::init_bare(directory.path().join("state.git"), "main").unwrap();
+        let server = Server::plain(directory.path()).await;
+        let scene = Self { world: World::start().await, server, directory };
+        scene.add_store().await;
+        let destination = json!({
+            "apiVersion": keys::API_VERSION, "kind": "Destination", "metadata": { "name": "worker-1" },
+            "spec": {
+                "path": "worker-1", "filepath": { "mode": mode }, "initWorkloads": { "enabled": false },
+                "stateStoreRef": { "kind": "GitStateStore", "name": "default" },
+            },
+        });
+        scene.destinations().create(&PostParams::default(), &typed(destination)).await.unwrap();
+        scene.destination_is("True", "").await;
+        scene
+    }
+
+    async fn add_store(&self) {
+        let store = json!({
+            "apiVersion": keys::API_VERSION, "kind": "GitStateStore", "metadata": { "name": "default" },
+            "spec": { "url": self.server.url("state.git"), "branch": "main" },
+        });
+        self.stores().create(&PostParams::default(), &typed(store)).await.unwrap();
+    }
+
+    fn stores(&self) -> Api<GitStateStore> {
+        Api::all(self.world.client.clone())
+    }
+
+    fn destinations(&self) -> Api<Destination> {
+        Api::all(self.world.client.clone())
+    }
+
+    fn placements(&self) -> Api<WorkPlacement> {
+        Api::namespaced(self.world.client.clone(), "default")
+    }
+
+    /// Creates a Work of one request with these files.
+    async fn work(&self, request: &str, files: &[&str]) {
+        let workloads: Vec<_> = files
+            .iter()
+            .map(|path| json!({ "filepath": path, "content": compression::compress(request.as_bytes()) }))
+            .collect();
+        let work = json!({
+            "apiVersion": keys::API_VERSION, "kind": "Work",
+            "metadata": { "name": request, "namespace": "default", "labels": {
+                keys::PROMISE_NAME: "redis", keys::WORK_TYPE: "resource", keys::RESOURCE_NAME: request,
+                keys::PIPELINE_NAME: "configure",
+            }},
+            "spec": {
+                "promiseName": "redis", "resourceName": request,
+                "workloadGroups": [{ "id": DOT, "directory": ".", "workloads": workloads }],
+            },
+        });
+        let works = Api::<Work>::namespaced(self.world.client.clone(), "default");
+        works.create(&PostParams::default(), &typed(work)).await.unwrap();
+    }
+
+    async fn store_is(&self, status: &str, text: &str) -> Condition {
+        let find = |store: &GitStateStore| ready(&store.status.as_ref()?.conditions, status, text);
+        let what = format!("the store's Ready to be {status} ({text})");
+        find(&wait::until(&self.stores(), "default", &what, |store| find(store).is_some()).await).unwrap()
+    }
+
+    async fn destination_is(&self, status: &str, text: &str) {
+        let find = |destination: &Destination| ready(&destination.status.as_ref()?.conditions, status, text);
+        let what = format!("the Destination's Ready to be {status} ({text})");
+        wait::until(&self.destinations(), "worker-1", &what, |destination| find(destination).is_some()).await;
+    }
+
+    /// Waits until so many placements are written, or are not, and returns what their conditions say by request.
+    async fn placements_are(&self, count: usize, status: &str) -> BTreeMap<String, Condition> {
+        let mut found = BTreeMap::new();
+        let last = std::cell::RefCell::new(&mut found);
+        wait::poll(&format!("{count} placements with WriteSucceeded {status}"), || async {
+            let placements = self.placements().list(&ListParams::default()).await.unwrap();
+            let with_status = placements.iter().filter_map(|placement| {
+                let write = write_of(placement)?;
+                (write.status.to_string() == status).then(|| (placement.spec.resource_name.clone(), write))
+            });
+            let with_status: BTreeMap<String, Condition> = with_status.collect();
+            let state = format!("{} of {}", with_status.len(), placements.items.len());
+            **last.borrow_mut() = with_status;
+            if last.borrow().len() == count { Ok(()) } else { Err(state) }
+        })
+        .await;
+        found
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.directory.path().join("state.git")
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        let output = Command::new("git").args(arguments).current_dir(self.repository()).output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn files(&self) -> Vec<String> {
+        self.git(&["ls-tree", "-r", "--name-only", "main"]).lines().map(str::to_owned).collect()
+    }
+
+    fn commits(&self) -> usize {
+        self.git(&["rev-list", "--count", "main"]).trim().parse().unwrap()
+    }
+
+    /// Every placement was committed once, and its file is there.
+    async fn all_are_written_once(&self, count: usize) {
+        let mut written: BTreeMap<String, usize> = BTreeMap::new();
+        for line in self.git(&["log", "--format=%B", "main"]).lines() {
+            if let Some(name) = line.strip_prefix("Update from: ").filter(|name| !name.ends_with(" changes")) {
+                *written.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+        let placements = self.placements().list(&ListParams::default()).await.unwrap();
+        assert_eq!((placements.items.len(), self.files().len()), (count, count));
+        for placement in placements {
+            assert_eq!(written.remove(&placement.name_any()), Some(1), "{}", placement.name_any());
+        }
+        assert!(written.is_empty(), "{written:?}");
+    }
+}
+
+fn ready(conditions: &[Condition], status: &str, text: &str) -> Option<Condition> {
+    let found = condition::find(conditions, condition::READY)?;
+    (found.status.to_string() == status && found.message.contains(text)).then(|| found.clone())
+}
+
+fn write_of(placement: &WorkPlacement) -> Option<Condition> {
+    condition::find(&placement.status.as_ref()?.conditions, condition::WRITE_SUCCEEDED).cloned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_placements_outlast_an_outage_of_their_store_and_are_written_once_each() {
+    const COUNT: usize = 200;
+    let scene = Scene::start("nestedByMetadata").await;
+    scene.server.fail(Fault::Status(503));
+    for at in 0..COUNT {
+        scene.work(&format!("r{at:03}"), &["a.yaml"]).await;
+    }
+    // The store, its Destination and all who wait say so.
+    let told = scene.store_is("False", "the server fails").await;
+    assert!(!told.message.contains('\n'), "{}", told.message);
+    scene.destination_is("False", "GitStateStore/default: not ready").await;
+    wait::poll("all placements to exist", || async {
+        let placements = scene.placements().list(&ListParams::default()).await.unwrap().items;
+        let claims = placements.iter().filter_map(write_of).any(|write| write.status == condition::Status::True);
+        assert!(!claims, "nothing is written");
+        if placements.len() == COUNT { Ok(()) } else { Err(placements.len().to_string()) }
+    })
+    .await;
+    // However many wait, only the store itself is tried.
+    let requests = scene.server.requests();
+    assert!(requests < 60, "{requests} requests");
+    scene.server.fail(Fault::None);
+    scene.store_is("True", "").await;
+    scene.destination_is("True", "").await;
+    scene.placements_are(COUNT, "True").await;
+    scene.all_are_written_once(COUNT).await;
+    assert!(scene.commits() < COUNT / 4, "{} commits", scene.commits());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_object_that_is_deleted_and_made_again_gets_what_is_new_and_nothing_twice() {
+    let mut scene = Scene::start("nestedByMetadata").await;
+    for at in 0..10 {
+        scene.work(&format!("old{at}"), &["a.yaml"]).await;
+    }
+    scene.placements_are(10, "True").await;
+    scene.stores().delete("default", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.stores(), "default").await;
+    scene.destination_is("False", "GitStateStore/default: not found").await;
+    for at in 0..10 {
+        scene.work(&format!("new{at}"), &["a.yaml"]).await;
+    }
+    wait::poll("all placements to exist", || async {
+        let placements = scene.placements().list(&ListParams::default()).await.unwrap().items;
+        if placements.len() == 20 { Ok(()) } else { Err(placements.len().to_string()) }
+    })
+    .await;
+    let commits = scene.commits();
+    scene.add_store().await;
+    scene.destination_is("True", "").await;
+    scene.placements_are(20, "True").await;
+    scene.all_are_written_once(20).await;
+    // Also not by another process.
+    let after = scene.commits();
+    assert!(after > commits);
+    scene.world.stop_controllers().await;
+    scene.world.start_controllers().await;
+    scene.work("last", &["a.yaml"]).await;
+    scene.placements_are(21, "True").await;
+    scene.all_are_written_once(21).await;
+    assert_eq!(scene.commits(), after + 1);
+}
+
+// Weakness 17, decisions 9, 12 and 16.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_placement_with_a_bad_path_says_so_and_the_others_are_written() {
+    let bad = [
+        ("escape", "../../x", "it leaves its directory"),
+        ("absolute", "/etc/passwd", "it is absolute"),
+        ("git", ".GIT/config", "it names a .git directory"),
+        ("hidden", ".g\u{200c}it/config", "it names a .git directory"),
+        ("backslash", "a\\..\\b", "it contains a backslash"),
+        ("long", &"x".repeat(300), "is longer than 255 bytes"),
+    ];
+    for mode in ["nestedByMetadata", "none"] {
+        let scene = Scene::start(mode).await;
+        for (request, path, _) in bad {
+            scene.work(request, &[&format!("{request}.yaml"), path]).await;
+        }
+        scene.work("case", &["Case.yaml", "case.yaml"]).await;
+        for at in 0..5 {
+            scene.work(&format!("good{at}"), &[&format!("good{at}.yaml")]).await;
+        }
+        scene.placements_are(5, "True").await;
+        let refused = scene.placements_are(bad.len() + 1, "False").await;
+        for (request, path, reason) in bad {
+            let told = &refused[request];
+            assert_eq!(told.reason, "WorkloadsFailedWrite");
+            let shown = format!("path {path:?} cannot be written: ");
+            assert!(told.message.starts_with(&shown) && told.message.contains(reason), "{mode} {}", told.message);
+        }
+        let case = &refused["case"].message;
+        assert!(case.contains("Case.yaml") && case.contains("case.yaml"), "{case}");
+        let good = scene.files().into_iter().filter(|path| !path.contains("/.kratix/"));
+        assert!(good.clone().all(|path| path.contains("/good")), "{:?}", scene.files());
+        assert_eq!(good.count(), 5);
+    }
+}

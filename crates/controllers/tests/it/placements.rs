@@ -1,0 +1,561 @@
+//! Placements on real repositories: where files go when Destinations and stores change, what waits and why, and what is left
+//! when objects go in whatever order.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::events::v1::Event;
+use kratix_api::{Condition, Destination, GitStateStore, Work, WorkPlacement, compression, condition, keys};
+use kratix_state_store::{Change, File, GitConfig, init_bare, open};
+use kratix_testing::git_http::{Fault, Server};
+use kratix_testing::wait;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::watcher;
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::world::{World, typed};
+
+const DOT: &str = "5058f1af8388633f609cadb75a75dc9d";
+
+/// A platform, repositories, and a client of a user.
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) user: Client,
+    directory: tempfile::TempDir,
+}
+
+impl Scene {
+    /// Starts with the store `default` in the repository `a`.
+    pub(crate) async fn start() -> Self {
+        let world = World::start().await;
+        let user = world.client_of("user");
+        let scene = Self { world, user, directory: tempfile::tempdir().unwrap() };
+        scene.add_store("default", "a", json!({})).await;
+        scene
+    }
+
+    pub(crate) fn repository(&self, name: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        if !path.exists() {
+            init_bare(&path, "main").unwrap();
+        }
+        path
+    }
+
+    pub(crate) fn url(&self, repository: &str) -> String {
+        format!("file://{}", self.repository(repository).display())
+    }
+
+    pub(crate) async fn add_store(&self, name: &str, repository: &str, more: Value) {
+        let mut store = json!({
+            "apiVersion": keys::API_VERSION, "kind": "GitStateStore", "metadata": { "name": name },
+            "spec": { "url": self.url(repository), "branch": "main" },
+        });
+        merge(&mut store["spec"], more);
+        self.stores().create(&PostParams::default(), &typed(store)).await.unwrap();
+    }
+
+    /// Creates the Destination `worker-1` in the store `default`.
+    pub(crate) async fn add_destination(&self, mode: &str, more: Value) {
+        let mut destination = json!({
+            "apiVersion": keys::API_VERSION, "kind": "Destination", "metadata": { "name": "worker-1" },
+            "spec": {
+                "path": "worker-1", "stateStoreRef": { "kind": "GitStateStore", "name": "default" },
+                "filepath": { "mode": mode },
+            },
+        });
+        merge(&mut destination["spec"], more);
+        self.destinations().create(&PostParams::default(), &typed(destination)).await.unwrap();
+    }
+
+    pub(crate) async fn edit_destination(&self, spec: Value) {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        self.destinations().patch("worker-1", &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    pub(crate) async fn edit_store(&self, spec: Value) {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        self.stores().patch("default", &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    pub(crate) async fn add_work(&self, namespace: &str, name: &str, labels: Value) {
+        let content = compression::compress(b"a: 1\n");
+        let request = labels.get(keys::RESOURCE_NAME).and_then(Value::as_str).unwrap_or(name).to_owned();
+        let work = json!({
+            "apiVersion": keys::API_VERSION, "kind": "Work",
+            "metadata": { "name": name, "namespace": namespace, "labels": labels },
+            "spec": {
+                "promiseName": "redis", "resourceName": request,
+                "workloadGroups": [{
+                    "id": DOT, "directory": ".", "workloads": [{ "filepath": format!("{name}.yaml"), "content": content }],
+                }],
+            },
+        });
+        let works = Api::<Work>::namespaced(self.user.clone(), namespace);
+        works.create(&PostParams::default(), &typed(work)).await.unwrap();
+    }
+
+    pub(crate) fn works(&self) -> Api<Work> {
+        Api::namespaced(self.user.clone(), "default")
+    }
+
+    pub(crate) fn placements(&self) -> Api<WorkPlacement> {
+        Api::namespaced(self.user.clone(), "default")
+    }
+
+    pub(crate) fn destinations(&self) -> Api<Destination> {
+        Api::all(self.user.clone())
+    }
+
+    pub(crate) fn stores(&self) -> Api<GitStateStore> {
+        Api::all(self.user.clone())
+    }
+
+    fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.user.clone(), "default")
+    }
+
+    /// Waits until the placement of a Work says that its files are written.
+    pub(crate) async fn written(&self, work: &str) -> WorkPlacement {
+        self.says(work, "its files are written", |placement| {
+            let write = told(placement, condition::WRITE_SUCCEEDED);
+            write.is_some_and(|write| write.status == condition::Status::True)
+                && told(placement, condition::READY).is_some_and(|ready| ready.message == "Ready")
+        })
+        .await
+    }
+
+    pub(crate) async fn says(&self, work: &str, what: &str, is: impl Fn(&WorkPlacement) -> bool) -> WorkPlacement {
+        wait::until(&self.placements(), &placement_of(work), &format!("{work}: {what}"), is).await
+    }
+
+    /// Returns the files of a repository, of which the last change may just be on its way.
+    pub(crate) async fn files(&self, repository: &str) -> BTreeSet<String> {
+        let store = open(GitConfig::new("look", self.url(repository)), self.directory.path()).unwrap();
+        store.list("").await.unwrap().into_iter().collect()
+    }
+
+    pub(crate) async fn holds(&self, repository: &str, expected: &[&str]) {
+        let expected: BTreeSet<String> = expected.iter().map(|path| (*path).to_owned()).collect();
+        wait::poll(&format!("{repository} to hold {expected:?}"), || async {
+            let found = self.files(repository).await;
+            if found == expected { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+    }
+
+    /// Changes a repository as somebody else.
+    pub(crate) async fn edit(&self, repository: &str, write: &[(&str, &str)], remove: &[&str]) {
+        let store = open(GitConfig::new("foreign", self.url(repository)), self.directory.path()).unwrap();
+        let write = write.iter().map(|(path, content)| File::new(*path, (*content).to_owned())).collect();
+        let remove = remove.iter().map(|path| (*path).to_owned()).collect();
+        store.write(Change::edit("somebody", "", write, remove)).await.unwrap();
+    }
+
+    pub(crate) async fn read(&self, repository: &str, path: &str) -> Option<String> {
+        let store = open(GitConfig::new("look", self.url(repository)), self.directory.path()).unwrap();
+        let content = store.read(path).await.unwrap()?;
+        Some(String::from_utf8_lossy(&content).into_owned())
+    }
+
+    /// Waits for an event.
+    pub(crate) async fn event(&self, regarding: &str, reason: &str) -> String {
+        let events = Api::<Event>::all(self.user.clone());
+        let event =
+            wait::any(&events, watcher::Config::default(), &format!("{reason} about {regarding}"), |event: &Event| {
+                event.reason.as_deref() == Some(reason)
+                    && event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(regarding)
+            })
+            .await;
+        event.note.unwrap_or_default()
+    }
+
+    /// Waits for an event with this note; the same reason may have been given for another cause before.
+    pub(crate) async fn told(&self, regarding: &str, reason: &str, note: &str) {
+        let events = Api::<Event>::all(self.user.clone());
+        wait::any(
+            &events,
+            watcher::Config::default(),
+            &format!("{reason} about {regarding}: {note}"),
+            |event: &Event| {
+                event.reason.as_deref() == Some(reason)
+                    && event.note.as_deref() == Some(note)
+                    && event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(regarding)
+            },
+        )
+        .await;
+    }
+
+    pub(crate) async fn has_event(&self, reason: &str) -> bool {
+        let events = Api::<Event>::all(self.user.clone()).list(&ListParams::default()).await.unwrap();
+        events.iter().any(|event| event.reason.as_deref() == Some(reason))
+    }
+
+    async fn set_interval(&self, interval: &str) {
+        let config = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": keys::CONFIG_MAP },
+            "data": { keys::CONFIG_KEY: format!("stateStoreReconciliationInterval: {interval}") },
+        });
+        let maps = Api::<ConfigMap>::namespaced(self.user.clone(), keys::SYSTEM_NAMESPACE);
+        maps.patch(keys::CONFIG_MAP, &PatchParams::apply("user"), &Patch::Apply(config)).await.unwrap();
+    }
+
+    async fn add_secret(&self) {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "credentials", "namespace": "default" },
+            "stringData": { "username": "u", "password": "p" },
+        });
+        self.secrets().create(&PostParams::default(), &typed(secret)).await.unwrap();
+    }
+}
+
+fn merge(into: &mut Value, more: Value) {
+    let Value::Object(more) = more else { return };
+    for (key, value) in more {
+        into[key] = value;
+    }
+}
+
+pub(crate) fn placement_of(work: &str) -> String {
+    format!("{work}.worker-1-5058f")
+}
+
+pub(crate) fn told(placement: &WorkPlacement, r#type: &str) -> Option<Condition> {
+    condition::find(&placement.status.as_ref()?.conditions, r#type).cloned()
+}
+
+fn nested(root: &str, work: &str) -> String {
+    format!("{root}/resources/default/redis/{work}/5058f/{work}.yaml")
+}
+
+fn documents(root: &str) -> [String; 2] {
+    [
+        format!("{root}/dependencies/kratix-canary-namespace.yaml"),
+        format!("{root}/resources/kratix-canary-configmap.yaml"),
+    ]
+}
+
+fn listed<'a>(files: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
+    files.iter().map(String::as_str).chain(more.iter().copied()).collect()
+}
+
+// spec 05 weakness 19: the path of a Destination changes
+#[tokio::test(flavor = "multi_thread")]
+async fn files_follow_the_path_of_their_destination_and_leave_nothing_behind() {
+    for mode in ["nestedByMetadata", "none", "aggregatedYAML"] {
+        let scene = Scene::start().await;
+        scene.edit("a", &[("worker-1/foreign", "x"), ("elsewhere/foreign", "x")], &[]).await;
+        scene.add_destination(mode, json!({})).await;
+        for work in ["x", "y"] {
+            scene.add_work("default", work, json!({})).await;
+            scene.written(work).await;
+        }
+        let at = |root: &str| -> Vec<String> {
+            let own = match mode {
+                "nestedByMetadata" => vec![nested(root, "x"), nested(root, "y")],
+                "none" => {
+                    let ledger = |work: &str| format!("{root}/.kratix/default-{}.yaml", placement_of(work));
+                    vec![format!("{root}/x.yaml"), format!("{root}/y.yaml"), ledger("x"), ledger("y")]
+                }
+                _ => vec![format!("{root}/aggregated.yaml")],
+            };
+            let canaries = match mode {
+                "nestedByMetadata" => documents(root).to_vec(),
+                _ => {
+                    vec![format!("{root}/kratix-canary-namespace.yaml"), format!("{root}/kratix-canary-configmap.yaml")]
+                }
+            };
+            [own, canaries].concat()
+        };
+        let foreign = ["worker-1/foreign", "elsewhere/foreign"];
+        scene.holds("a", &listed(&at("worker-1"), &foreign)).await;
+        scene.edit_destination(json!({ "path": "elsewhere" })).await;
+        scene.holds("a", &listed(&at("elsewhere"), &foreign)).await;
+        scene.written("x").await;
+        for work in ["x", "y"] {
+            let what = "nothing is noted elsewhere";
+            scene.says(work, what, |placement| !placement.annotations().contains_key("kratix.io/files-at")).await;
+        }
+        assert!(
+            !scene.has_event("FilesLeftBehind").await && !scene.has_event("FailedWriteToDestination").await,
+            "{mode}"
+        );
+    }
+}
+
+// spec 05 weakness 19: the Destination gets another store, while nobody looks
+#[tokio::test(flavor = "multi_thread")]
+async fn files_follow_their_destination_to_another_store_across_a_restart() {
+    let mut scene = Scene::start().await;
+    scene.add_store("other", "b", json!({})).await;
+    scene.add_destination("nestedByMetadata", json!({})).await;
+    scene.add_work("default", "x", json!({})).await;
+    scene.written("x").await;
+    scene.world.stop_controllers().await;
+    scene.edit_destination(json!({ "path": "there", "stateStoreRef": { "name": "other" } })).await;
+    scene.world.start_controllers().await;
+    scene.holds("b", &listed(&documents("there"), &[&nested("there", "x")])).await;
+    scene.holds("a", &[]).await;
+    scene.written("x").await;
+    assert!(!scene.has_event("FilesLeftBehind").await);
+}
+
+// spec 05 weakness 19: the same store gets another branch, path or address
+#[tokio::test(flavor = "multi_thread")]
+async fn files_follow_the_address_of_their_store_and_one_repository_of_two_names_keeps_them() {
+    let scene = Scene::start().await;
+    scene.add_destination("nestedByMetadata", json!({})).await;
+    scene.add_work("default", "x", json!({})).await;
+    scene.written("x").await;
+    // A directory of the same repository.
+    scene.edit_store(json!({ "path": "deep" })).await;
+    let at = |root: &str| [documents(root).to_vec(), vec![nested(root, "x")]].concat();
+    scene.holds("a", &listed(&at("deep/worker-1"), &[])).await;
+    // Another repository, with something in it already.
+    scene.edit("b", &[("README.md", "x")], &[]).await;
+    scene.edit_store(json!({ "url": scene.url("b") })).await;
+    scene.holds("b", &listed(&at("deep/worker-1"), &["README.md"])).await;
+    scene.holds("a", &[]).await;
+    // The same repository by another name.
+    std::os::unix::fs::symlink(scene.repository("b"), scene.repository("b").with_file_name("link")).unwrap();
+    scene.edit_store(json!({ "url": scene.url("link") })).await;
+    scene
+        .says("x", "nothing is noted elsewhere and all is written", |placement| {
+            let place = placement.annotations().get("kratix.io/store-location").cloned().unwrap_or_default();
+            let write = told(placement, condition::WRITE_SUCCEEDED);
+            !placement.annotations().contains_key("kratix.io/files-at")
+                && place.contains("/deep")
+                && write.is_some_and(|write| write.status == condition::Status::True)
+        })
+        .await;
+    scene.holds("b", &listed(&at("deep/worker-1"), &["README.md"])).await;
+    assert!(!scene.has_event("FilesLeftBehind").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_cannot_be_reached_is_named_and_holds_up_nothing() {
+    let scene = Scene::start().await;
+    scene.add_store("other", "b", json!({})).await;
+    scene.add_destination("nestedByMetadata", json!({})).await;
+    scene.add_work("default", "x", json!({})).await;
+    scene.written("x").await;
+    scene.stores().delete("default", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.stores(), "default").await;
+    scene.edit_destination(json!({ "stateStoreRef": { "name": "other" } })).await;
+    let note = scene.event(&placement_of("x"), "FilesLeftBehind").await;
+    let expected = "files in worker-1/resources/default/redis/x/5058f of GitStateStore/default stay: GitStateStore/default: not found";
+    assert_eq!(note, expected);
+    scene.event("worker-1", "FilesLeftBehind").await;
+    scene.written("x").await;
+    scene.holds("b", &listed(&documents("worker-1"), &[&nested("worker-1", "x")])).await;
+}
+
+// spec 05 weakness 21
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_one_name_made_at_the_same_moment_get_a_directory_each() {
+    let scene = Scene::start().await;
+    scene.add_destination("nestedByMetadata", json!({ "initWorkloads": { "enabled": false } })).await;
+    let labels = |namespace: &str| json!({ keys::PROMISE_NAME: "redis", keys::RESOURCE_NAME: "cache", keys::RESOURCE_NAMESPACE: namespace });
+    let spaces = ["team-a", "team-b", "team-c", "team-d"];
+    let made = spaces.map(|namespace| scene.add_work("default", namespace, labels(namespace)));
+    futures::future::join_all(made).await;
+    for namespace in spaces {
+        scene.written(namespace).await;
+    }
+    let files = scene.files("a").await;
+    assert_eq!(files.len(), spaces.len(), "{files:?}");
+    for namespace in spaces {
+        let own = files.iter().find(|file| file.ends_with(&format!("{namespace}.yaml"))).unwrap();
+        let first = format!("worker-1/resources/default/redis/cache/5058f/{namespace}.yaml");
+        let apart = format!("worker-1/resources/{namespace}/redis/cache/5058f/{namespace}.yaml");
+        assert!(*own == first || *own == apart, "{own}");
+    }
+    assert!(!scene.has_event("FailedWriteToDestination").await);
+}
+
+// spec 05 §8.4, §14.3, weaknesses 16, 20, 29
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_store_lacks_is_said_by_everybody_who_waits_and_its_return_heals_all() {
+    const WAITING: usize = 50;
+    let scene = Scene::start().await;
+    scene.edit_store(json!({ "secretRef": { "name": "credentials" } })).await;
+    scene.add_destination("nestedByMetadata", json!({})).await;
+    let cause = "Secret credentials not found in namespace default";
+    let message = format!("GitStateStore/default: not ready: {cause}");
+    assert_eq!(scene.event("default", "NotReady").await, cause);
+    assert_eq!(scene.event("worker-1", "DestinationNotReady").await, message);
+    for n in 0..WAITING {
+        scene.add_work("default", &format!("w{n}"), json!({})).await;
+    }
+    for n in 0..WAITING {
+        let placement = scene
+            .says(&format!("w{n}"), "why it waits", |placement| {
+                told(placement, condition::WRITE_SUCCEEDED).is_some_and(|write| write.message == message)
+            })
+            .await;
+        let ready = told(&placement, condition::READY).unwrap();
+        assert_eq!((ready.message.as_str(), ready.reason.as_str()), ("Pending", "StateStoreNotReady"));
+    }
+    assert_eq!(scene.event(&placement_of("w0"), "StateStoreNotReady").await, message);
+    scene.add_secret().await;
+    for n in 0..WAITING {
+        scene.written(&format!("w{n}")).await;
+    }
+    wait::until(&scene.destinations(), "worker-1", "the Destination to be ready", |destination: &Destination| {
+        let conditions = destination.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+        condition::is_true(&conditions, condition::READY)
+    })
+    .await;
+    let store = scene.stores().get("default").await.unwrap();
+    assert!(condition::is_true(&store.status.unwrap().conditions, condition::READY));
+}
+
+// issue: the queue is visible
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_long_says_for_which_store_and_how_many_wait() {
+    let scene = Scene::start().await;
+    scene.repository("remote");
+    let server = Server::plain(scene.directory.path()).await;
+    scene.add_store("remote", "remote", json!({ "url": server.url("remote") })).await;
+    let store = json!({ "kind": "GitStateStore", "name": "remote" });
+    scene.add_destination("nestedByMetadata", json!({ "stateStoreRef": store })).await;
+    scene.event("worker-1", "DestinationReady").await;
+    server.fail(Fault::Hang);
+    for work in ["x", "y", "z"] {
+        scene.add_work("default", work, json!({})).await;
+    }
+    let message = "waiting for GitStateStore/remote: 3 changes are in its queue";
+    for work in ["x", "y", "z"] {
+        scene
+            .says(work, "how many wait", |placement| {
+                told(placement, condition::WRITE_SUCCEEDED).is_some_and(|write| write.message == message)
+            })
+            .await;
+    }
+}
+
+// issue: change detection
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_have_changed_is_written_again_after_the_interval_and_nothing_else_is_touched() {
+    for mode in ["nestedByMetadata", "aggregatedYAML"] {
+        let scene = Scene::start().await;
+        scene.add_destination(mode, json!({})).await;
+        for work in ["x", "y"] {
+            scene.add_work("default", work, json!({})).await;
+            scene.written(work).await;
+        }
+        let own =
+            if mode == "nestedByMetadata" { nested("worker-1", "x") } else { "worker-1/aggregated.yaml".to_owned() };
+        let before = scene.read("a", &own).await;
+        let version = |placement: WorkPlacement| placement.status.unwrap().version_id;
+        let untouched = version(scene.written("y").await);
+        scene.edit("a", &[(&own, "foreign"), ("worker-1/beside", "foreign")], &[]).await;
+        scene.set_interval("100ms").await;
+        wait::poll("the file to be as it was", || async {
+            let found = scene.read("a", &own).await;
+            if found == before { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+        assert_eq!(scene.read("a", "worker-1/beside").await.as_deref(), Some("foreign"));
+        let events = Api::<Event>::all(scene.user.clone());
+        let repaired = |event: &Event| event.reason.as_deref() == Some("DriftRepaired");
+        let event = wait::any(&events, watcher::Config::default(), "the repair to be told", repaired).await;
+        let note = event.note.unwrap();
+        assert!(
+            note.contains(
+                "were changed by others and have been written again to Destination: worker-1 with versionID: "
+            ),
+            "{note}"
+        );
+        assert_eq!(event.type_.as_deref(), Some("Warning"));
+        if mode == "nestedByMetadata" {
+            assert_eq!(event.regarding.unwrap().name.unwrap(), placement_of("x"));
+            assert_eq!(version(scene.written("y").await), untouched);
+        }
+    }
+}
+
+// spec 05 §14.22; issue: never written, store gone, Destination gone, Work gone
+#[tokio::test(flavor = "multi_thread")]
+async fn a_placement_goes_in_whatever_order_the_others_go() {
+    // Never written: its store was never there.
+    let scene = Scene::start().await;
+    scene.add_destination("none", json!({ "stateStoreRef": { "kind": "GitStateStore", "name": "absent" } })).await;
+    scene.add_work("default", "never", json!({})).await;
+    scene.says("never", "it waits", |placement| told(placement, condition::READY).is_some()).await;
+    scene.works().delete("never", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.placements(), &placement_of("never")).await;
+
+    // The Work goes first: the files, then the placement.
+    scene.edit_destination(json!({ "stateStoreRef": { "name": "default" } })).await;
+    for work in ["x", "y", "z"] {
+        scene.add_work("default", work, json!({})).await;
+        scene.written(work).await;
+    }
+    scene.works().delete("x", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.placements(), &placement_of("x")).await;
+    assert!(!scene.files("a").await.contains("worker-1/x.yaml"));
+
+    // The store's object is away, and comes back.
+    scene.stores().delete("default", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.stores(), "default").await;
+    scene.works().delete("y", &DeleteParams::default()).await.unwrap();
+    let waits = "GitStateStore/default: not found";
+    scene
+        .says("y", "it waits for its store", |placement| {
+            told(placement, condition::WRITE_SUCCEEDED).is_some_and(|write| write.message == waits)
+        })
+        .await;
+    scene.add_store("default", "a", json!({})).await;
+    wait::gone(&scene.placements(), &placement_of("y")).await;
+    assert!(!scene.files("a").await.contains("worker-1/y.yaml"));
+    scene.written("z").await;
+
+    // The Destination goes first: the files stay, and somebody is told.
+    scene.destinations().delete("worker-1", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.destinations(), "worker-1").await;
+    scene.event(&placement_of("z"), "DestinationNotFound").await;
+    scene.works().delete("z", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.placements(), &placement_of("z")).await;
+    assert!(scene.files("a").await.contains("worker-1/z.yaml"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_a_namespace_that_terminates_go_with_it() {
+    let scene = Scene::start().await;
+    scene.add_destination("nestedByMetadata", json!({ "initWorkloads": { "enabled": false } })).await;
+    scene.world.add_namespace("team").await;
+    scene.add_work("team", "x", json!({})).await;
+    scene.holds("a", &["worker-1/resources/team/redis/x/5058f/x.yaml"]).await;
+    let namespaces = Api::<Namespace>::all(scene.user.clone());
+    namespaces.delete("team", &DeleteParams::default()).await.unwrap();
+    scene.holds("a", &[]).await;
+    let placements = Api::<WorkPlacement>::namespaced(scene.user.clone(), "team");
+    wait::gone(&placements, &placement_of("x")).await;
+    wait::gone(&namespaces, "team").await;
+}
+
+// spec 05 weakness 12
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_returns_gets_its_files_again() {
+    let scene = Scene::start().await;
+    scene.add_destination("nestedByMetadata", json!({ "initWorkloads": { "enabled": false } })).await;
+    scene.add_work("default", "x", json!({})).await;
+    scene.written("x").await;
+    scene.destinations().delete("worker-1", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.destinations(), "worker-1").await;
+    let told_of = scene.event(&placement_of("x"), "DestinationNotFound").await;
+    assert_eq!(told_of, "destination \"worker-1\" not found");
+    let gone = scene.says("x", "it is misplaced", |placement| {
+        told(placement, condition::READY).is_some_and(|ready| ready.message == "Misplaced")
+    });
+    let finalizers = gone.await.finalizers().to_vec();
+    assert!(finalizers.iter().any(|finalizer| finalizer == keys::FINALIZER_REPO_CLEANUP), "{finalizers:?}");
+    let own = nested("worker-1", "x");
+    scene.edit("a", &[], &[&own]).await;
+    scene.add_destination("nestedByMetadata", json!({ "initWorkloads": { "enabled": false } })).await;
+    scene.holds("a", &[&own]).await;
+    scene.written("x").await;
+}

@@ -1,0 +1,186 @@
+//! Test documents where a Destination was before: noted before they are written, forgotten after they were removed.
+//!
+//! As for placements ([`work_placement`](crate::work_placement)): they are removed while the place can be reached, which holds
+//! up nothing, and what others have there now stays.
+
+use std::sync::Arc;
+
+use kratix_api::Destination;
+use serde_json::json;
+
+use super::{CANARY, Decision, RETRY_AFTER, Snapshot, change_at, drop_finalizer, test_documents, wait};
+use crate::object::Target;
+use crate::plan::{Event, Next, Reporter, Write};
+use crate::state_store::{Availability, Change, ChangeKind, Operation};
+use crate::work_placement::{Cleaned, FILES_AT, Left, Relation, SITES_MAX, Site, Verdict, other_sites, rendered_sites};
+
+/// A site that the Destination has left, and what is known of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Former {
+    /// The site.
+    pub site: Site,
+    /// Its store as it is now.
+    pub store: Availability,
+    /// There is a writer for the site.
+    pub is_reachable: bool,
+    /// Other Destinations of stores at the same address, each with the place of its store.
+    pub others: Vec<(Arc<Destination>, String)>,
+}
+
+/// Test documents to be removed at a site that was left.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leftover {
+    /// The site.
+    pub site: Site,
+    /// What removes them.
+    pub change: Change,
+    /// Whether it has to be shown first that its server is another one than that of the present site.
+    pub needs_proof: bool,
+}
+
+/// Returns the sites at which test documents may be although they should not.
+pub fn former_sites(destination: &Destination, place: &str) -> Vec<Site> {
+    let present = Site::of_test_documents(destination, place);
+    let mut sites = other_sites(destination);
+    sites.retain(|site| present.as_ref().is_none_or(|present| !present.is(site)));
+    sites
+}
+
+/// Returns what is to be removed at the sites that were left.
+pub fn leftovers(snapshot: &Snapshot) -> Vec<Leftover> {
+    let present = present(snapshot);
+    let removed = test_documents(&snapshot.destination).map(|document| document.path);
+    snapshot
+        .former
+        .iter()
+        .filter(|former| former.is_reachable && !is_taken(former, &snapshot.destination))
+        .filter_map(|former| {
+            let needs_proof = match relation(&former.site, present.as_ref()) {
+                Relation::Apart => false,
+                // What is removed altogether is removed at its present site too.
+                Relation::Doubtful => snapshot.destination.metadata.deletion_timestamp.is_none(),
+                Relation::Same | Relation::Entangled => return None,
+            };
+            let operation = Operation::Edit { write: Vec::new(), remove: removed.to_vec() };
+            let change = change_at(former.site.directory(), ChangeKind::Delete, operation);
+            Some(Leftover { site: former.site.clone(), change, needs_proof })
+        })
+        .collect()
+}
+
+/// Returns the write that notes where the test documents are about to be, if that is not noted yet.
+pub(super) fn note(snapshot: &Snapshot) -> Option<Write> {
+    let present = present(snapshot)?;
+    let mut sites = other_sites(&*snapshot.destination);
+    if sites.iter().any(|site| site.is(&present)) {
+        return None;
+    }
+    sites.push(present);
+    sites.drain(..sites.len().saturating_sub(SITES_MAX));
+    Some(annotate(snapshot, &sites))
+}
+
+/// Adds to what is decided about test documents that are where they should be what becomes of those elsewhere.
+pub(super) fn clean(snapshot: &Snapshot, mut decision: Decision) -> Decision {
+    if snapshot.former.is_empty() || snapshot.destination.metadata.deletion_timestamp.is_some() {
+        return decision;
+    }
+    let Some(outcomes) = &snapshot.cleaned else {
+        if decision.plan.is_silent() {
+            decision.cleans = true;
+        } else {
+            decision.plan.next = Next::After(std::time::Duration::ZERO); // the status comes first
+        }
+        return decision;
+    };
+    let judged = judge(snapshot, outcomes, false);
+    if !judged.rest.is_empty() {
+        decision.plan.next = Next::After(RETRY_AFTER);
+    }
+    let sites: Vec<Site> = judged.rest.into_iter().chain(present(snapshot)).collect();
+    if sites != other_sites(&*snapshot.destination) {
+        decision.plan.writes.push(annotate(snapshot, &sites));
+    }
+    decision.plan.events.extend(judged.events);
+    decision
+}
+
+/// Cleans the sites that were left, and then lets go.
+pub(super) fn leave(snapshot: &Snapshot) -> Decision {
+    let is_tried = snapshot.cleaned.is_some() || snapshot.former.is_empty();
+    let judged = judge(snapshot, snapshot.cleaned.as_deref().unwrap_or_default(), true);
+    if is_tried && !judged.is_opening {
+        let mut decision = drop_finalizer(&snapshot.destination);
+        decision.plan.events.extend(judged.events);
+        return decision;
+    }
+    Decision { cleans: !is_tried, ..wait("test documents of its previous places".to_owned()) }
+}
+
+struct Judged {
+    rest: Vec<Site>,
+    events: Vec<Event>,
+    is_opening: bool,
+}
+
+fn judge(snapshot: &Snapshot, outcomes: &[(Site, Cleaned)], is_final: bool) -> Judged {
+    let mut judged = Judged { rest: Vec::new(), events: Vec::new(), is_opening: false };
+    let present = present(snapshot);
+    for former in &snapshot.former {
+        let left = Left {
+            site: &former.site,
+            store: &former.store,
+            is_reachable: former.is_reachable,
+            is_taken: is_taken(former, &snapshot.destination),
+            relation: relation(&former.site, present.as_ref()),
+        };
+        let outcome = outcomes.iter().find(|(site, _)| site.is(&former.site)).map(|(_, outcome)| outcome);
+        match left.verdict(outcome) {
+            Verdict::Done => {}
+            Verdict::Opening => {
+                judged.is_opening = true;
+                judged.rest.push(former.site.clone());
+            }
+            Verdict::Later(cause) if !is_final => {
+                if !former.site.is_told {
+                    judged.events.push(left_behind(snapshot, &former.site, &format!("stay for now: {cause}")));
+                }
+                judged.rest.push(former.site.clone().told());
+            }
+            Verdict::Later(cause) | Verdict::Never(cause) => {
+                judged.events.push(left_behind(snapshot, &former.site, &format!("stay: {cause}")));
+            }
+        }
+    }
+    judged
+}
+
+fn relation(site: &Site, present: Option<&Site>) -> Relation {
+    present.map_or(Relation::Apart, |present| site.relation_of_test_documents(present))
+}
+
+/// Another Destination has its test documents there now.
+fn is_taken(former: &Former, destination: &Destination) -> bool {
+    former.others.iter().any(|(other, place)| {
+        other.spec.init_workloads.enabled
+            && test_documents(other) == test_documents(destination)
+            && Site::of_test_documents(other, place)
+                .is_some_and(|site| former.site.relation_of_test_documents(&site) == Relation::Same)
+    })
+}
+
+fn annotate(snapshot: &Snapshot, sites: &[Site]) -> Write {
+    // Nobody else writes it, and the status may just have been written.
+    let target = Target::of(&*snapshot.destination).unpinned();
+    let patch = json!({ "annotations": { FILES_AT: rendered_sites(sites) } });
+    Write::metadata(target, &patch).expect("the patch has a member")
+}
+
+fn present(snapshot: &Snapshot) -> Option<Site> {
+    Site::of_test_documents(&snapshot.destination, snapshot.store.place()?)
+}
+
+fn left_behind(snapshot: &Snapshot, site: &Site, rest: &str) -> Event {
+    let note = format!("test documents ({CANARY}) in {} {rest}", site.shown());
+    Event::warning(Reporter::Destination, Target::of(&*snapshot.destination), "FilesLeftBehind", note)
+}

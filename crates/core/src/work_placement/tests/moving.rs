@@ -1,0 +1,341 @@
+//! Files of places that were left (spec 05 weakness 19).
+
+use super::*;
+
+fn at_path(path: &str, mode: FilepathMode) -> World {
+    World::new(placement("p", &[("a", "1")]), destination(path, mode))
+}
+
+fn move_to(world: &mut World, path: &str) {
+    world.destination.as_mut().unwrap().spec.path = path.into();
+}
+
+fn left(world: &World) -> Vec<Site> {
+    other_sites(world.placement.as_ref().unwrap())
+}
+
+fn claim(placement: WorkPlacement, destination: Destination) -> Claim {
+    Claim { placement: Arc::new(placement), destination: Arc::new(destination), place: "here".into() }
+}
+
+#[test]
+fn files_are_at_the_new_place_before_they_are_gone_from_the_old_one() {
+    for (mode, before, after) in [
+        (
+            FilepathMode::NestedByMetadata,
+            vec!["old/resources/default/redis/my-cache/configure/5058f/a"],
+            vec!["new/resources/default/redis/my-cache/configure/5058f/a"],
+        ),
+        (FilepathMode::None, vec!["old/.kratix/default-p.yaml", "old/a"], vec!["new/.kratix/default-p.yaml", "new/a"]),
+        (FilepathMode::AggregatedYaml, vec!["old/aggregated.yaml"], vec!["new/aggregated.yaml"]),
+    ] {
+        let mut world = at_path("old", mode);
+        world.files.insert("old/foreign".into(), "stays".into());
+        world.settle();
+        assert_eq!(world.paths().len(), before.len() + 1);
+        world.take_events();
+        move_to(&mut world, "new");
+        // The new place is noted before anything is written there.
+        world.pass();
+        assert_eq!((left(&world).len(), world.commits.len()), (1, 1));
+        while world.paths().iter().any(|path| before.contains(path)) {
+            assert!(world.pass());
+            let placement = world.placement.as_ref().unwrap();
+            assert!(after.iter().all(|path| world.files.contains_key(*path)), "{:?}", world.paths());
+            assert!(world.is_doubted || placement.status.is_some());
+        }
+        world.settle();
+        assert_eq!(world.paths(), [&after[..], &["old/foreign"]].concat());
+        assert_eq!(world.commits, ["Update from: p", "Update from: p", "Delete from: p"]);
+        assert!(left(&world).is_empty());
+        assert_eq!(world.condition("Ready").2, "Ready");
+        assert!(world.take_events().iter().all(|event| !event.starts_with("FilesLeftBehind")));
+        assert!(!world.pass());
+    }
+}
+
+#[test]
+fn another_file_of_a_destination_and_another_store_are_other_places() {
+    let mut world = at_path("d", FilepathMode::AggregatedYaml);
+    world.settle();
+    world.destination.as_mut().unwrap().spec.filepath.filename = "all.yaml".into();
+    world.settle();
+    assert_eq!(world.paths(), ["d/all.yaml"]);
+
+    let mut world = at_path("d", FilepathMode::NestedByMetadata);
+    world.settle();
+    world.destination.as_mut().unwrap().spec.state_store_ref.as_mut().unwrap().name = "other".into();
+    world.store = Availability::Ready { place: "there".into(), epoch: 0 };
+    world.settle();
+    assert_eq!(world.paths(), ["there:d/resources/default/redis/my-cache/configure/5058f/a"]);
+}
+
+#[test]
+fn an_old_place_that_is_not_ready_holds_up_nothing_is_told_once_and_cleaned_when_it_returns() {
+    let mut world = at_path("old", FilepathMode::NestedByMetadata);
+    world.settle();
+    world.take_events();
+    world.destination.as_mut().unwrap().spec.state_store_ref.as_mut().unwrap().name = "other".into();
+    world.store = Availability::Ready { place: "there".into(), epoch: 0 };
+    world.former = Some(Availability::NotReady { place: "here".into(), cause: "cannot be reached".into() });
+    world.settle();
+    assert_eq!(world.condition("Ready").2, "Ready");
+    let told = "FilesLeftBehind: files in old/resources/default/redis/my-cache/configure/5058f of GitStateStore/default stay \
+        for now: GitStateStore/default: not ready: cannot be reached";
+    let events = world.take_events();
+    assert_eq!(events.iter().filter(|event| *event == told).count(), 1, "{events:?}");
+    world.restart();
+    world.settle();
+    assert!(world.take_events().is_empty(), "told once, by whatever process");
+    assert_eq!((left(&world).len(), world.files.len()), (1, 2));
+    // It answers, and refuses.
+    (world.former, world.refuses_cleaning) = (None, true);
+    world.settle();
+    assert!(world.take_events().is_empty());
+    assert_eq!(world.files.len(), 2);
+    world.refuses_cleaning = false;
+    world.settle();
+    assert_eq!((left(&world).len(), world.files.len()), (0, 1));
+}
+
+#[test]
+fn an_old_place_that_cannot_be_reached_any_more_is_given_up_with_a_word() {
+    for (store, cause) in [
+        (Availability::NotFound, "GitStateStore/default: not found"),
+        (Availability::Ready { place: "there".into(), epoch: 0 }, "GitStateStore/default has another address now"),
+    ] {
+        let mut world = at_path("old", FilepathMode::NestedByMetadata);
+        world.settle();
+        world.take_events();
+        world.store = Availability::Ready { place: "there".into(), epoch: 0 };
+        world.former = Some(store.clone());
+        let mut kept = world.clone();
+        world.settle();
+        let events = world.take_events();
+        let told = format!(
+            "FilesLeftBehind: files in old/resources/default/redis/my-cache/configure/5058f of GitStateStore/default stay: {cause}"
+        );
+        assert!(events.contains(&told), "{events:?}");
+        assert!(left(&world).is_empty());
+        assert_eq!(world.files.len(), 2);
+        // While the writer of the previous address is kept, it is reached.
+        kept.is_retired = true;
+        kept.settle();
+        assert_eq!(kept.files.len(), 1);
+        assert!(kept.take_events().iter().all(|event| !event.starts_with("FilesLeftBehind")));
+    }
+}
+
+#[test]
+fn one_repository_under_two_addresses_keeps_its_files() {
+    let mut world = at_path("d", FilepathMode::NestedByMetadata);
+    world.settle();
+    world.store = Availability::Ready { place: "there".into(), epoch: 0 };
+    world.has_twin = true;
+    let mut hidden = World { hides_twin: true, ..world.clone() };
+    world.settle();
+    assert_eq!(world.files.len(), 2, "{:?}", world.paths());
+    assert!(left(&world).is_empty());
+    assert!(world.take_events().iter().all(|event| !event.starts_with("FilesLeftBehind")));
+    hidden.settle();
+    assert_eq!((hidden.files.len(), left(&hidden).len()), (2, 0));
+    assert!(hidden.take_events().iter().any(|event| event.contains("cannot be told")));
+    // The same address in another store's object is no other place.
+    let mut world = at_path("d", FilepathMode::NestedByMetadata);
+    world.settle();
+    world.destination.as_mut().unwrap().spec.state_store_ref.as_mut().unwrap().name = "other".into();
+    world.settle();
+    assert_eq!(world.files.len(), 1);
+    assert_eq!(world.commits, ["Update from: p"]);
+    assert!(left(&world).is_empty());
+    // Two branches of one address are two places, two directories of one repository as well.
+    let is_proven = |old: &str, new: &str, path: &str| {
+        let mut world = at_path("d", FilepathMode::NestedByMetadata);
+        world.store = Availability::Ready { place: old.into(), epoch: 0 };
+        let site = site(world.placement.as_ref().unwrap(), world.destination.as_ref().unwrap(), old).unwrap();
+        world.placement.as_mut().unwrap().annotations_mut().insert(STORE_LOCATION.into(), site);
+        world.settle();
+        move_to(&mut world, path);
+        world.store = Availability::Ready { place: new.into(), epoch: 0 };
+        world.pass();
+        !leftovers(&world.snapshot())[0].needs_proof
+    };
+    assert!(is_proven("url/main/", "url/prod/", "d"));
+    assert!(is_proven("url/main/a", "url/main/b", "d"));
+    assert!(is_proven("url/main/", "ssh/main/", "e"));
+    assert!(!is_proven("url/main/", "ssh/main/", "d"));
+    assert!(!is_proven("url/main/x", "ssh/main/", "x/d"));
+}
+
+// decision 16
+#[test]
+fn what_another_one_has_at_the_old_place_by_now_is_left_alone() {
+    let nested = || destination("old", FilepathMode::NestedByMetadata);
+    let flat = destination("old/resources", FilepathMode::None);
+    let mut deep = placement("q", &[("default/redis/my-cache/configure/5058f/a", "theirs")]);
+    deep.spec.target_destination_name = "flat".into();
+    let mut aggregate =
+        destination("old/resources/default/redis/my-cache/configure/5058f", FilepathMode::AggregatedYaml);
+    aggregate.spec.filepath.filename = "a".into();
+    for (taker, at) in [(placement("q", &[]), nested()), (deep, flat), (placement("q", &[]), aggregate)] {
+        let mut world = at_path("old", FilepathMode::NestedByMetadata);
+        world.settle();
+        move_to(&mut world, "new");
+        world.claims = vec![claim(taker.clone(), at.clone())];
+        world.files.insert("old/resources/default/redis/my-cache/configure/5058f/a".into(), "theirs".into());
+        world.settle();
+        assert_eq!(world.files.len(), 2, "{:?}", at.spec);
+        assert!(left(&world).is_empty());
+        // In another repository it is no rival.
+        let mut world = at_path("old", FilepathMode::NestedByMetadata);
+        world.settle();
+        move_to(&mut world, "new");
+        world.claims = vec![Claim { place: "there".into(), ..claim(taker, at) }];
+        world.settle();
+        assert_eq!(world.files.len(), 1);
+    }
+    let mut world = at_path("old", FilepathMode::AggregatedYaml);
+    world.settle();
+    move_to(&mut world, "new");
+    world.claims = vec![claim(placement("q", &[]), destination("old", FilepathMode::AggregatedYaml))];
+    world.settle();
+    assert_eq!(world.paths(), ["new/aggregated.yaml", "old/aggregated.yaml"]);
+}
+
+#[test]
+fn a_directory_inside_the_previous_one_stays_as_it_is() {
+    let mut world = at_path("d", FilepathMode::None);
+    world.settle();
+    world.take_events();
+    move_to(&mut world, "d/sub");
+    world.settle();
+    assert!(world.paths().contains(&"d/a") && world.paths().contains(&"d/sub/a"));
+    assert!(world.take_events().iter().any(|event| event.contains("one contains the other")));
+    assert!(!world.pass());
+}
+
+#[test]
+fn a_move_back_and_a_move_on_leave_nothing_anywhere() {
+    let mut world = at_path("a", FilepathMode::NestedByMetadata);
+    world.settle();
+    world.refuses_cleaning = true;
+    for path in ["b", "c", "a", "d"] {
+        move_to(&mut world, path);
+        world.settle();
+        world.restart();
+    }
+    assert_eq!(left(&world).len(), 3);
+    world.refuses_cleaning = false;
+    world.settle();
+    assert_eq!(world.paths(), ["d/resources/default/redis/my-cache/configure/5058f/a"]);
+}
+
+#[test]
+fn deleting_clears_the_present_and_all_previous_places() {
+    for (is_cleaned, rest) in [(true, 0), (false, 1)] {
+        let mut world = at_path("a", FilepathMode::NestedByMetadata);
+        world.settle();
+        world.refuses_cleaning = true;
+        move_to(&mut world, "b");
+        world.settle();
+        world.take_events();
+        world.refuses_cleaning = !is_cleaned;
+        world.delete();
+        world.settle();
+        assert!(world.placement.is_none());
+        assert_eq!(world.files.len(), rest, "{:?}", world.paths());
+        assert_eq!(world.take_events().iter().any(|event| event.starts_with("FilesLeftBehind")), !is_cleaned);
+    }
+    // Nothing was written at the new place yet, so its store is not waited for.
+    let mut world = at_path("a", FilepathMode::NestedByMetadata);
+    world.settle();
+    world.destination.as_mut().unwrap().spec.state_store_ref.as_mut().unwrap().name = "dead".into();
+    world.store = Availability::NotReady { place: "there".into(), cause: String::new() };
+    world.settle();
+    world.delete();
+    world.settle();
+    assert!(world.placement.is_none() && world.files.is_empty());
+}
+
+// spec 05 §14.22, issue: placement never written
+#[test]
+fn what_was_made_for_a_store_that_never_was_goes_at_once() {
+    let mut world = at_path("a", FilepathMode::NestedByMetadata);
+    let nowhere = site(world.placement.as_ref().unwrap(), world.destination.as_ref().unwrap(), "").unwrap();
+    world.placement.as_mut().unwrap().annotations_mut().insert(STORE_LOCATION.into(), nowhere);
+    world.store = Availability::NotFound;
+    let mut written = world.clone();
+    world.settle();
+    world.delete();
+    world.settle();
+    assert!(world.placement.is_none());
+    // Once there is a store, the place is noted before anything is written.
+    written.store = ready();
+    written.pass();
+    assert!(written.files.is_empty());
+    written.settle();
+    assert_eq!(written.files.len(), 1);
+    assert!(left(&written).is_empty());
+}
+
+#[test]
+fn too_many_places_are_given_up_from_the_first() {
+    let mut world = at_path("0", FilepathMode::NestedByMetadata);
+    world.settle();
+    world.refuses_cleaning = true;
+    for path in 1..=site::SITES_MAX + 1 {
+        move_to(&mut world, &path.to_string());
+        world.settle();
+    }
+    assert_eq!(left(&world).len(), site::SITES_MAX);
+    assert!(world.take_events().iter().any(|event| event.contains("too many places")));
+}
+
+proptest! {
+    #[test]
+    fn wherever_a_move_is_interrupted_the_files_end_at_the_present_place_alone(
+        mode in 0usize..3,
+        steps in prop::collection::vec((0u8..8, 0usize..4), 1..14),
+    ) {
+        let modes = [FilepathMode::NestedByMetadata, FilepathMode::None, FilepathMode::AggregatedYaml];
+        let mut world = at_path("p0", modes[mode].clone());
+        for (step, to) in steps {
+            world.now += 20;
+            match step {
+                0..=2 => move_to(&mut world, &format!("p{to}")),
+                3 => {
+                    let (name, place) = if to % 2 == 0 { ("default", "here") } else { ("other", "there") };
+                    world.destination.as_mut().unwrap().spec.state_store_ref.as_mut().unwrap().name = name.into();
+                    world.store = Availability::Ready { place: place.into(), epoch: 0 };
+                }
+                4 => world.edit(&[("a", "2"), ("b", "2")]),
+                5 => world.edit(&[("c", "3")]),
+                6 => {
+                    // The store has taken it, and the process dies before it can say so.
+                    let snapshot = world.snapshot();
+                    let decision = decide(&snapshot);
+                    match decision.effect {
+                        Some(effect) => drop(world.apply(&effect.change, snapshot.store.place().unwrap())),
+                        None if decision.cleans => drop(world.clean(&snapshot)),
+                        None => world.execute(&decision.plan),
+                    }
+                    world.restart();
+                }
+                _ => {}
+            }
+            for _ in 0..to {
+                world.pass();
+            }
+        }
+        world.now += 20;
+        world.settle();
+        prop_assert!(is_written(world.placement.as_ref().unwrap()));
+        prop_assert!(left(&world).is_empty());
+        let (place, path) = (world.store.place().unwrap().to_owned(), world.destination.as_ref().unwrap().spec.path.clone());
+        let root = if place == "here" { format!("{path}/") } else { format!("{place}:{path}/") };
+        prop_assert!(world.paths().iter().all(|file| file.starts_with(&root)), "{root} {:?}", world.paths());
+        world.delete();
+        world.settle();
+        prop_assert!(world.files.is_empty(), "{:?}", world.paths());
+    }
+}

@@ -1,0 +1,300 @@
+//! One placement, its surroundings, and a store in memory.
+
+use super::*;
+
+/// A placement, its surroundings, and the files of its store.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) now: i64,
+    pub(super) placement: Option<WorkPlacement>,
+    pub(super) destination: Option<Destination>,
+    pub(super) store: Availability,
+    pub(super) rivals: Vec<WorkPlacement>,
+    /// The process knows that the rivals have written.
+    pub(super) rivals_have_written: bool,
+    pub(super) neighbours: Vec<Destination>,
+    /// Placements on the neighbours.
+    pub(super) foreign: Vec<WorkPlacement>,
+    pub(super) members: Vec<WorkPlacement>,
+    pub(super) attempt: Option<Attempt>,
+    /// The files of the last successful attempt.
+    pub(super) imprint: BTreeMap<String, String>,
+    pub(super) is_doubted: bool,
+    pub(super) interval: Option<Duration>,
+    /// The stores of sites that were left, where they are not ready.
+    pub(super) former: Option<Availability>,
+    /// They are kept by a writer of a previous address.
+    pub(super) is_retired: bool,
+    pub(super) claims: Vec<Claim>,
+    /// The server of another place is this one, under another name.
+    pub(super) has_twin: bool,
+    /// That cannot be told.
+    pub(super) hides_twin: bool,
+    pub(super) refuses_cleaning: bool,
+    /// Those of other places than `here` begin with the place.
+    pub(super) files: BTreeMap<String, String>,
+    pub(super) refuses: Option<Failure>,
+    pub(super) commits: Vec<String>,
+    pub(super) version: u64,
+    pub(super) events: Vec<String>,
+}
+
+impl World {
+    pub(super) fn new(mut placement: WorkPlacement, destination: Destination) -> Self {
+        // As the scheduler makes it.
+        if let Some(site) = site(&placement, &destination, "here") {
+            placement.annotations_mut().insert(STORE_LOCATION.into(), site);
+        }
+        Self {
+            now: 0,
+            placement: Some(placement),
+            destination: Some(destination),
+            store: ready(),
+            rivals: Vec::new(),
+            rivals_have_written: false,
+            neighbours: Vec::new(),
+            foreign: Vec::new(),
+            members: Vec::new(),
+            attempt: None,
+            imprint: BTreeMap::new(),
+            is_doubted: false,
+            interval: None,
+            former: None,
+            is_retired: false,
+            claims: Vec::new(),
+            has_twin: false,
+            hides_twin: false,
+            refuses_cleaning: false,
+            files: BTreeMap::new(),
+            refuses: None,
+            commits: Vec::new(),
+            version: 1,
+            events: Vec::new(),
+        }
+    }
+
+    pub(super) fn nested(files: &[(&str, &str)]) -> Self {
+        Self::new(placement("p", files), destination("worker-1", FilepathMode::NestedByMetadata))
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let destination = self.destination.clone().map(Arc::new);
+        let placement = self.placement.clone().expect("the placement exists");
+        let mut members: Vec<Arc<WorkPlacement>> = self.members.iter().cloned().map(Arc::new).collect();
+        members.push(Arc::new(placement.clone()));
+        members.sort_by_key(|member| ObjectKey::of(&**member));
+        Snapshot {
+            now: at(self.now),
+            placement: Arc::new(placement),
+            rivals: self
+                .rivals
+                .iter()
+                .map(|rival| Rival {
+                    placement: Arc::new(rival.clone()),
+                    destination: destination.clone(),
+                    has_written: self.rivals_have_written,
+                })
+                .collect(),
+            neighbours: self
+                .neighbours
+                .iter()
+                .map(|other| Neighbour { destination: Arc::new(other.clone()), members: self.members_of(other) })
+                .collect(),
+            written: BTreeSet::new(),
+            members,
+            former: self.formers(),
+            destination,
+            store: self.store.clone(),
+            attempt: self.attempt.clone(),
+            is_doubted: self.is_doubted,
+            interval: self.interval,
+            cleaned: None,
+        }
+    }
+
+    pub(super) fn formers(&self) -> Vec<Former> {
+        let (Some(placement), Some(destination)) = (&self.placement, &self.destination) else { return Vec::new() };
+        let sites = former_sites(placement, destination, self.store.place().unwrap_or_default());
+        let former = |site: Site| {
+            let ready = Availability::Ready { place: site.place.clone(), epoch: 0 };
+            let is_reachable = self.former.is_none() || self.is_retired;
+            let store = self.former.clone().unwrap_or(ready);
+            Former { site, store, is_reachable, claims: self.claims.clone() }
+        };
+        sites.into_iter().map(former).collect()
+    }
+
+    pub(super) fn clean(&mut self, snapshot: &Snapshot) -> Vec<(Site, Cleaned)> {
+        let mut outcomes = Vec::new();
+        for leftover in leftovers(snapshot) {
+            let outcome = if leftover.needs_proof && self.has_twin {
+                if self.hides_twin { Cleaned::Doubtful } else { Cleaned::Same }
+            } else if self.refuses_cleaning {
+                Cleaned::Failed("no".into())
+            } else {
+                self.apply(&leftover.change, &leftover.site.place).unwrap();
+                Cleaned::Removed
+            };
+            outcomes.push((leftover.site, outcome));
+        }
+        outcomes
+    }
+
+    pub(super) fn compare(&mut self) {
+        let holds = self.imprint.iter().all(|(path, content)| self.files.get(path) == Some(content));
+        if holds {
+            self.attempt.as_mut().unwrap().at = at(self.now);
+        } else {
+            (self.attempt, self.is_doubted) = (None, true);
+        }
+    }
+
+    /// Returns the placements on another Destination.
+    pub(super) fn members_of(&self, destination: &Destination) -> Vec<Arc<WorkPlacement>> {
+        let of = |placement: &&WorkPlacement| placement.spec.target_destination_name == destination.name_any();
+        self.foreign.iter().filter(of).cloned().map(Arc::new).collect()
+    }
+
+    pub(super) fn execute(&mut self, plan: &Plan<Finding>) {
+        for write in plan.writes.iter().chain(&plan.status) {
+            self.version += 1;
+            let (Write::Patch { target, patch } | Write::PatchStatus { target, patch }) = write else {
+                panic!("{write:?}")
+            };
+            let Some(placement) = &mut self.placement else { continue };
+            patched(placement, target, patch, self.version);
+            if placement.metadata.deletion_timestamp.is_some() && placement.finalizers().is_empty() {
+                self.placement = None;
+            }
+        }
+        self.events.extend(plan.events.iter().map(|event| format!("{}: {}", event.reason, event.note)));
+    }
+
+    pub(super) fn apply(&mut self, change: &Change, place: &str) -> Result<Written, Failure> {
+        if let Some(failure) = &self.refuses {
+            return Err(failure.clone());
+        }
+        let before = self.files.clone();
+        let root = if place == "here" { String::new() } else { format!("{place}:") };
+        let path = |file: &str| format!("{root}{}", join(&[&change.prefix, file]));
+        match &change.operation {
+            Operation::Replace(files) => {
+                assert!(!change.prefix.is_empty(), "the root is never replaced");
+                self.files.retain(|file, _| !file.starts_with(&format!("{root}{}/", change.prefix)));
+                for file in files {
+                    self.files.insert(path(&file.path), text(file));
+                }
+            }
+            Operation::Edit { write, remove } => {
+                for file in remove {
+                    self.files.remove(&path(file));
+                }
+                for file in write {
+                    self.files.insert(path(&file.path), text(file));
+                }
+            }
+            Operation::Share { ledger, files } => {
+                let ledger = path(ledger);
+                for file in self.files.get(&ledger).cloned().unwrap_or_default().lines() {
+                    self.files.remove(file);
+                }
+                self.files.remove(&ledger);
+                if let Some(files) = files {
+                    let listed: Vec<String> = files.iter().map(|file| path(&file.path)).collect();
+                    self.files.insert(ledger, listed.join("\n"));
+                    for file in files {
+                        self.files.insert(path(&file.path), text(file));
+                    }
+                }
+            }
+        }
+        let changed = self.files != before;
+        if changed {
+            let verb = if change.kind == ChangeKind::Update { "Update" } else { "Delete" };
+            self.commits.push(format!("{verb} from: {}", change.id));
+        }
+        let prefix = if change.prefix.is_empty() { root } else { format!("{root}{}/", change.prefix) };
+        let written = self.files.iter().filter(|(path, _)| path.starts_with(&prefix));
+        self.imprint = written.map(|(path, content)| (path.clone(), content.clone())).collect();
+        Ok(Written { version: Some(format!("v{}", self.commits.len())), changed })
+    }
+
+    /// One pass: plan, effect, record. Returns whether anything was written to the API or asked of the store.
+    pub(super) fn pass(&mut self) -> bool {
+        let mut snapshot = self.snapshot();
+        let mut decision = decide(&snapshot);
+        self.execute(&decision.plan);
+        if decision.compares {
+            self.compare();
+            snapshot = self.snapshot();
+            decision = decide(&snapshot);
+        }
+        let mut is_silent = decision.plan.is_silent();
+        if let Some(effect) = decision.effect.take() {
+            let outcome = self.apply(&effect.change, snapshot.store.place().unwrap_or_default());
+            let attempt = Attempt { stamp: effect.stamp, at: at(self.now), outcome };
+            (self.attempt, self.is_doubted) = (Some(attempt.clone()), false);
+            // A plan with finalizers has moved the object on; the next pass records.
+            if !decision.plan.writes.is_empty() {
+                return true;
+            }
+            decision = record(&snapshot, attempt.clone());
+            self.execute(&decision.plan);
+            snapshot = Snapshot { attempt: Some(attempt), is_doubted: false, ..snapshot };
+            is_silent = false;
+        }
+        if decision.cleans {
+            let cleaned = self.clean(&snapshot);
+            let plan = decide(&Snapshot { cleaned: Some(cleaned), ..snapshot }).plan;
+            self.execute(&plan);
+            is_silent &= plan.is_silent();
+        }
+        !is_silent
+    }
+
+    pub(super) fn settle(&mut self) {
+        for _ in 0..10 {
+            if self.placement.is_none() || !self.pass() {
+                return;
+            }
+        }
+        panic!("does not come to rest: {:?}", decide(&self.snapshot()));
+    }
+
+    pub(super) fn restart(&mut self) {
+        self.attempt = None;
+    }
+
+    pub(super) fn edit(&mut self, files: &[(&str, &str)]) {
+        let placement = self.placement.as_mut().unwrap();
+        placement.spec.workloads = files.iter().map(|(path, content)| workload(path, content)).collect();
+        placement.metadata.generation = placement.metadata.generation.map(|generation| generation + 1);
+    }
+
+    pub(super) fn delete(&mut self) {
+        self.placement.as_mut().unwrap().metadata.deletion_timestamp = Some(Time(at(self.now)));
+    }
+
+    pub(super) fn condition(&self, r#type: &str) -> (Status, String, String) {
+        let status = self.placement.as_ref().unwrap().status.clone().unwrap_or_default();
+        let found = condition::find(&status.conditions, r#type).unwrap_or_else(|| panic!("no condition {}", r#type));
+        (found.status.clone(), found.reason.clone(), found.message.clone())
+    }
+
+    pub(super) fn has_condition(&self, r#type: &str) -> bool {
+        let status = self.placement.as_ref().unwrap().status.clone().unwrap_or_default();
+        condition::find(&status.conditions, r#type).is_some()
+    }
+
+    pub(super) fn paths(&self) -> Vec<&str> {
+        self.files.keys().map(String::as_str).collect()
+    }
+
+    pub(super) fn take_events(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.events)
+    }
+}
+
+fn text(file: &File) -> String {
+    String::from_utf8_lossy(&file.content).into_owned()
+}

@@ -1,0 +1,363 @@
+//! Directories that several owners share.
+//!
+//! An owner writes down what it is about to write, then writes, then removes what it does not want any more, then writes down what
+//! is left: what exists is in a ledger at every moment. Ledgers are replaced only as they were read, so that two writers do not
+//! lose each other's entries.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bytes::Bytes;
+use futures::future::join_all;
+
+use super::batch::{Batch, Done, targets, versions};
+use super::imprint::Mark;
+use super::objects::{Failure, Key, Meta, When, key};
+use crate::checked::Files;
+use crate::error::WriteError;
+use crate::ledger::{self, Index, List, Owners};
+use crate::path::Path;
+
+/// How often a change is planned anew because its ledger is not as it was read.
+const ATTEMPTS_MAX: usize = 8;
+
+/// A change of a shared directory; paths are relative to the bucket.
+pub(super) struct Share<'c> {
+    /// Which change of the batch.
+    pub(super) index: usize,
+    pub(super) prefix: Path,
+    pub(super) ledger: Path,
+    pub(super) files: Option<&'c Files>,
+}
+
+type Outcomes = Vec<(usize, Result<Done, WriteError>)>;
+
+/// Applies changes of which no two have one ledger, as if one after the other.
+pub(super) async fn apply(batch: &Batch<'_>, ledgers: &mut Index<String>, mut shares: Vec<Share<'_>>) -> Outcomes {
+    let mut outcomes = Vec::with_capacity(shares.len());
+    for attempt in 1..=ATTEMPTS_MAX {
+        if shares.is_empty() {
+            break;
+        }
+        let mut again = Vec::new();
+        for (share, outcome) in shares.iter().zip(once(batch, ledgers, &shares).await) {
+            match outcome {
+                Err(Fault::Moved(_)) if attempt < ATTEMPTS_MAX => again.push(share.index),
+                Err(Fault::Moved(key)) => outcomes.push((share.index, Err(batch.failed(&key, Failure::Moved)))),
+                Err(Fault::Change(error)) => outcomes.push((share.index, Err(error))),
+                Ok(done) => outcomes.push((share.index, Ok(done))),
+            }
+        }
+        shares.retain(|share| again.contains(&share.index));
+    }
+    outcomes
+}
+
+enum Fault {
+    /// A ledger is not as it was read.
+    Moved(Key),
+    Change(WriteError),
+}
+
+impl From<WriteError> for Fault {
+    fn from(error: WriteError) -> Self {
+        Self::Change(error)
+    }
+}
+
+async fn once(batch: &Batch<'_>, ledgers: &mut Index<String>, shares: &[Share<'_>]) -> Vec<Result<Done, Fault>> {
+    // What others own.
+    let mut refreshed: HashMap<Path, Result<(), WriteError>> = HashMap::new();
+    for share in shares {
+        let place = share.place(batch.root);
+        let directory = place.directory().0;
+        if let Entry::Vacant(entry) = refreshed.entry(directory) {
+            entry.insert(refresh(batch, ledgers, &place).await);
+        }
+    }
+    // What each owner has.
+    let found = join_all(shares.iter().map(async |share| {
+        let place = share.place(batch.root);
+        if let Some(Err(error)) = refreshed.get(&place.directory().0) {
+            return Err(error.clone());
+        }
+        look(batch, share, &place).await
+    }));
+    let found = found.await;
+    // Each plan sees those before it as carried out.
+    let mut plans = Vec::with_capacity(shares.len());
+    for (share, present) in shares.iter().zip(found) {
+        let place = share.place(batch.root);
+        let plan = present.and_then(|present| plan(&place, share, present, &ledgers.known(&place)));
+        if let Ok(plan) = &plan {
+            plan.foresee(ledgers, &place);
+        }
+        plans.push(plan);
+    }
+    // Plans for one object are carried out one after the other.
+    let mut stages: Vec<Vec<usize>> = Vec::new();
+    let mut touched: HashMap<&Key, usize> = HashMap::new();
+    for (index, plan) in plans.iter().enumerate() {
+        let Ok(plan) = plan else { continue };
+        let stage = plan.keys().filter_map(|key| touched.get(key)).max().map_or(0, |stage| stage + 1);
+        touched.extend(plan.keys().map(|key| (key, stage)));
+        if stages.len() <= stage {
+            stages.push(Vec::new());
+        }
+        stages[stage].push(index);
+    }
+    let mut results: BTreeMap<usize, Result<(Done, Option<Meta>), Fault>> = BTreeMap::new();
+    for stage in stages {
+        let running = stage.iter().map(async |index| match &plans[*index] {
+            Ok(plan) => (*index, plan.carry_out(batch, &shares[*index]).await),
+            Err(error) => (*index, Err(error.clone().into())),
+        });
+        results.extend(join_all(running).await);
+    }
+    let mut outcomes = Vec::with_capacity(shares.len());
+    for (index, (share, plan)) in shares.iter().zip(&plans).enumerate() {
+        let place = share.place(batch.root);
+        outcomes.push(match (plan, results.remove(&index)) {
+            (Ok(plan), Some(Ok((done, ledger)))) => {
+                if let (Some(meta), Some(text)) = (ledger, &plan.last) {
+                    ledgers.learn(&place, place.directory().1, meta.identity().to_owned(), text);
+                }
+                Ok(done)
+            }
+            (_, Some(Err(fault))) => {
+                // Nobody knows how far it came.
+                ledgers.forget(&place);
+                Err(fault)
+            }
+            (Err(error), _) => Err(error.clone().into()),
+            (Ok(_), None) => unreachable!("every plan is in a stage"),
+        });
+    }
+    outcomes
+}
+
+/// Brings what is known of the ledgers beside this one up to date.
+async fn refresh(batch: &Batch<'_>, ledgers: &mut Index<String>, place: &ledger::Place<'_>) -> Result<(), WriteError> {
+    let (path, _) = place.directory();
+    let directory = key(&path);
+    let failed = |failure| batch.failed(&directory, failure);
+    let listed = batch.objects.list(&directory, usize::MAX).await.map_err(failed)?.unwrap_or_default();
+    let present: Vec<(String, String)> = listed
+        .iter()
+        .filter(|(key, _)| key.as_ref().rsplit_once('/').map_or("", |(parent, _)| parent) == directory.as_ref())
+        .filter_map(|(key, meta)| Some((key.filename()?.to_owned(), meta.identity().to_owned())))
+        // Without a directory of their own, ledgers lie among all kinds of files.
+        .filter(|(name, _)| {
+            place.beside(name).is_some_and(|beside| place.is_ledger(&beside.path) || beside.path == place.path)
+        })
+        .collect();
+    let stale = ledgers.stale(place, &present);
+    let read = stale.into_iter().filter_map(|name| Some((name, key(&place.beside(name)?.path))));
+    let read = join_all(read.map(async |(name, key)| (name, batch.objects.get(&key).await))).await;
+    for (name, found) in read {
+        match found.map_err(failed)? {
+            Some((content, meta)) => ledgers.learn(place, name, meta.identity().to_owned(), &content),
+            None => ledgers.unlearn(place, name),
+        }
+    }
+    Ok(())
+}
+
+/// What an owner has.
+struct Present {
+    ledger: Option<(List, Meta)>,
+    /// Of the wanted files that the ledger lists: what is there, and whether it is as wanted.
+    files: HashMap<Key, (Meta, bool)>,
+}
+
+async fn look(batch: &Batch<'_>, share: &Share<'_>, place: &ledger::Place<'_>) -> Result<Present, WriteError> {
+    let own = key(&place.path);
+    let found = batch.objects.get(&own).await.map_err(|failure| batch.failed(&own, failure))?;
+    let ledger = match found {
+        Some((content, meta)) => Some((understand(&content, place)?, meta)),
+        None => None,
+    };
+    let listed: HashSet<Key> = ledger.iter().flat_map(|(list, _)| &list.paths).map(key).collect();
+    let wanted = share.files.map(|files| targets(&share.prefix, files)).unwrap_or_default();
+    let files = join_all(wanted.into_iter().filter(|(key, _)| listed.contains(key)).map(async |(key, content)| {
+        let meta = batch.objects.head(&key).await?;
+        let Some(meta) = meta else { return Ok(None) };
+        let holds = batch.objects.holds(&key, &meta, content).await?;
+        Ok(Some((key, (meta, holds))))
+    }));
+    let files =
+        files.await.into_iter().collect::<Result<Vec<_>, Failure>>().map_err(|failure| batch.failed(&own, failure))?;
+    Ok(Present { ledger, files: files.into_iter().flatten().collect() })
+}
+
+fn understand(content: &Bytes, place: &ledger::Place<'_>) -> Result<List, WriteError> {
+    List::parse(content, place).map_err(|reason| WriteError::Ledger { path: place.path.to_string(), reason })
+}
+
+/// What is done for an owner, in this order.
+struct Plan<'c> {
+    ledger: Key,
+    /// The ledger as it was read.
+    read: Option<Meta>,
+    /// The ledger with everything that there is before the removals, unless it says so already.
+    first: Option<Bytes>,
+    /// For ledgers of owners who are gone: the paths that they lose.
+    disowned: Vec<(Path, HashSet<Path>)>,
+    files: Vec<(Key, &'c Bytes)>,
+    /// Of the files, those that are as wanted.
+    kept: HashMap<Key, Meta>,
+    gone: Vec<Key>,
+    /// The ledger as it is to be in the end; `None` without one.
+    last: Option<Bytes>,
+    /// Whether the ledger is written, or removed, in the end.
+    ends_with_ledger: bool,
+}
+
+fn plan<'c>(
+    place: &ledger::Place<'_>,
+    share: &Share<'c>,
+    present: Present,
+    owners: &Owners<'_>,
+) -> Result<Plan<'c>, WriteError> {
+    let wanted: Vec<Path> = share.files.into_iter().flatten().map(|(path, _)| share.prefix.join(path)).collect();
+    let (old, read) = present.ledger.unzip();
+    let old_paths: HashSet<&Path> = old.iter().flat_map(|old| &old.paths).collect();
+    let wanted_paths: HashSet<&Path> = wanted.iter().collect();
+
+    let mut disowned: BTreeMap<&str, HashSet<Path>> = BTreeMap::new();
+    for path in &wanted {
+        if place.is_ledger(path) {
+            let owner = "the ledgers of this directory".to_owned();
+            return Err(WriteError::Owned { path: path.to_string(), owner });
+        }
+        if old_paths.contains(path) {
+            let is_altered = present.files.get(&key(path)).is_none_or(|(_, holds)| !holds);
+            // Other programs let several ledgers list one path. Without a difference there is nothing to settle.
+            if is_altered {
+                owners.keep(path).map_err(|taken| taken.refuse(path))?;
+            }
+        } else {
+            for ledger in owners.claim(path).map_err(|taken| taken.refuse(path))? {
+                disowned.entry(ledger).or_default().insert(path.clone());
+            }
+        }
+    }
+    let is_gone = |path: &&Path| !wanted_paths.contains(*path) && !owners.has_other(path) && !place.is_ledger(path);
+    let mut gone: Vec<Key> = old_paths.iter().copied().filter(is_gone).map(key).collect();
+    gone.sort();
+
+    let listed: Vec<&str> = wanted.iter().filter_map(|path| path.below(place.root)).collect();
+    let entries: Vec<&str> = old.iter().flat_map(|old| &old.entries).map(String::as_str).collect();
+    let is_same = old.is_some() && entries == listed;
+    let last = share.files.map(|_| Bytes::from(ledger::render(&listed)));
+    let has_news = wanted.iter().any(|path| !old_paths.contains(path));
+    let first = if is_same || (gone.is_empty() && share.files.is_some()) || !has_news {
+        None
+    } else {
+        let left = old.as_ref().map(|old| old.without(&wanted_paths, place)).unwrap_or_default();
+        Some(Bytes::from(ledger::render(&[listed.as_slice(), &left].concat())))
+    };
+    let ends_with_ledger = if share.files.is_some() { !is_same } else { old.is_some() };
+    let disowned =
+        disowned.into_iter().filter_map(|(ledger, paths)| Some((place.beside(ledger)?.path, paths))).collect();
+    let files = share.files.map(|files| targets(&share.prefix, files)).unwrap_or_default();
+    let kept = present.files.into_iter().filter(|(_, (_, holds))| *holds).map(|(key, (meta, _))| (key, meta)).collect();
+    Ok(Plan { ledger: key(&place.path), read, first, disowned, files, kept, gone, last, ends_with_ledger })
+}
+
+impl Plan<'_> {
+    /// Returns the keys of all objects that are written or removed.
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        let written = self.files.iter().map(|(key, _)| key).filter(|key| !self.kept.contains_key(*key));
+        written.chain(&self.gone).chain([&self.ledger])
+    }
+
+    /// Has those who plan later see this plan as carried out.
+    fn foresee(&self, ledgers: &mut Index<String>, place: &ledger::Place<'_>) {
+        let name = place.directory().1;
+        match &self.last {
+            // No service gives an object this identity, so that it is read again unless the real one is learnt.
+            Some(text) if self.ends_with_ledger => ledgers.learn(place, name, String::new(), text),
+            Some(_) => {}
+            None => ledgers.unlearn(place, name),
+        }
+    }
+
+    async fn carry_out(&self, batch: &Batch<'_>, share: &Share<'_>) -> Result<(Done, Option<Meta>), Fault> {
+        let mut ledger = self.read.clone();
+        let mut version = None;
+        // A ledger that lists what is written, before that is written.
+        let early = match (&self.first, &self.last) {
+            (Some(first), _) => Some(first),
+            (None, Some(last)) if self.ends_with_ledger && self.gone.is_empty() => Some(last),
+            _ => None,
+        };
+        if let Some(text) = early {
+            let meta = self.put_ledger(batch, text, ledger.as_ref()).await?;
+            version = Some(meta.version.clone());
+            ledger = Some(meta);
+        }
+        for (path, taken) in &self.disowned {
+            disown(batch, &share.place(batch.root), path, taken).await?;
+        }
+        let left = join_all(self.files.iter().map(async |(key, content)| match self.kept.get(key) {
+            Some(meta) => Ok(super::batch::Left { meta: meta.clone(), is_written: false }),
+            None => batch.fill(key, None, content).await,
+        }));
+        let left = left.await.into_iter().zip(&self.files);
+        let left = left
+            .map(|(left, (key, _))| left.map_err(|failure| batch.failed(key, failure)))
+            .collect::<Result<Vec<_>, WriteError>>()?;
+        batch.remove(&self.gone).await?;
+        let mut removed = !self.gone.is_empty();
+        match &self.last {
+            Some(text) if self.ends_with_ledger && (self.first.is_some() || !self.gone.is_empty()) => {
+                let meta = self.put_ledger(batch, text, ledger.as_ref()).await?;
+                version = Some(meta.version.clone());
+                ledger = Some(meta);
+            }
+            Some(_) => {}
+            None if self.ends_with_ledger => {
+                batch.remove(std::slice::from_ref(&self.ledger)).await?;
+                (removed, ledger) = (true, None);
+            }
+            None => {}
+        }
+        let marks = self.files.iter().zip(&left).map(|((key, _), left)| Mark::object(key, Some(&left.meta)));
+        let marks = marks.chain([Mark::object(&self.ledger, ledger.as_ref())]).collect();
+        let versions = version.into_iter().chain(versions(&left)).collect();
+        Ok((Done { versions, removed, marks }, ledger))
+    }
+
+    async fn put_ledger(&self, batch: &Batch<'_>, text: &Bytes, read: Option<&Meta>) -> Result<Meta, Fault> {
+        replace_ledger(batch, &self.ledger, text, read).await
+    }
+}
+
+async fn replace_ledger(batch: &Batch<'_>, key: &Key, text: &Bytes, read: Option<&Meta>) -> Result<Meta, Fault> {
+    let when = read.map_or(When::Absent, When::Still);
+    match batch.objects.put(key, text, when).await {
+        Ok(meta) => Ok(meta),
+        Err(Failure::Moved) => Err(Fault::Moved(key.clone())),
+        Err(failure) => Err(batch.failed(key, failure).into()),
+    }
+}
+
+/// Takes paths out of the ledger of an owner who is gone, and the ledger away with its last entry.
+async fn disown(batch: &Batch<'_>, place: &ledger::Place<'_>, path: &Path, taken: &HashSet<Path>) -> Result<(), Fault> {
+    let key = key(path);
+    let left = ledger::Place { root: place.root, prefix: place.prefix, path: path.clone() };
+    let found = batch.objects.get(&key).await.map_err(|failure| batch.failed(&key, failure))?;
+    let Some((content, meta)) = found else { return Ok(()) };
+    let list = understand(&content, &left)?;
+    match list.without(&taken.iter().collect(), &left).as_slice() {
+        [] => Ok(batch.remove(std::slice::from_ref(&key)).await?),
+        kept => replace_ledger(batch, &key, &Bytes::from(ledger::render(kept)), Some(&meta)).await.map(drop),
+    }
+}
+
+impl Share<'_> {
+    fn place<'p>(&'p self, root: &'p Path) -> ledger::Place<'p> {
+        ledger::Place { root, prefix: &self.prefix, path: self.ledger.clone() }
+    }
+}

@@ -1,0 +1,203 @@
+//! Directories that several owners share.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use kratix_state_store::{Change, File, WriteError, open_with};
+use kratix_testing::s3::Fault;
+
+use super::{BUCKET, Shelf, file, map, together};
+
+fn share(owner: &str, files: Option<Vec<File>>) -> Change {
+    Change::share(owner, "w", format!(".kratix/default-{owner}.yaml"), files)
+}
+
+fn files(names: &[&str]) -> Option<Vec<File>> {
+    Some(names.iter().map(|name| file(name, name)).collect())
+}
+
+async fn ledger(shelf: &Shelf, owner: &str) -> String {
+    let object = shelf.server.get(BUCKET, &format!("w/.kratix/default-{owner}.yaml")).await.expect("a ledger");
+    String::from_utf8_lossy(&object.content).into_owned()
+}
+
+/// §14.18
+#[tokio::test]
+async fn owners_do_not_disturb_each_other_and_remove_exactly_their_own() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let store = shelf.store();
+    shelf.server.put(BUCKET, "w/foreign", "f").await;
+    store.write(share("a", files(&["one", "sub/two"]))).await.expect("written");
+    store.write(share("b", files(&["three"]))).await.expect("written");
+    assert_eq!(ledger(&shelf, "a").await, "files:\n- w/one\n- w/sub/two\n");
+    let again = store.write(share("a", files(&["one", "sub/two"]))).await.expect("nothing to do");
+    assert_eq!((again.changed, again.version), (false, None));
+    store.write(share("a", files(&["sub/two", "four"]))).await.expect("written");
+    assert_eq!(ledger(&shelf, "a").await, "files:\n- w/sub/two\n- w/four\n");
+    let left = ["w/.kratix/default-a.yaml", "w/.kratix/default-b.yaml", "w/foreign", "w/four", "w/sub/two", "w/three"];
+    assert_eq!(shelf.keys().await, left);
+    store.write(share("a", None)).await.expect("removed");
+    assert_eq!(shelf.keys().await, ["w/.kratix/default-b.yaml", "w/foreign", "w/three"]);
+    let never = store.write(share("never", None)).await.expect("nothing to do");
+    assert!(!never.changed, "weakness 15");
+}
+
+/// Decision 16, weakness 22
+#[tokio::test]
+async fn a_path_has_one_owner_in_one_batch_and_in_the_next() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let store = shelf.store();
+    let owned = |path: &str, owner: &str| Err(WriteError::Owned { path: path.to_owned(), owner: owner.to_owned() });
+    let outcomes = together(&store, vec![share("a", files(&["x", "y"])), share("b", files(&["z", "x"]))]).await;
+    assert!(outcomes[0].is_ok());
+    assert_eq!(outcomes[1], owned("w/x", "default-a"));
+    assert_eq!(shelf.keys().await, ["w/.kratix/default-a.yaml", "w/x", "w/y"]);
+    assert_eq!(store.write(share("b", files(&["x"]))).await, owned("w/x", "default-a"));
+    assert_eq!(shelf.store().write(share("b", files(&["x"]))).await, owned("w/x", "default-a"));
+
+    // Given up by one, taken by the other: in that order.
+    let b = Some(vec![file("x", "b's"), file("z", "z")]);
+    let outcomes = together(&store, vec![share("a", files(&["y", "more"])), share("b", b)]).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(shelf.server.get(BUCKET, "w/x").await.expect("there").content, "b's");
+    // In the other order it is still the first one's.
+    let outcomes = together(&store, vec![share("a", files(&["x", "y"])), share("b", files(&["z"]))]).await;
+    assert_eq!(outcomes[0], owned("w/x", "default-b"));
+    store.write(share("a", files(&["x", "y"]))).await.expect("free now");
+    let forged = store.write(share("b", files(&[".kratix/default-a.yaml"]))).await;
+    assert!(matches!(forged, Err(WriteError::Owned { .. })), "{forged:?}");
+}
+
+#[tokio::test]
+async fn many_owners_of_one_directory_share_one_listing_and_are_written_at_once() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let store = shelf.store();
+    store.check().await.expect("usable");
+    shelf.requests();
+    let all = || (0..200).map(|n| share(&n.to_string(), Some(vec![file(&n.to_string(), "x")]))).collect::<Vec<_>>();
+    assert!(together(&store, all()).await.iter().all(Result::is_ok));
+    assert_eq!(shelf.keys().await.len(), 400);
+    let methods = shelf.methods();
+    assert!(methods["LIST"] <= 4, "{methods:?}");
+    assert_eq!((methods["PUT"], methods["GET"]), (400, 200));
+    let again = together(&store, all()).await;
+    assert!(again.iter().all(|outcome| outcome.as_ref().is_ok_and(|written| !written.changed)));
+    let methods = shelf.methods();
+    assert_eq!(
+        (methods.get("PUT"), methods["GET"]),
+        (None, 200),
+        "what this store wrote it need not read: {methods:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_owners_who_are_gone_have_left_can_be_taken() {
+    let Some(shelf) = Shelf::new().await else { return };
+    shelf.store().write(share("left", files(&["one", "two"]))).await.expect("written");
+    let gone = Arc::new(AtomicBool::new(true));
+    let is_gone = Arc::clone(&gone);
+    let lives = Arc::new(move |owner: &str| owner != "default-left" || !is_gone.load(Ordering::Relaxed));
+    let store = open_with(shelf.config(), "unused", lives).expect("usable");
+    store.write(share("b", files(&["one"]))).await.expect("taken");
+    assert_eq!(ledger(&shelf, "left").await, "files:\n- w/two\n");
+    gone.store(false, Ordering::Relaxed);
+    let back = store.write(share("left", files(&["one", "two"]))).await;
+    assert_eq!(back, Err(WriteError::Owned { path: "w/one".to_owned(), owner: "default-b".to_owned() }));
+    gone.store(true, Ordering::Relaxed);
+    store.write(share("c", files(&["two"]))).await.expect("taken");
+    assert!(!shelf.keys().await.contains(&"w/.kratix/default-left.yaml".to_owned()));
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_understood_stops_its_owner_only() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let store = shelf.store();
+    shelf.server.put(BUCKET, "w/.kratix/default-a.yaml", "files: {").await;
+    let outcomes = together(&store, vec![share("a", files(&["x"])), share("b", files(&["y"]))]).await;
+    assert!(matches!(&outcomes[0], Err(WriteError::Ledger { path, .. }) if path == "w/.kratix/default-a.yaml"));
+    assert!(outcomes[1].is_ok());
+    assert!(matches!(store.write(share("a", None)).await, Err(WriteError::Ledger { .. })));
+}
+
+#[tokio::test]
+async fn entries_of_older_versions_and_of_other_roots_are_understood() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let store = shelf.store();
+    let text = "files:\n- w/new\n- old\n- ../../escape\n";
+    for (key, content) in [("w/.kratix/default-a.yaml", text), ("w/new", "n"), ("w/old", "o"), ("escape", "e")] {
+        shelf.server.put(BUCKET, key, content).await;
+    }
+    store.write(share("a", files(&["next"]))).await.expect("written");
+    assert_eq!(shelf.keys().await, ["escape", "w/.kratix/default-a.yaml", "w/next"]);
+    assert_eq!(ledger(&shelf, "a").await, "files:\n- w/next\n");
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_leaves_nothing_that_no_ledger_lists() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let before = ["a", "b", "c"];
+    let after = ["b", "d", "e"];
+    let listed = async |shelf: &Shelf| -> BTreeSet<String> {
+        match shelf.server.get(BUCKET, "w/.kratix/default-o.yaml").await {
+            None => BTreeSet::new(),
+            Some(object) => {
+                let text = String::from_utf8_lossy(&object.content).into_owned();
+                text.lines().filter_map(|line| line.strip_prefix("- ")).map(str::to_owned).collect()
+            }
+        }
+    };
+    // The first so many requests that write or remove arrive, and then the process is gone.
+    for survivors in 0..7 {
+        shelf.server.relent();
+        let store = shelf.store();
+        store.write(share("o", files(&before))).await.expect("written");
+        let count = AtomicUsize::new(0);
+        shelf.server.intercept(move |request| {
+            let alters = request.starts_with("PUT") || request.starts_with("DELETE");
+            let is_late = alters && count.fetch_add(1, Ordering::Relaxed) >= survivors;
+            is_late.then_some(Fault::Answer(400, "Crashed"))
+        });
+        let crashed = store.write(share("o", files(&after))).await;
+        assert_eq!(crashed.is_ok(), survivors == 6, "{survivors}: {crashed:?}");
+        let there: BTreeSet<String> = shelf.keys().await.into_iter().filter(|key| !key.contains(".kratix")).collect();
+        let listed = listed(&shelf).await;
+        assert!(there.is_subset(&listed), "{survivors}: {there:?} {listed:?}");
+        shelf.server.relent();
+        shelf.store().write(share("o", files(&after))).await.expect("written");
+        assert_eq!(ledger(&shelf, "o").await, "files:\n- w/b\n- w/d\n- w/e\n");
+        assert_eq!(shelf.keys().await, ["w/.kratix/default-o.yaml", "w/b", "w/d", "w/e"]);
+    }
+}
+
+#[tokio::test]
+async fn two_writers_of_one_ledger_do_not_lose_what_the_other_wrote() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let stores = [shelf.store(), shelf.store()];
+    for round in 0..15 {
+        let change = |who: usize| share("o", Some((0..3).map(|n| file(&format!("{who}-{round}-{n}"), "x")).collect()));
+        let (one, other) = tokio::join!(stores[0].write(change(0)), stores[1].write(change(1)));
+        one.expect("written");
+        other.expect("written");
+        let ledger = ledger(&shelf, "o").await;
+        let there: Vec<String> = shelf.keys().await.into_iter().filter(|key| !key.contains(".kratix")).collect();
+        for key in &there {
+            assert!(ledger.contains(&format!("- {key}\n")), "round {round}: {key} is in no ledger:\n{ledger}");
+        }
+    }
+    // Whoever writes next finds everything.
+    stores[0].write(share("o", files(&["last"]))).await.expect("written");
+    assert_eq!(shelf.files().await, map(&[("w/.kratix/default-o.yaml", "files:\n- w/last\n"), ("w/last", "last")]));
+}
+
+#[tokio::test]
+async fn a_server_without_conditions_is_written_without_them() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let store = shelf.store();
+    shelf.server.intercept(|request| request.ends_with(" if").then_some(Fault::Answer(501, "NotImplemented")));
+    store.write(share("a", files(&["x"]))).await.expect("written");
+    store.write(share("a", files(&["y"]))).await.expect("written");
+    let conditional = shelf.requests().iter().filter(|request| request.ends_with(" if")).count();
+    assert_eq!(conditional, 1, "it is asked once");
+    assert_eq!(shelf.keys().await, ["w/.kratix/default-a.yaml", "w/y"]);
+}
