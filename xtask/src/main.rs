@@ -39,7 +39,10 @@ enum Task {
         args: Vec<String>,
     },
     /// Measure, and print the table for docs/results.md
-    Bench,
+    Bench {
+        #[command(subcommand)]
+        subject: Option<bench::Subject>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -47,7 +50,7 @@ fn main() -> Result<()> {
         Task::Codegen { check } => codegen::run(check),
         Task::Check => check(),
         Task::Test { real_apiserver, args } => test(real_apiserver, &args),
-        Task::Bench => bench::run(),
+        Task::Bench { subject } => bench::run(subject),
     }
 }
 
