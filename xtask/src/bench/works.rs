@@ -227,7 +227,8 @@ fn work(at: usize, name: &str) -> Result<Work> {
     }
     let work = json!({
         "apiVersion": keys::API_VERSION, "kind": "Work",
-        "metadata": {"name": name, "namespace": "default", "labels": {
+        // As the work-writer makes them; a Work without the finalizer costs one write more, which adds it.
+        "metadata": {"name": name, "namespace": "default", "finalizers": [keys::FINALIZER_WORK_CLEANUP], "labels": {
             keys::PROMISE_NAME: "redis", keys::WORK_TYPE: "resource", keys::RESOURCE_NAME: name,
             keys::PIPELINE_NAME: "instance-configure",
         }},
