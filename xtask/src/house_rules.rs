@@ -1,4 +1,5 @@
-//! House rules as tests: who may depend on whom, how long a file may be, which words are not module names.
+//! House rules as tests: who may depend on whom, how long a file may be, which words are not module names, and that the
+//! tests that a page names are there.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,12 @@ const EDGES: &[(&str, &[&str])] = &[
 const NAMELESS: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc", "manager"];
 
 const LINES_MAX: usize = 800;
+
+/// Pages that name the tests which hold what they say.
+const PAGES_WITH_TESTS: &[&str] = &["docs/compatibility.md", "docs/reliability.md"];
+
+/// A word with so many underscores is the name of a test and not of a metric or a field.
+const UNDERSCORES_OF_TESTS: usize = 4;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -100,5 +107,63 @@ fn files_hold_one_concept_and_have_a_name_of_their_own() {
             let stem = part.strip_suffix(".rs").unwrap_or(&part);
             assert!(!NAMELESS.contains(&stem), "{}: {stem:?} says nothing about what is inside", path.display());
         }
+    }
+}
+
+/// Adds the tests of a file: crate, modules and name of each.
+fn tests_of(path: &Path, found: &mut Vec<Vec<String>>) {
+    let relative = path.strip_prefix(root().join("crates")).unwrap().with_extension("");
+    let parts = relative.iter().map(|part| part.to_string_lossy().into_owned());
+    let is_module = |part: &String| !["src", "tests", "it", "lib", "main", "mod"].contains(&part.as_str());
+    let mut parts = parts.collect::<Vec<_>>();
+    // `tests` is a folder of a crate, or a module of its sources.
+    let rest = parts.split_off(2);
+    let rest = rest.into_iter().filter(|part| part == "tests" || is_module(part));
+    let mut modules: Vec<String> = parts.into_iter().filter(is_module).chain(rest).collect();
+    let text = std::fs::read_to_string(path).unwrap();
+    if text.lines().any(|line| line == "mod tests {") {
+        modules.push("tests".to_owned());
+    }
+    let mut is_test = false;
+    for line in text.lines().map(str::trim_start) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_test = true;
+        } else if !line.starts_with("#[") && !line.starts_with("//") {
+            let name = line.trim_start_matches("async ").strip_prefix("fn ").and_then(|rest| rest.split('(').next());
+            if let (true, Some(name)) = (is_test, name) {
+                found.push(modules.iter().cloned().chain([name.to_owned()]).collect());
+            }
+            is_test = false;
+        }
+    }
+}
+
+/// Returns the names of tests in a page: words in backticks, with or without the modules before them.
+fn named_tests(page: &str) -> Vec<&str> {
+    let is_name = |word: &&str| {
+        let name = word.rsplit("::").next().unwrap_or_default();
+        let is_word = word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_:-".contains(&b));
+        let underscores = name.matches('_').count();
+        is_word && (underscores >= UNDERSCORES_OF_TESTS || word.contains("::") && underscores > 0)
+    };
+    page.split('`').skip(1).step_by(2).filter(is_name).collect()
+}
+
+#[test]
+fn tests_that_a_page_names_are_there() {
+    let (mut files, mut tests) = (Vec::new(), Vec::new());
+    sources(&root().join("crates"), &mut files);
+    files.iter().for_each(|file| tests_of(file, &mut tests));
+    assert!(tests.len() > 500, "found only {} tests", tests.len());
+    for page in PAGES_WITH_TESTS {
+        let text = std::fs::read_to_string(root().join(page)).unwrap();
+        let named = named_tests(&text);
+        assert!(named.len() > 30, "{page} names only {} tests", named.len());
+        let is_there = |name: &&str| {
+            let path: Vec<String> = name.split("::").map(str::to_owned).collect();
+            tests.iter().any(|test| test.ends_with(&path))
+        };
+        let missing: Vec<&str> = named.into_iter().filter(|name| !is_there(name)).collect();
+        assert!(missing.is_empty(), "{page} names tests that do not exist: {missing:#?}");
     }
 }

@@ -10,6 +10,7 @@ mod printer;
 mod status;
 mod up;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     };
     log(cli.verbose);
     let printer = Printer::new(format(&cli.command));
-    match run(&printer, cli.command) {
+    match run(&printer, cli.command, cli.verbose) {
         Ok(code) => code,
         Err(failure) => {
             printer.error(failure.error.as_ref(), failure.hint.as_deref());
@@ -44,12 +45,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(printer: &Printer, command: Command) -> Result<ExitCode, Failure> {
+fn run(printer: &Printer, command: Command, verbose: u8) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         match command {
             Command::Demo(demo) => demo::run(printer, demo).await,
-            Command::Up(up) if up.detach => up::detach(printer, &up).await,
+            Command::Up(up) if up.detach => up::detach(printer, &up, verbose).await,
             Command::Up(up) => up::run(printer, up).await,
             Command::Down(down) => down::run(printer, &down).await,
             Command::Status(status) => status::run(printer, &status),
@@ -85,5 +86,7 @@ fn log(verbose: u8) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // `NO_COLOR` is heeded by the library; a file, such as the log of a detached platform, gets no colours.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() { log.init() } else { log.with_ansi(false).init() }
 }

@@ -61,13 +61,50 @@ impl Printer {
     /// Writes an error with its causes and its hint.
     pub(crate) fn error(&self, error: &dyn std::error::Error, hint: Option<&str>) {
         self.talk(format_args!("Error: {error}"));
-        let mut source = error.source();
-        while let Some(cause) = source {
+        for cause in causes(error) {
             self.talk(format_args!("caused by: {cause}"));
-            source = cause.source();
         }
         if let Some(hint) = hint {
             self.talk(format_args!("hint: {hint}"));
         }
+    }
+}
+
+/// Returns the causes of an error, without those that whatever is above them says already.
+fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    let mut said = error.to_string();
+    let mut causes = Vec::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !said.contains(&text) {
+            said.clone_from(&text);
+            causes.push(text);
+        }
+        source = cause.source();
+    }
+    causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::causes;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Trouble {
+        #[error("the output is too large")]
+        Large,
+        #[error("writing failed: {0}")]
+        Telling(#[source] Box<Trouble>),
+        #[error("nothing was written")]
+        Silent(#[source] Box<Trouble>),
+    }
+
+    #[test]
+    fn a_cause_that_was_told_already_is_not_told_again() {
+        let telling = Trouble::Telling(Box::new(Trouble::Large));
+        assert_eq!(causes(&telling), Vec::<String>::new());
+        let silent = Trouble::Silent(Box::new(telling));
+        assert_eq!(causes(&silent), ["writing failed: the output is too large"]);
     }
 }

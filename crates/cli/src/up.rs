@@ -61,7 +61,7 @@ pub(crate) async fn stopped() -> Result<(), Failure> {
 }
 
 /// Starts another process that stays, and returns when it is ready.
-pub(crate) async fn detach(printer: &Printer, up: &args::Up) -> Result<ExitCode, Failure> {
+pub(crate) async fn detach(printer: &Printer, up: &args::Up, verbose: u8) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let root = up.data_dir.path();
     data_dir::create(&root)?;
@@ -81,6 +81,7 @@ pub(crate) async fn detach(printer: &Printer, up: &args::Up) -> Result<ExitCode,
     if up.runtime == args::Runtime::Native {
         command.args(["--runtime", "native"]);
     }
+    command.args((0..verbose).map(|_| "--verbose"));
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
     let mut child = command.spawn()?;
     loop {

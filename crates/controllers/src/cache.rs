@@ -90,6 +90,13 @@ where
         self.inner.state.read().indexes.get(entry).is_some_and(|keys| !keys.is_empty())
     }
 
+    /// Tells whether one of the objects whose index function names `entry` is as asked for; no object is handed out for it.
+    pub(crate) fn any(&self, entry: &str, is_wanted: impl Fn(&K) -> bool) -> bool {
+        let state = self.inner.state.read();
+        let mut keys = state.indexes.get(entry).into_iter().flatten();
+        keys.any(|key| state.objects.get(key).is_some_and(|object| is_wanted(object)))
+    }
+
     /// Calls `observer` with the object before and after every change from now on, and once for each present object.
     pub(crate) fn on_change(&self, observer: impl Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync + 'static) {
         // Registered before the replay: a change in between is seen twice, never missed.

@@ -295,3 +295,38 @@ fn secret_of(secret: Option<&kratix_api::SecretRef>) -> Vec<String> {
     let namespace = if secret.namespace.is_empty() { "default" } else { &secret.namespace };
     vec![secret_entry(namespace, &secret.name)]
 }
+
+#[cfg(test)]
+mod tests {
+    use kratix_api::state_store::BucketAuthMethod;
+    use kratix_api::{BucketStateStoreSpec, SecretRef, WorkPlacementSpec};
+
+    use super::*;
+
+    // spec 05 weaknesses 5 and 23
+    #[test]
+    fn a_placement_is_found_by_the_namespace_of_its_work_and_by_the_destination_of_its_spec() {
+        let spec = WorkPlacementSpec { target_destination_name: "d".into(), ..Default::default() };
+        let mut placement = WorkPlacement::new("w.d-5058f", spec);
+        placement.metadata.namespace = Some("here".into());
+        placement.labels_mut().insert(keys::WORK.into(), "w".into());
+        let entries = placement_entries(&placement);
+        assert!(entries.contains(&work_entry("here", "w")) && !entries.contains(&work_entry("there", "w")));
+        // The label that says the same may be missing, or wrong.
+        assert!(entries.contains(&destination_entry("d")));
+        placement.labels_mut().insert(keys::TARGET_DESTINATION_NAME.into(), "other".into());
+        assert!(!placement_entries(&placement).contains(&destination_entry("other")));
+    }
+
+    // spec 05 weakness 29
+    #[test]
+    fn a_store_is_found_by_its_secret_whatever_its_method_of_authentication() {
+        for (namespace, found) in [("n", "n"), ("", "default")] {
+            for auth_method in [BucketAuthMethod::AccessKey, BucketAuthMethod::Iam] {
+                let secret = SecretRef { name: "s".into(), namespace: namespace.into() };
+                let spec = BucketStateStoreSpec { auth_method, secret_ref: Some(secret), ..Default::default() };
+                assert_eq!(bucket_store_secret(&BucketStateStore::new("b", spec)), [secret_entry(found, "s")]);
+            }
+        }
+    }
+}

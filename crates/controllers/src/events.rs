@@ -11,7 +11,7 @@ use kratix_core::text::truncated;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Notes the API server accepts.
 const NOTE_BYTES_MAX: usize = 1024;
@@ -32,7 +32,13 @@ const SERIES_MAX: usize = 4096;
 /// Hands events to the task that publishes them.
 #[derive(Clone)]
 pub(crate) struct Events {
-    queue: mpsc::Sender<Event>,
+    queue: mpsc::Sender<Queued>,
+}
+
+enum Queued {
+    Event(Box<Event>),
+    /// Answered once everything before it was published.
+    Flush(oneshot::Sender<()>),
 }
 
 /// The publishing half, run by one task so that events keep their order.
@@ -40,7 +46,7 @@ pub(crate) struct Events {
 /// kube's own recorder folds events of one reason into a series whatever they say; here the text counts too, or the
 /// second commit of a placement would be shown as a repetition of the first.
 pub(crate) struct Publisher {
-    queue: mpsc::Receiver<Event>,
+    queue: mpsc::Receiver<Queued>,
     platform: Client,
     instance: String,
     series: HashMap<Key, Series>,
@@ -73,8 +79,19 @@ pub(crate) fn channel(platform: Client, host: &str) -> (Events, Publisher) {
 impl Events {
     /// Queues an event; never waits.
     pub(crate) fn publish(&self, event: &Event) {
-        if let Err(error) = self.queue.try_send(event.clone()) {
+        if let Err(error) = self.queue.try_send(Queued::Event(Box::new(event.clone()))) {
             tracing::warn!(reason = event.reason, object = %event.regarding, %error, "event dropped");
+        }
+    }
+}
+
+impl Events {
+    /// Waits until everything that was queued before is published, or could not be.
+    pub(crate) async fn flush(&self) {
+        let (sender, flushed) = oneshot::channel();
+        // An error of either means that nothing is published any more.
+        if self.queue.send(Queued::Flush(sender)).await.is_ok() {
+            let _ = flushed.await;
         }
     }
 }
@@ -82,7 +99,14 @@ impl Events {
 impl Publisher {
     /// Publishes until every [`Events`] is dropped.
     pub(crate) async fn run(mut self) {
-        while let Some(event) = self.queue.recv().await {
+        while let Some(queued) = self.queue.recv().await {
+            let event = match queued {
+                Queued::Event(event) => event,
+                Queued::Flush(sender) => {
+                    let _ = sender.send(());
+                    continue;
+                }
+            };
             if let Err(error) = self.publish(&event, Timestamp::now()).await {
                 tracing::debug!(reason = event.reason, object = %event.regarding, %error, "event not published");
             }
@@ -220,11 +244,29 @@ mod tests {
     async fn what_happens_to_an_object_with_a_long_name_is_told() {
         let server = Server::builder().build().await.unwrap();
         let platform = Client::new(server.service(User::admin("test")), "default");
-        let (_events, mut publisher) = channel(platform, "host");
+        let (_events, mut publisher) = channel(platform.clone(), "host");
         let mut event = written("a");
         event.regarding.key.name = "w".repeat(253);
         event.note = "é".repeat(2000);
         publisher.publish(&event, Timestamp::now()).await.unwrap();
+        let told = Api::<Published>::namespaced(platform, "default").list(&ListParams::default()).await.unwrap();
+        assert_eq!(told.items[0].note, Some("é".repeat(NOTE_BYTES_MAX / 2)), "cut to what an event holds");
+        server.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_flush_waits_for_what_was_told_before_it() {
+        let server = Server::builder().build().await.unwrap();
+        let platform = Client::new(server.service(User::admin("test")), "default");
+        let (events, publisher) = channel(platform.clone(), "host");
+        (0..100).for_each(|at| events.publish(&written(&at.to_string())));
+        let publisher = tokio::spawn(publisher.run());
+        events.flush().await;
+        let told = Api::<Published>::namespaced(platform, "default").list(&ListParams::default()).await.unwrap();
+        assert_eq!(told.items.len(), 100);
+        publisher.abort();
+        let _ = publisher.await;
+        events.flush().await; // nobody is there any more
         server.shutdown().await;
     }
 }

@@ -56,6 +56,7 @@ struct Inner {
     running: RwLock<BTreeMap<String, Arc<Running>>>,
     observers: RwLock<Vec<Observer>>,
     definitions: Definitions,
+    shutdown: CancellationToken,
 }
 
 /// One controller.
@@ -71,22 +72,30 @@ struct Running {
 /// Owns the tasks of all controllers of requests. Dropping it aborts them.
 pub(crate) struct Supervisor {
     starting: mpsc::Receiver<BoxFuture<'static, ()>>,
+    shutdown: CancellationToken,
 }
 
 impl Supervisor {
-    /// Runs controllers until every handle is gone.
+    /// Runs controllers until the shutdown, which stops them; passes that have begun are finished.
     pub(crate) async fn run(mut self) {
         let mut tasks = JoinSet::new();
-        while let Some(task) = self.starting.recv().await {
-            tasks.spawn(task);
+        loop {
+            tokio::select! {
+                Some(task) = self.starting.recv() => drop(tasks.spawn(task)),
+                () = self.shutdown.cancelled() => break,
+            }
             while tasks.try_join_next().is_some() {}
         }
+        // What is to be started now has begun nothing.
+        self.starting.close();
+        while tasks.join_next().await.is_some() {}
     }
 }
 
 impl Requests {
     /// Returns the handle and what must be spawned. Registers for everything that concerns requests.
-    pub(crate) fn new(cx: &Arc<Context>) -> (Self, Supervisor) {
+    /// Everything stops with `shutdown`.
+    pub(crate) fn new(cx: &Arc<Context>, shutdown: &CancellationToken) -> (Self, Supervisor) {
         let (sender, receiver) = mpsc::channel(STARTING_MAX);
         let inner = Arc::new(Inner {
             cx: Arc::clone(cx),
@@ -94,9 +103,10 @@ impl Requests {
             running: RwLock::default(),
             observers: RwLock::default(),
             definitions: Definitions::default(),
+            shutdown: shutdown.clone(),
         });
         inner.follow();
-        (Self { inner }, Supervisor { starting: receiver })
+        (Self { inner }, Supervisor { starting: receiver, shutdown: shutdown.clone() })
     }
 
     /// Runs the controller for the requests of a Promise. One that runs for the same API is left alone, one for another
@@ -109,14 +119,14 @@ impl Requests {
                 Some(running) => running.stop.cancel(),
                 None => {}
             }
-            let running = Arc::new(Running::new(kind.clone()));
+            let running = Arc::new(Running::new(kind.clone(), self.inner.shutdown.child_token()));
             all.insert(promise.to_owned(), Arc::clone(&running));
             running
         };
         tracing::info!(promise, kind = %kind.kind, version = %kind.api_version(), "requests are looked after");
         self.inner.observe(promise, &running);
         let task = Box::pin(run(Arc::clone(&self.inner), promise.to_owned(), running));
-        // The supervisor is gone only when the process is shutting down.
+        // The supervisor takes no more only when the process is shutting down.
         let _ = self.inner.starting.send(task).await;
     }
 
@@ -172,13 +182,13 @@ impl Requests {
 }
 
 impl Running {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: Kind, stop: CancellationToken) -> Self {
         Self {
             kind,
             cache: Cache::new(|_| Vec::new()),
             is_listed: AtomicBool::new(false),
             queue: Queue::new(),
-            stop: CancellationToken::new(),
+            stop,
             expected: Expected::default(),
         }
     }
@@ -391,5 +401,34 @@ impl Controller {
             return Err(error);
         }
         Ok(plan.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn at_the_shutdown_what_has_begun_is_finished_and_nothing_more_begins() {
+        let (sender, starting) = mpsc::channel::<BoxFuture<'static, ()>>(2);
+        let shutdown = CancellationToken::new();
+        let supervisor = tokio::spawn(Supervisor { starting, shutdown: shutdown.clone() }.run());
+        let ((begin, begun), (go, goes), (end, ended)) = (oneshot::channel(), oneshot::channel(), oneshot::channel());
+        let pass = async move {
+            begin.send(()).unwrap();
+            goes.await.unwrap();
+            end.send(()).unwrap();
+        };
+        sender.send(Box::pin(pass)).await.unwrap();
+        begun.await.unwrap();
+        shutdown.cancel();
+        sender.closed().await;
+        assert!(!supervisor.is_finished());
+        assert!(sender.send(Box::pin(async { unreachable!("it is too late") })).await.is_err());
+        go.send(()).unwrap();
+        supervisor.await.unwrap();
+        ended.await.unwrap();
     }
 }

@@ -103,14 +103,19 @@ impl Controllers {
         self.context.telemetry.metrics().clone()
     }
 
-    /// Stops taking new passes and waits until the running ones have finished.
+    /// Stops taking new passes and waits until the running ones, those of requests included, have finished and what they have
+    /// told is published.
     pub async fn stop(mut self) {
         self.shutdown.cancel();
-        let finished = async { while self.controllers.join_next().await.is_some() {} };
+        let finished = async {
+            while self.controllers.join_next().await.is_some() {}
+            self.context.events.flush().await;
+        };
         if tokio::time::timeout(STOP_MAX, finished).await.is_err() {
             tracing::warn!("a pass did not finish in time and is given up, as a crash would");
         }
         self.context.telemetry.stop().await;
+        self.background.shutdown().await;
     }
 
     fn wire(&mut self, context: &Arc<Context>) {
@@ -145,8 +150,8 @@ impl Controllers {
 
     /// The way from Promises and requests to Works.
     fn wire_promises(&mut self, context: &Arc<Context>) {
-        let (requests, supervisor) = Requests::new(context);
-        self.background.spawn(supervisor.run());
+        let (requests, supervisor) = Requests::new(context, &self.shutdown);
+        self.controllers.spawn(supervisor.run());
         let promises = self.spawn(context, Promises::new(context, &requests), PROMISE_PASSES_MAX);
         let revisions = self.spawn(context, Revisions::new(context, &requests), PROMISE_PASSES_MAX);
         let bindings = self.spawn(context, Bindings::new(context, &requests), BINDING_PASSES_MAX);

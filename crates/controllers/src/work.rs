@@ -1,6 +1,6 @@
 //! Work: makes and aligns its placements.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kratix_api::{Destination, Work, WorkPlacement, keys};
@@ -136,12 +136,26 @@ fn works_of(placement: &WorkPlacement) -> impl Iterator<Item = ObjectKey> {
 /// Returns the Works to which the change of a Destination gives something to do.
 fn concerned(caches: &Caches, old: Option<&Destination>, new: Option<&Destination>) -> BTreeSet<ObjectKey> {
     let name = new.or(old).map(|destination| destination.name_any()).unwrap_or_default();
-    let there = caches.placements.indexed(&destination_entry(&name));
-    let there = there.iter().flat_map(|placement| works_of(placement)).filter_map(|key| caches.works.get(&key));
+    let mut there: HashMap<ObjectKey, Vec<Arc<WorkPlacement>>> = HashMap::new();
+    for placement in caches.placements.indexed(&destination_entry(&name)) {
+        works_of(&placement).for_each(|work| there.entry(work).or_default().push(Arc::clone(&placement)));
+    }
+    let with_placement = there.keys().filter_map(|key| caches.works.get(key));
     let selecting = work::selection_entries_of_change(old, new);
     let selecting = selecting.iter().flat_map(|entry| caches.works.indexed(entry));
-    let is_concerned = |work: &Arc<Work>| work::is_concerned(work, || placements(caches, work), old, new);
-    there.chain(selecting).filter(is_concerned).map(|work| ObjectKey::of(&*work)).collect()
+    let is_concerned = |work: &Arc<Work>| {
+        let there = there.get(&ObjectKey::of(&**work)).map_or(&[][..], Vec::as_slice);
+        work::is_concerned(work, there, |group| is_placed(caches, work, group), old, new)
+    };
+    with_placement.chain(selecting).filter(is_concerned).map(|work| ObjectKey::of(&*work)).collect()
+}
+
+/// Tells whether a group of a Work is among its [`placements`].
+fn is_placed(caches: &Caches, work: &Work, group: &str) -> bool {
+    let is_of_group = |placement: &WorkPlacement| work::group_of(placement) == group;
+    let (namespace, name) = (work.metadata.namespace.as_deref(), work.metadata.name.as_deref());
+    caches.placements.any(&work_entry(namespace.unwrap_or_default(), name.unwrap_or_default()), is_of_group)
+        || caches.placements.any(&owner_entry(work.metadata.uid.as_deref().unwrap_or_default()), is_of_group)
 }
 
 /// Brings Works to the queue when they, their placements, or where they may go change.

@@ -81,12 +81,16 @@ impl WorkPlacements {
         let (store, handle) = self.stores.availability(&self.cx.caches, reference);
         let rivals = self.namesakes.of(&placement).into_iter().filter(|rival| rival != key);
         let rivals = rivals.filter_map(|rival| self.cx.caches.placements.get(&rival));
-        let rivals = rivals.map(|placement| {
-            let has_written = self.attempts.has_written(&ObjectKey::of(&*placement));
-            Rival { destination: self.destination(&placement), placement, has_written }
+        // A Promise with many Destinations has a namesake on each of them.
+        let rivals = rivals.filter_map(|placement| {
+            let (own, at) = (destination.as_deref()?, self.destination(&placement)?);
+            work_placement::may_meet(own, &at).then(|| {
+                let has_written = self.attempts.has_written(&ObjectKey::of(&*placement));
+                Rival { destination: Some(at), placement, has_written }
+            })
         });
         let rivals: Vec<Rival> = rivals.collect();
-        let (members, neighbours) = match (&destination, reference) {
+        let neighbours: Vec<Neighbour> = match (&destination, reference) {
             (Some(shared), Some(reference)) if work_placement::aggregates(shared) => {
                 let mut neighbours = state_store::destinations(&self.cx, reference);
                 neighbours.retain(|other| {
@@ -96,13 +100,17 @@ impl WorkPlacements {
                     let members = self.members(&ObjectKey::of(&*destination).name);
                     Neighbour { destination, members }
                 });
-                (self.members(&placement.spec.target_destination_name), neighbours.collect())
+                neighbours.collect()
             }
-            _ => (Vec::new(), Vec::new()),
+            _ => Vec::new(),
+        };
+        let members = match neighbours.is_empty() {
+            true => Vec::new(), // until a decision lacks them
+            false => self.members(&placement.spec.target_destination_name),
         };
         let written = self.written(&members, &neighbours);
         let interval = self.cx.config().state_store_reconciliation_interval;
-        let (former, formers) = former::observe(self, &placement, destination.as_deref(), &store, &rivals);
+        let (former, formers) = former::observe(self, &placement, destination.as_deref(), &store);
         let snapshot = Snapshot {
             now: self.cx.now(),
             placement,
@@ -119,6 +127,16 @@ impl WorkPlacements {
             cleaned: None,
         };
         (snapshot, Writers { present: handle, former: formers })
+    }
+
+    /// Decides, with the members of a shared file where they matter.
+    fn decide(&self, snapshot: &mut Snapshot) -> Decision {
+        let decision = work_placement::decide(snapshot);
+        if !work_placement::lacks_members(snapshot, &decision) {
+            return decision;
+        }
+        snapshot.members = self.members(&snapshot.placement.spec.target_destination_name);
+        work_placement::decide(snapshot)
     }
 
     fn members(&self, destination: &str) -> Vec<Arc<WorkPlacement>> {
@@ -190,7 +208,9 @@ impl Reconcile for WorkPlacements {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let place = self.cx.caches.placements.get(key).and_then(|placement| {
             let destination = self.destination(&placement)?;
-            Some((destination.spec.state_store_ref.clone(), work_placement::turns(&placement, &destination)))
+            let store = destination.spec.state_store_ref.clone();
+            let at = store.as_ref().and_then(|store| state_store::place_of(&self.cx.caches, store));
+            Some((store, work_placement::turns(&placement, &destination, at.as_deref())))
         });
         let (store, turns) = place.unwrap_or_default();
         // Most passes are over in no time; those of a store that does not answer are bounded.
@@ -237,7 +257,7 @@ impl WorkPlacements {
         pass: &Pass,
     ) -> Result<Next, Error> {
         let store = snapshot.destination.as_ref().and_then(|destination| destination.spec.state_store_ref.clone());
-        let mut decision = work_placement::decide(&snapshot);
+        let mut decision = self.decide(&mut snapshot);
         self.act(pass, &mut decision, &mut snapshot.placement).await?;
         if decision.compares
             && let (Some(store), Some(handle)) = (&store, &writers.present)
@@ -251,13 +271,14 @@ impl WorkPlacements {
                 is_doubted: self.attempts.is_doubted(key),
                 ..snapshot
             };
-            decision = work_placement::decide(&snapshot);
+            decision = self.decide(&mut snapshot);
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
         }
         if let (Some(mut effect), Some(store), Some(handle)) = (decision.effect.take(), &store, &writers.present) {
             let covers = std::mem::take(&mut effect.covers);
             let (attempt, imprint) = self.write(&mut snapshot, store, handle, effect).await;
             self.note(key, covers, &attempt, imprint.as_ref());
+            self.cx.act(&work_placement::repaired(&snapshot, &attempt)).await?;
             snapshot.now = self.cx.now();
             decision = work_placement::record(&snapshot, attempt.clone());
             self.act(pass, &mut decision, &mut snapshot.placement).await?;

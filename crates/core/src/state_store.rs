@@ -510,9 +510,9 @@ fn failed(snapshot: &Snapshot, failure: &OpenFailure) -> Plan<Finding> {
     };
     let (reason, message) = match (failure.step, &snapshot.store) {
         (Step::Configure, Store::Git(_)) => ("ErrorInitialisingWriter", format!("unable to create git writer: {text}")),
-        (Step::Configure, Store::Bucket(_)) => {
-            let text = format!("unable to create bucket writer: error initialising S3 client: {text}");
-            ("ErrorInitialisingWriter", text)
+        (Step::Configure, Store::Bucket(store)) => {
+            let client = if bucket::is_of_s3(&store.spec) { "error initialising S3 client: " } else { "" };
+            ("ErrorInitialisingWriter", format!("unable to create bucket writer: {client}{text}"))
         }
         (Step::Authenticate, Store::Git(_)) => {
             ("ErrorInitialisingWriter", format!("unable to clone repository: Authentication failed: {text}"))

@@ -298,7 +298,7 @@ fn placements_of<'a>(snapshot: &'a Snapshot, group: &WorkloadGroup) -> Vec<&'a A
 }
 
 /// Returns the id of a placement's group: its label, or its spec where the label was taken away.
-fn group_of(placement: &WorkPlacement) -> &str {
+pub fn group_of(placement: &WorkPlacement) -> &str {
     placement.labels().get(keys::WORKLOAD_GROUP_ID).unwrap_or(&placement.spec.id)
 }
 

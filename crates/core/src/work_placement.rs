@@ -61,11 +61,13 @@ pub struct Snapshot {
     pub destination: Option<Arc<Destination>>,
     /// Whether the Destination's state store can be written.
     pub store: Availability,
-    /// Other placements that could have the same directory ([`may_collide`]) with their Destinations, sorted by key.
+    /// Other placements of one [`collision_key`] with their Destinations, sorted by key; needed only those of Destinations that
+    /// [`may_meet`].
     pub rivals: Vec<Rival>,
     /// Other Destinations of the same store with the same file ([`shares_file`]), sorted by name.
     pub neighbours: Vec<Neighbour>,
-    /// All placements on the Destination, sorted by key; needed only if [`aggregates`] holds.
+    /// All placements on the Destination, sorted by key; needed only if there are neighbours, or a decision
+    /// [`lacks_members`].
     pub members: Vec<Arc<WorkPlacement>>,
     /// Placements among the members, those of the neighbours included, that the process has written, whatever the cache
     /// shows of their status.
@@ -176,30 +178,30 @@ pub fn shares_file(one: &Destination, other: &Destination) -> bool {
 
 /// Names what placements that take turns have in common: those of one aggregate, so that each is computed from the ones
 /// before it, those of one directory, so that the first is known to have written when the second looks, and those of which
-/// one has left what another one may be about to write. Sorted.
-pub fn turns(placement: &WorkPlacement, destination: &Destination) -> Vec<String> {
-    let turn = |store: &str, location: Location| match location {
-        Location::Directory(directory) => Some(format!("{store} {directory}")),
-        Location::Aggregate { directory, file } => Some(format!("{store} {}", join(&[&directory, &file]))),
-        // Its state files are read and written in one commit.
-        Location::Shared { .. } => None,
-    };
-    let store = display(destination.spec.state_store_ref.as_ref());
-    let present = Location::of(placement, destination).ok().and_then(|location| turn(&store, location));
-    let noted = site::noted_sites(placement);
-    let noted = noted.iter().filter_map(|site| turn(&display(Some(&site.store)), site.location()));
-    let turns: BTreeSet<String> = present.into_iter().chain(noted).collect();
+/// one has left what another one may be about to write. Sorted. `place` is that of the Destination's store: two stores may
+/// have one address.
+pub fn turns(placement: &WorkPlacement, destination: &Destination, place: Option<&str>) -> Vec<String> {
+    let present = Site::of(placement, destination, place.unwrap_or_default());
+    let sites = present.into_iter().chain(site::noted_sites(placement));
+    let turns: BTreeSet<String> = sites.filter_map(|site| site.turn()).collect();
     turns.into_iter().collect()
 }
 
 /// Returns the [`turns`] of the placement of a snapshot.
 pub fn turns_of(snapshot: &Snapshot) -> Vec<String> {
-    snapshot.destination.as_ref().map(|destination| turns(&snapshot.placement, destination)).unwrap_or_default()
+    let of = |destination: &Arc<Destination>| turns(&snapshot.placement, destination, snapshot.store.place());
+    snapshot.destination.as_ref().map(of).unwrap_or_default()
 }
 
 /// Names what two placements have in common if they could have the same directory.
 pub fn collision_key(placement: &WorkPlacement) -> (String, String) {
     (placement.spec.promise_name.clone(), placement.spec.resource_name.clone())
+}
+
+/// Tells whether placements of two Destinations could have directories of which one is, or contains, the other.
+pub fn may_meet(one: &Destination, other: &Destination) -> bool {
+    one.spec.state_store_ref == other.spec.state_store_ref
+        && site::touches(&join(&[&one.spec.path]), &join(&[&other.spec.path]))
 }
 
 /// Tells whether a change of a Destination concerns its placements.
@@ -249,11 +251,21 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
 
 /// Returns what follows from an attempt.
 pub fn record(snapshot: &Snapshot, attempt: Attempt) -> Decision {
-    let repaired = drift::repaired(snapshot, &attempt);
-    let snapshot = Snapshot { attempt: Some(attempt), is_doubted: false, ..snapshot.clone() };
-    let mut decision = decide(&snapshot);
-    decision.plan.events.extend(repaired);
-    decision
+    decide(&Snapshot { attempt: Some(attempt), is_doubted: false, ..snapshot.clone() })
+}
+
+/// Returns the plan that tells of files which others had changed and the attempt has put right. Of no other attempt can that
+/// be told again, so it is executed before what [`record`] returns, whose status may meet a newer object.
+pub fn repaired(snapshot: &Snapshot, attempt: &Attempt) -> Plan<Finding> {
+    let events = drift::repaired(snapshot, attempt).into_iter().collect();
+    Plan { events, ..Plan::silent() }
+}
+
+/// Tells whether the decision is about a file that all placements of the Destination share, and was made without them
+/// ([`Snapshot::members`]): few passes need them, and there may be very many.
+pub fn lacks_members(snapshot: &Snapshot, decision: &Decision) -> bool {
+    let is_shared = snapshot.destination.as_deref().is_some_and(aggregates);
+    is_shared && decision.effect.is_some() && snapshot.members.is_empty()
 }
 
 /// Returns the plan that says on the placement that its content waits in the store's queue, in which so many changes are.

@@ -35,6 +35,7 @@ use crate::config::BucketConfig;
 use crate::error::{Error, Place, Trouble, WriteError};
 use crate::ledger;
 use crate::path::Path;
+use crate::retry_after::Quiet;
 
 /// Where the permission to write is tried out.
 const PROBE: &str = ".kratix-write-permission-check";
@@ -50,6 +51,8 @@ pub(crate) struct Store {
     ledgers: ledger::Index<String>,
     /// Known once the region of the bucket is.
     objects: Option<Objects>,
+    /// Whether the service wants to be left alone.
+    quiet: Quiet,
 }
 
 impl Store {
@@ -64,7 +67,8 @@ impl Store {
             .map_err(|reason| fail(Trouble::Config(format!("path {:?} cannot be used: {reason}", config.path))))?;
         let transport = Transport::new(&config.tls, &config.proxies, config.deadline).map_err(fail)?;
         let ledgers = ledger::Index::new(lives);
-        let store = Self { config, place: place.clone(), root, endpoint, transport, ledgers, objects: None };
+        let quiet = Quiet::default();
+        let store = Self { config, place: place.clone(), root, endpoint, transport, ledgers, objects: None, quiet };
         // Whatever is wrong with the credentials themselves shows at once.
         store.open(REGION_DEFAULT).map_err(fail)?;
         Ok(store)
@@ -93,16 +97,18 @@ impl Store {
         objects.resume();
         let batch = batch::Batch { objects, place: &self.place, root: &self.root };
         let mut outcomes = batch.commit(&changes, &mut self.ledgers).await;
-        let is_forbidden = |outcome: &Result<Written, WriteError>| matches!(outcome, Err(WriteError::Refused(error)) if matches!(error.trouble, Trouble::Forbidden(_)));
         // Whether it is about these objects, or about all of them, decides who has to hear of it.
-        if outcomes.iter().any(is_forbidden)
+        if outcomes.iter().any(is_refused)
             && let Err(failure) = objects.probe(&self.probe_key()).await
         {
-            let error = self.failed(failure);
-            outcomes
-                .iter_mut()
-                .filter(|outcome| is_forbidden(outcome))
-                .for_each(|outcome| *outcome = Err(error.clone().into()));
+            let error = self.fail(failure);
+            let refused = outcomes.iter_mut().filter(|outcome| is_refused(outcome));
+            refused.for_each(|outcome| *outcome = Err(error.clone().into()));
+        }
+        for outcome in &outcomes {
+            if let Err(WriteError::Store(error)) = outcome {
+                self.quiet.heed(&error.trouble);
+            }
         }
         outcomes
     }
@@ -110,12 +116,12 @@ impl Store {
     pub(crate) async fn read(&mut self, path: &Path) -> Result<Option<Bytes>, Error> {
         let key = key(&self.root.join(path));
         let found = self.ready().await?.get(&key).await;
-        Ok(found.map_err(|failure| self.failed(failure))?.map(|(content, _)| content))
+        Ok(found.map_err(|failure| self.fail(failure))?.map(|(content, _)| content))
     }
 
     pub(crate) async fn list(&mut self, prefix: &Path) -> Result<Vec<String>, Error> {
         let prefix = key(&self.root.join(prefix));
-        let all = self.ready().await?.list(&prefix, usize::MAX).await.map_err(|failure| self.failed(failure))?;
+        let all = self.ready().await?.list(&prefix, usize::MAX).await.map_err(|failure| self.fail(failure))?;
         let root = key(&self.root);
         let below = |key: &Key| match root.as_ref() {
             "" => Some(key.to_string()),
@@ -126,7 +132,7 @@ impl Store {
 
     pub(crate) async fn tree(&mut self, prefix: &Path) -> Result<Option<Tree>, Error> {
         let prefix = key(&self.root.join(prefix));
-        let all = self.ready().await?.list(&prefix, usize::MAX).await.map_err(|failure| self.failed(failure))?;
+        let all = self.ready().await?.list(&prefix, usize::MAX).await.map_err(|failure| self.fail(failure))?;
         let all = all.unwrap_or_default();
         Ok((!all.is_empty()).then(|| Tree(imprint::identity(all.iter().map(|(key, meta)| (key.as_ref(), meta))))))
     }
@@ -134,12 +140,12 @@ impl Store {
     /// Tells of each imprint whether the bucket still has it.
     pub(crate) async fn verify(&mut self, imprints: Vec<Imprint>) -> Result<Vec<bool>, Error> {
         let objects = self.ready().await?;
-        imprint::verify(objects, &imprints).await.map_err(|failure| self.failed(failure))
+        imprint::verify(objects, &imprints).await.map_err(|failure| self.fail(failure))
     }
 
     pub(crate) async fn check(&mut self) -> Result<(), Error> {
         let key = self.probe_key();
-        self.ready().await?.probe(&key).await.map_err(|failure| self.failed(failure))
+        self.ready().await?.probe(&key).await.map_err(|failure| self.fail(failure))
     }
 
     fn probe_key(&self) -> Key {
@@ -153,8 +159,9 @@ impl Store {
         Ok(objects)
     }
 
-    /// Finds out in which region the bucket is: requests are signed for one.
+    /// Leaves the service alone if it wants that, and finds out in which region the bucket is: requests are signed for one.
     async fn settle(&mut self) -> Result<(), Trouble> {
+        self.quiet.keep()?;
         if self.objects.is_some() {
             return Ok(());
         }
@@ -200,23 +207,30 @@ impl Store {
                 Ok(Objects::remote(store, host, bucket, deadline, true))
             }
             Endpoint::Directory(path) => {
-                let directory = Directory::new(path.join(&bucket));
+                let directory = Directory::new(path.join(&bucket), deadline);
                 Ok(Objects::directory(directory, bucket, deadline))
             }
         }
     }
 
-    fn error(&self, trouble: Trouble) -> Error {
+    fn error(&mut self, trouble: Trouble) -> Error {
+        self.quiet.heed(&trouble);
         Error { place: self.place.clone(), trouble }
     }
 
-    fn failed(&self, failure: Failure) -> Error {
+    fn fail(&mut self, failure: Failure) -> Error {
         self.error(match failure {
             Failure::Store(trouble) | Failure::Refused(trouble) => trouble,
             Failure::Moved => Trouble::Contended(PROBE.to_owned()),
             Failure::Blocked { obstacle, kind } => Trouble::Answer(format!("{obstacle:?} is a {kind}")),
         })
     }
+}
+
+/// Tells whether the service has refused a change in a way that it may refuse all.
+fn is_refused(outcome: &Result<Written, WriteError>) -> bool {
+    let Err(WriteError::Refused(error)) = outcome else { return false };
+    matches!(error.trouble, Trouble::Forbidden(_) | Trouble::Answer(_))
 }
 
 fn shown(endpoint: &Endpoint, bucket: &str) -> String {

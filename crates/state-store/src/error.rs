@@ -207,6 +207,9 @@ pub enum Trouble {
     /// A refusal of a server that has no name here, in its words.
     #[error("the server refuses it: {0}")]
     Answer(String),
+    /// The server does as it is asked, and does not answer as such a server does.
+    #[error("the answer of {0} is not understood")]
+    NotUnderstood(String),
     /// Another writer was faster each time.
     #[error("object {0:?} was changed by another writer each time")]
     Contended(String),
@@ -264,6 +267,7 @@ impl Error {
             Trouble::NotTls => "StoreNotTls",
             Trouble::BucketMissing(_) => "StoreNotFound",
             Trouble::Answer(_) => "StoreRefused",
+            Trouble::NotUnderstood(_) => "StoreNotUnderstood",
             Trouble::Contended(_) => "StoreContended",
             Trouble::Undeleted { .. } => "StoreUndeleted",
             Trouble::Closed => "StoreClosed",
@@ -304,7 +308,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let hint = match &self.trouble {
             Trouble::PlainHttp => "use https:// in the URL of the store",
-            Trouble::UnknownHost(_) => "check the host name in the URL of the store",
+            Trouble::UnknownHost(_) => "check the host name in the address of the store",
             Trouble::Unauthorized => {
                 "check username and password in the secret of the store; a trailing newline in the password also has this effect"
             }
@@ -357,7 +361,13 @@ impl Error {
                 return Some(format!("if no git process runs in the repository, remove {path}"));
             }
             Trouble::DiskFull(_) => "make space on the disk",
-            Trouble::AccessKeyRefused(_) => "check both keys in the secret of the store",
+            Trouble::AccessKeyRefused(text) if text.starts_with("RequestTimeTooSkewed") => {
+                "check the clocks of this machine and of the server"
+            }
+            Trouble::AccessKeyRefused(_) => {
+                "check both keys in the secret of the store, or the identity of the pod or machine"
+            }
+            Trouble::NotUnderstood(_) => "check the address of the store",
             Trouble::NoCredentials(_) => "give the pod or machine an identity, or use keys",
             Trouble::NotTls => "check the endpoint of the store, or set the store's switch for plain HTTP",
             Trouble::BucketMissing(_) => "create it, or set another bucket on the store",

@@ -23,7 +23,6 @@ mod tree;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use gix::ObjectId;
@@ -45,13 +44,12 @@ use crate::config::GitConfig;
 use crate::error::{Error, Place, Trouble, WriteError};
 use crate::ledger;
 use crate::path::Path;
+use crate::retry_after::Quiet;
 
 /// How often a batch is built anew because the remote moved, before its callers are told.
 const REBASES_MAX: usize = 24;
 /// How often a push is tried at once that was neither accepted nor refused.
 const UNSETTLED_MAX: usize = 8;
-/// The longest that a remote is left alone because it asks for that.
-const QUIET_MAX: Duration = Duration::from_secs(300);
 
 /// A Git repository, owned by one task.
 pub(crate) struct Store {
@@ -69,8 +67,8 @@ pub(crate) struct Store {
     verified: Verified,
     /// The state of the branch as last seen or made, and when.
     seen: Option<(Instant, Option<ObjectId>)>,
-    /// Until when the remote wants to be left alone, and what it said.
-    quiet: Option<(Instant, String)>,
+    /// Whether the remote wants to be left alone.
+    quiet: Quiet,
 }
 
 /// Where the repository is.
@@ -136,7 +134,7 @@ impl Store {
             culprits,
             verified,
             seen: None,
-            quiet: None,
+            quiet: Quiet::default(),
         })
     }
 
@@ -252,7 +250,7 @@ impl Store {
             self.seen = Some((Instant::now(), head));
             return Ok((head, true));
         }
-        self.keep_quiet()?;
+        self.quiet.keep()?;
         if self.remote.drop_lost_cache() {
             self.seen = None;
         }
@@ -395,9 +393,7 @@ impl Store {
     /// Names the store in an error, and forgets what was believed: an exchange that failed may still have had its effect.
     fn fail(&mut self, trouble: Trouble) -> Error {
         self.seen = None;
-        if let Trouble::Busy { reason, retry_after } = &trouble {
-            self.quiet = Some((Instant::now() + (*retry_after).min(QUIET_MAX), reason.clone()));
-        }
+        self.quiet.heed(&trouble);
         Error { place: self.place.clone(), trouble }
     }
 }
@@ -435,6 +431,10 @@ fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Trouble + '_ {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             Trouble::DiskFull(path.display().to_string())
         }
-        _ => Trouble::Io(format!("{}: {error}", path.display())),
+        // What follows are numbers, and names of temporary files that are others each time.
+        _ => match error.to_string().split_once(" (os error ") {
+            Some((reason, _)) => Trouble::Io(format!("{}: {reason}", path.display())),
+            None => Trouble::Io(format!("{}: {error}", path.display())),
+        },
     }
 }

@@ -52,6 +52,10 @@ pub struct Options {
 pub enum Fault {
     /// This status, with this code of S3.
     Answer(u16, &'static str),
+    /// The status 503, and the word that the server wants to be left alone for so many seconds.
+    Busy(u64),
+    /// All is well, says a server of something else.
+    Welcome,
     /// The connection breaks before the server hears of it.
     Break,
     /// The server does it, and the connection breaks before the answer.
@@ -418,6 +422,12 @@ impl Shared {
                 let text = if parts.method == Method::HEAD { Bytes::new() } else { Bytes::from(text) };
                 Ok(Response::builder().status(status).body(Full::new(text)).expect("a response"))
             }
+            Some(Fault::Busy(seconds)) => {
+                let text = Bytes::from_static(b"<Error><Code>SlowDown</Code></Error>");
+                let response = Response::builder().status(503).header("retry-after", seconds);
+                Ok(response.body(Full::new(text)).expect("a response"))
+            }
+            Some(Fault::Welcome) => Ok(Response::new(Full::new(Bytes::from_static(b"<html>Welcome</html>")))),
             Some(Fault::BreakAfter) => {
                 self.forward(Request::from_parts(parts, Full::new(body))).await?;
                 Err(std::io::Error::other("broken"))

@@ -205,6 +205,22 @@ async fn changes(setting: &Setting) -> Result<Vec<(String, String)>> {
         let writes = world.writes().values().sum::<u64>() - before;
         rows.push(("… until the last of them is done".to_owned(), format!("{} ({writes} API writes)", millis(took))));
     }
+    spans.reset();
+    let mut another = serde_json::to_value(destination(0)?)?;
+    another["metadata"]["name"] = json!("worker-new");
+    world.create::<Destination>(another).await?;
+    in_time(async {
+        while spans.lookups() == 0 {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    })
+    .await?;
+    world.rest().await?;
+    rows.push((
+        format!("Another Destination: finding whom it concerns, among {} Works that select its labels", setting.works),
+        format!("{} ({} passes over Works)", millis(spans.lookup_time()), spans.passes()),
+    ));
     Ok(rows)
 }
 

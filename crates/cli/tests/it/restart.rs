@@ -176,7 +176,8 @@ async fn a_detached_platform_stays_until_it_is_told_to_stop() {
             .args(args)
             .arg("--data-dir")
             .arg(&data)
-            .env("NO_COLOR", "1")
+            .env_remove("RUST_LOG")
+            .env_remove("NO_COLOR")
             .output()
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -189,7 +190,7 @@ async fn a_detached_platform_stays_until_it_is_told_to_stop() {
     std::fs::set_permissions(&data, permissions(0o755)).unwrap();
     std::fs::set_permissions(data.join("kratix.log"), permissions(0o644)).unwrap();
     let copied = copy.display().to_string();
-    let (up, said, talk) = kratix(&["up", "--detach", "--listen", "127.0.0.1:0", "--kubeconfig", &copied]);
+    let (up, said, talk) = kratix(&["up", "-v", "--detach", "--listen", "127.0.0.1:0", "--kubeconfig", &copied]);
     assert!(up, "{talk}");
     assert!(said.starts_with("platform   https://127.0.0.1:"), "{said}");
     assert!(talk.contains("stop it with: kratix down"), "{talk}");
@@ -208,4 +209,7 @@ async fn a_detached_platform_stays_until_it_is_told_to_stop() {
     let (down, said, _) = kratix(&["down"]);
     assert!(down && said.starts_with("stopped; the data stays in "), "{said}");
     assert!(!kratix(&["status"]).0);
+    let log = std::fs::read_to_string(data.join("kratix.log")).unwrap();
+    assert!(log.contains(" INFO "), "-v is not passed on: {log}");
+    assert!(!log.contains('\u{1b}'), "colours in a file: {log}");
 }

@@ -81,12 +81,22 @@ impl Attempts {
         }
     }
 
-    /// Notes whether what the attempt of this stamp left in the store is still there. Returns false if it is not.
-    pub(crate) fn compared(&self, key: &ObjectKey, stamp: &str, holds: bool, at: Timestamp) -> bool {
+    /// Notes whether what the attempt of this stamp left in the store is still there. Returns false if it is not. Nothing is
+    /// noted if something else was left there meanwhile: a shared file changes with others.
+    pub(crate) fn compared(
+        &self,
+        key: &ObjectKey,
+        stamp: &str,
+        looked_for: Option<&Imprint>,
+        holds: bool,
+        at: Timestamp,
+    ) -> bool {
         let mut attempts = self.0.lock();
         let Some(entry) = attempts.get_mut(key) else { return true };
         match entry {
-            Entry::Tried { attempt, .. } if attempt.stamp == stamp && attempt.outcome.is_ok() => {
+            Entry::Tried { attempt, imprint }
+                if attempt.stamp == stamp && attempt.outcome.is_ok() && imprint.as_ref() == looked_for =>
+            {
                 if holds {
                     attempt.at = at;
                 } else {
@@ -107,6 +117,7 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use kratix_core::state_store::{Failure, Written};
+    use kratix_state_store::{Change, File, GitConfig, open};
 
     use super::*;
 
@@ -129,17 +140,54 @@ mod tests {
         assert_eq!(at(), 5);
     }
 
+    // spec 05 weakness 24
+    #[test]
+    fn names_that_join_to_the_same_text_are_kept_apart() {
+        let attempts = Attempts::default();
+        let (one, other) = (ObjectKey::namespaced("a", "b-c"), ObjectKey::namespaced("a-b", "c"));
+        attempts.put(&one, attempt(1, "s", Ok(Written { version: Some("1".into()), changed: true })), None);
+        assert!(attempts.get(&other).is_none() && !attempts.has_written(&other));
+        attempts.put(&other, attempt(2, "s", Ok(Written { version: Some("2".into()), changed: true })), None);
+        let version = |key| attempts.get(key).unwrap().outcome.unwrap().version.unwrap();
+        assert_eq!((version(&one), version(&other)), ("1".into(), "2".into()));
+    }
+
     #[test]
     fn what_does_not_hold_any_more_counts_as_written_and_not_as_tried() {
         let (attempts, key) = (Attempts::default(), ObjectKey::namespaced("default", "a"));
         let at = |second| Timestamp::from_second(second).unwrap();
         attempts.put(&key, attempt(1, "s", Ok(Written { version: None, changed: true })), None);
-        assert!(attempts.compared(&key, "s", true, at(5)));
+        assert!(attempts.compared(&key, "s", None, true, at(5)));
         assert_eq!(attempts.get(&key).unwrap().at, at(5));
-        assert!(attempts.compared(&key, "older", false, at(6)), "it says nothing of what was written since");
-        assert!(!attempts.compared(&key, "s", false, at(7)));
+        assert!(attempts.compared(&key, "older", None, false, at(6)), "it says nothing of what was written since");
+        assert!(!attempts.compared(&key, "s", None, false, at(7)));
         assert!(attempts.get(&key).is_none() && attempts.is_doubted(&key) && attempts.has_written(&key));
         attempts.put(&key, attempt(8, "s", Ok(Written { version: None, changed: true })), None);
         assert!(!attempts.is_doubted(&key));
+    }
+
+    #[tokio::test]
+    async fn a_shared_file_that_was_written_during_the_comparison_is_not_doubted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.git");
+        kratix_state_store::init_bare(&path, "main").unwrap();
+        let config = GitConfig::new("store", path.display().to_string());
+        let handle = open(config, directory.path().join("cache")).unwrap();
+        let mut imprints = Vec::new();
+        for content in ["1", "2"] {
+            let change = Change::replace("p", "d", vec![File::new("f", content)]);
+            imprints.push(handle.write(change).await.unwrap().imprint);
+        }
+        let (attempts, key) = (Attempts::default(), ObjectKey::namespaced("default", "a"));
+        let written = || Ok(Written { version: None, changed: true });
+        let at = Timestamp::from_second(9).unwrap();
+        attempts.put(&key, attempt(1, "s", written()), Some(imprints[0].clone()));
+        let (stamp, looked_for) = attempts.imprint(&key).unwrap();
+        // Another placement brings its documents into the file: the stamp of this one stays.
+        attempts.put_served(&key, attempt(2, "s", written()), Some(imprints[1].clone()));
+        assert!(attempts.compared(&key, &stamp, Some(&looked_for), false, at));
+        assert!(!attempts.is_doubted(&key));
+        assert!(!attempts.compared(&key, &stamp, Some(&imprints[1]), false, at));
+        assert!(attempts.is_doubted(&key));
     }
 }

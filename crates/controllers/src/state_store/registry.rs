@@ -304,7 +304,7 @@ impl Registry {
                 (Ok(translation::written(written)), Some(imprint))
             }
             Err(error) => {
-                self.suspect(store, &error);
+                self.suspect(store, handle, &error);
                 (Err(translation::failure_of(&error, ledger.as_deref())), None)
             }
         };
@@ -322,7 +322,7 @@ impl Registry {
             Ok(holds) => Some(holds),
             Err(error) => {
                 tracing::debug!(%error, "what was written could not be compared");
-                self.suspect(store, &WriteError::Store(error));
+                self.suspect(store, handle, &WriteError::Store(error));
                 None
             }
         }
@@ -337,8 +337,9 @@ impl Registry {
         }
     }
 
-    /// Has the store checked if the error concerns more than the change.
-    fn suspect(&self, store: &StateStoreRef, error: &WriteError) {
+    /// Has the store checked if the error concerns more than the change. That the credentials of a writer are not valid any more
+    /// which was replaced meanwhile says nothing of its successor.
+    fn suspect(&self, store: &StateStoreRef, writer: &Handle, error: &WriteError) {
         let WriteError::Store(error) = error else { return };
         let suspicion = match error.trouble {
             Trouble::Refused { .. } => Suspicion::Refusal,
@@ -347,6 +348,10 @@ impl Registry {
         let is_new = {
             let mut entries = self.entries.write();
             let Some(entry) = entries.get_mut(store) else { return };
+            let is_replaced = matches!(&entry.writer, Writer::Open { handle, .. } if !handle.is_same(writer));
+            if is_replaced && translation::is_about_credentials(&error.trouble) {
+                return;
+            }
             if suspicion == Suspicion::Refusal && (entry.has_explained_refusals || entry.suspicion != Suspicion::None) {
                 return;
             }

@@ -172,6 +172,19 @@ pub(super) fn open_failure(error: &kratix_state_store::Error) -> OpenFailure {
     OpenFailure { step, message: with_hint(text, hint(error)), retry_after: error.retry_after() }
 }
 
+/// Tells whether other credentials make a difference.
+pub(super) fn is_about_credentials(trouble: &Trouble) -> bool {
+    matches!(
+        trouble,
+        Trouble::Unauthorized
+            | Trouble::Forbidden(_)
+            | Trouble::KeyRefused(_)
+            | Trouble::AccessKeyRefused(_)
+            | Trouble::NoCredentials(_)
+            | Trouble::AppToken { .. }
+    )
+}
+
 /// Names settings of a state store's object, which the stores themselves do not know.
 fn hint(error: &kratix_state_store::Error) -> Option<String> {
     match &error.trouble {
@@ -195,15 +208,16 @@ fn with_hint(text: String, hint: Option<String>) -> String {
     }
 }
 
-/// Removes durations that a program measured (` after 12 ms`): one problem must always give one text, or every attempt would
+/// Removes durations that a program measured (` after 12 ms`, ` after 12 milliseconds`): one problem must always give one text, or every attempt would
 /// be news.
 fn without_durations(text: &str) -> String {
     let mut parts = text.split(" after ");
     let mut steady = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
-        match rest.strip_prefix(" ms") {
-            Some(rest) if rest.len() < part.len() - " ms".len() => steady.push_str(rest),
+        let has_number = rest.len() < part.len();
+        match rest.strip_prefix(" milliseconds").or_else(|| rest.strip_prefix(" ms")) {
+            Some(rest) if has_number => steady.push_str(rest),
             _ => {
                 steady.push_str(" after ");
                 steady.push_str(part);
@@ -242,6 +256,7 @@ mod tests {
     fn measured_durations_are_left_out() {
         for (given, steady) in [
             ("Failed to connect to h port 1 after 12 ms: no", "Failed to connect to h port 1: no"),
+            ("Connection timed out after 10002 milliseconds", "Connection timed out"),
             ("a after 1 ms b after 2 ms", "a b"),
             ("long after the ms", "long after the ms"),
             ("after  ms", "after  ms"),
@@ -397,7 +412,7 @@ mod tests {
             (
                 Trouble::AccessKeyRefused("InvalidAccessKeyId: No.".into()),
                 Step::Authenticate,
-                "the credentials were refused: InvalidAccessKeyId: No.; hint: check both keys in the secret of the store",
+                "the credentials were refused: InvalidAccessKeyId: No.; hint: check both keys in the secret of the store, or the identity of the pod or machine",
             ),
             (
                 Trouble::Forbidden("AccessDenied: No.".into()),

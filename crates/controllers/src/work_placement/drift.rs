@@ -29,12 +29,12 @@ impl WorkPlacements {
         let keys = self.members(destination).into_iter().map(|member| ObjectKey::of(&*member));
         let left: Vec<_> = keys.filter_map(|key| self.attempts.imprint(&key).map(|found| (key, found))).collect();
         if !left.iter().any(|(found, _)| found == key) {
-            self.attempts.compared(key, &stamp, false, at); // nobody knows
+            self.attempts.compared(key, &stamp, None, false, at); // nobody knows
         }
         let imprints = left.iter().map(|(_, (_, imprint))| imprint.clone()).collect();
         let Some(holds) = self.stores.verify(store, handle, imprints).await else { return false };
-        for ((member, (stamp, _)), holds) in left.into_iter().zip(holds) {
-            if !self.attempts.compared(&member, &stamp, holds, at) && member != *key {
+        for ((member, (stamp, imprint)), holds) in left.into_iter().zip(holds) {
+            if !self.attempts.compared(&member, &stamp, Some(&imprint), holds, at) && member != *key {
                 self.served.add(member);
             }
         }

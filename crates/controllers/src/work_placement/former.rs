@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kratix_api::{Destination, WorkPlacement};
 use kratix_core::object::ObjectKey;
 use kratix_core::state_store::Availability;
-use kratix_core::work_placement::{self, Claim, Cleaned, Former, Rival, Site, Snapshot};
+use kratix_core::work_placement::{self, Claim, Cleaned, Former, Site, Snapshot};
 use kratix_state_store::Handle;
 
 use super::WorkPlacements;
@@ -27,39 +27,45 @@ pub(super) fn observe(
     placement: &WorkPlacement,
     destination: Option<&Destination>,
     store: &Availability,
-    rivals: &[Rival],
 ) -> (Vec<Former>, Vec<(Site, Handle)>) {
     let Some(destination) = destination else { return (Vec::new(), Vec::new()) };
     let sites = work_placement::former_sites(placement, destination, store.place().unwrap_or_default());
     let (mut former, mut writers) = (Vec::new(), Vec::new());
     for site in sites {
         let (store, writer) = controller.stores.availability_of_site(&controller.cx.caches, &site);
-        let claims = claims(controller, &site, rivals);
+        let claims = claims(controller, placement, &site);
         former.push(Former { site: site.clone(), store, is_reachable: writer.is_some(), claims });
         writers.extend(writer.map(|writer| (site, writer)));
     }
     (former, writers)
 }
 
-fn claims(controller: &WorkPlacements, site: &Site, rivals: &[Rival]) -> Vec<Claim> {
+fn claims(controller: &WorkPlacements, placement: &WorkPlacement, site: &Site) -> Vec<Claim> {
+    if !site.can_be_taken() {
+        return Vec::new();
+    }
     let caches = &controller.cx.caches;
     let place = |destination: &Destination| place_of(caches, destination.spec.state_store_ref.as_ref()?);
-    let namesakes = rivals.iter().filter_map(|rival| Some((rival.placement.clone(), rival.destination.clone()?)));
+    let namesakes = controller.namesakes.of(placement).into_iter().filter(|found| *found != ObjectKey::of(placement));
+    let namesakes = namesakes.filter_map(|found| caches.placements.get(&found));
+    let namesakes = namesakes.filter_map(|found| Some((Arc::clone(&found), controller.destination(&found)?)));
     let sharing = caches
         .destinations
         .all()
         .into_iter()
         .filter(|destination| work_placement::may_claim(site, destination, || place(destination)));
     let members = sharing.flat_map(|destination| {
-        let members = controller.members(&ObjectKey::of(&*destination).name);
+        let mut members = controller.members(&ObjectKey::of(&*destination).name);
+        if work_placement::aggregates(&destination) {
+            members.truncate(1); // they have one file
+        }
         members.into_iter().map(move |member| (member, Arc::clone(&destination)))
     });
-    let all = namesakes.chain(members);
-    all.filter_map(|(placement, destination)| {
+    let claims = namesakes.chain(members).filter_map(|(placement, destination)| {
         let place = place(&destination)?;
         Some(Claim { placement, destination, place })
-    })
-    .collect()
+    });
+    claims.collect()
 }
 
 impl WorkPlacements {

@@ -248,7 +248,12 @@ async fn a_store_says_what_it_lacks_and_is_ready_as_soon_as_it_has_it() {
     let permissions = "Error validating state store permissions: write permission validation failed: ";
     let refused = scene.store_says("ErrorValidatingPermissions", permissions).await;
     assert!(refused.message.contains("the credentials were refused: SignatureDoesNotMatch"), "{refused:?}");
-    assert!(refused.message.ends_with("; hint: check both keys in the secret of the store"), "{refused:?}");
+    assert!(
+        refused
+            .message
+            .ends_with("; hint: check both keys in the secret of the store, or the identity of the pod or machine"),
+        "{refused:?}"
+    );
     scene.event("NotReady", permissions).await;
     scene.destination_says("worker-1", "StateStoreNotReady", "BucketStateStore/store: not ready").await;
     scene.put("secretAccessKey", SECRET_KEY).await;

@@ -1,6 +1,7 @@
 //! Destinations on real repositories: readiness, clean-up, and what happens when their stores come and go.
 
 use kratix_api::{Destination, condition, keys};
+use kratix_testing::git_http::{Fault, Server};
 use kratix_testing::wait;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
@@ -74,6 +75,28 @@ async fn deleting_a_destination_cleans_up_as_it_says() {
     scene.destinations().delete("worker-1", &DeleteParams::default()).await.unwrap();
     wait::gone(&scene.destinations(), "worker-1").await;
     assert_eq!(scene.files("a").await.len(), 3, "without clean-up everything stays");
+}
+
+// spec 05 weakness 32
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_whose_server_hangs_hold_up_no_other_store() {
+    let scene = Scene::start().await;
+    let silent = tempfile::tempdir().unwrap();
+    let server = Server::plain(silent.path()).await;
+    server.fail(Fault::Hang);
+    for n in 0..8 {
+        scene.add_store(&format!("silent-{n}"), "unused", json!({ "url": server.url("state.git") })).await;
+    }
+    // Opened after those, while their servers still do not answer.
+    scene.add_store("late", "b", json!({})).await;
+    let late = json!({ "kind": "GitStateStore", "name": "late" });
+    scene.add_destination("nestedByMetadata", json!({ "stateStoreRef": late })).await;
+    scene.add_work("default", "x", json!({})).await;
+    scene.written("x").await;
+    for n in 0..8 {
+        let store = scene.stores().get(&format!("silent-{n}")).await.unwrap();
+        assert!(store.status.is_none_or(|status| status.conditions.is_empty()), "it is still being opened");
+    }
 }
 
 // spec 05 weakness 26

@@ -13,5 +13,6 @@ mod placements;
 mod refusals;
 mod scheduling;
 mod ssh;
+mod stopping;
 mod telemetry;
 mod world;

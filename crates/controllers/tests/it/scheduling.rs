@@ -381,6 +381,31 @@ async fn a_work_made_by_hand_gets_its_finalizer_and_takes_its_placements_along()
     assert!(scene.placements().get_opt("w.a-5058f").await.unwrap().is_none(), "the Work waits for its files");
 }
 
+// spec 05 weakness 5
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_work_leaves_the_placements_of_its_namesake_in_another_namespace() {
+    let scene = Scene::start().await;
+    scene.world.add_namespace("team").await;
+    scene.add_destination("a", json!({})).await;
+    scene.add_work("w", "r", json!({})).await;
+    scene.says("w", "Ready").await;
+    let mut twin = serde_json::to_value(scene.works().get("w").await.unwrap()).unwrap();
+    twin["metadata"] = json!({ "name": "w", "namespace": "team" });
+    twin.as_object_mut().unwrap().remove("status");
+    scene.create::<Work>(twin).await;
+    let (works, placements) = (Api::<Work>::namespaced(scene.user.clone(), "team"), scene.placements());
+    wait::until(&works, "w", "the namesake to be ready", |work: &Work| ready(work).as_deref() == Some("Ready")).await;
+    // Found by its label alone, as placements of the original are where owners were lost.
+    let orphan = json!({ "metadata": { "ownerReferences": null } });
+    placements.patch("w.a-5058f", &PatchParams::default(), &Patch::Merge(orphan)).await.unwrap();
+    works.delete("w", &DeleteParams::default()).await.unwrap();
+    wait::gone(&works, "w").await;
+    scene.barrier("after").await;
+    let kept = placements.get("w.a-5058f").await.unwrap();
+    assert_eq!(kept.metadata.deletion_timestamp, None);
+    assert!(Api::<WorkPlacement>::namespaced(scene.user, "team").get_opt("w.a-5058f").await.unwrap().is_none());
+}
+
 // spec 05 weaknesses 6 and 12
 #[tokio::test(flavor = "multi_thread")]
 async fn a_placement_whose_destination_comes_back_is_ready_again() {

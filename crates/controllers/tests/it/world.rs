@@ -43,6 +43,11 @@ impl World {
     }
 
     pub(crate) async fn start_controllers(&mut self) {
+        self.controllers = Some(self.run_controllers(self.client.clone()).await);
+    }
+
+    /// Starts controllers that reach the API server in another way; they are the caller's to stop.
+    pub(crate) async fn run_controllers(&self, client: Client) -> Controllers {
         let options = Options {
             adapter_image: "adapter".into(),
             adapter_pull_secret: None,
@@ -50,11 +55,16 @@ impl World {
             git: kratix_core::config::GitEnvironment::default(),
             host: "test".into(),
         };
-        self.controllers = Some(Controllers::start(self.client.clone(), options).await);
+        Controllers::start(client, options).await
     }
 
     pub(crate) async fn stop_controllers(&mut self) {
         self.controllers.take().expect("the controllers run").stop().await;
+    }
+
+    /// Returns what answers a user's requests.
+    pub(crate) fn service_of(&self, user: &str) -> embedded_apiserver::Service {
+        self.server.service(User::admin(user))
     }
 
     /// Returns a client whose writes are counted apart from those of the controllers.

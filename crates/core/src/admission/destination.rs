@@ -109,7 +109,7 @@ fn neighbours(snapshot: &Snapshot, reference: &StateStoreRef, path: &str) -> Rul
         if inner || outer {
             let place = if inner { "inside" } else { "around" };
             warnings.push(format!(
-                "Warning: destination path '{path}' lies {place} the path '{other_path}' of Destination '{name}' in state \
+                "destination path '{path}' lies {place} the path '{other_path}' of Destination '{name}' in state \
                  store '{}'",
                 reference.name
             ));
@@ -123,7 +123,7 @@ fn contains(outer: &str, inner: &str) -> bool {
     outer.is_empty() || is_below(inner, outer)
 }
 
-/// Warns that files stay where a Destination was before.
+/// Tells what becomes of the files where a Destination was before.
 fn move_warning(snapshot: &Snapshot, spec: &DestinationSpec) -> Option<String> {
     let before: DestinationSpec = snapshot.review.read_old("/spec")?;
     let store = before.state_store_ref.as_ref()?;
@@ -131,7 +131,8 @@ fn move_warning(snapshot: &Snapshot, spec: &DestinationSpec) -> Option<String> {
         return None;
     }
     Some(format!(
-        "Warning: files that were written to path '{}' of {} stay there, remove them if nothing is to apply them any more",
+        "files that were written to path '{}' of {} are removed there once they are at the new place; an event FilesLeftBehind \
+         tells of what cannot be removed",
         before.path,
         display(Some(store))
     ))

@@ -46,6 +46,5 @@ pub(super) fn rule_git(snapshot: &Snapshot) -> Ruling<Allowed> {
     }
     let limit = review.news("annotations", MAXIMUM_PUSHES_PER_MINUTE);
     complaints.extend(limit.and_then(|value| push_limit::parse(value).err()));
-    let warnings = complaints.into_iter().map(|complaint| format!("Warning: {complaint}")).collect();
-    Ok(Allowed { warnings, ..Allowed::default() })
+    Ok(Allowed { warnings: complaints, ..Allowed::default() })
 }

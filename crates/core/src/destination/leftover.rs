@@ -170,8 +170,8 @@ fn is_taken(former: &Former, destination: &Destination) -> bool {
 }
 
 fn annotate(snapshot: &Snapshot, sites: &[Site]) -> Write {
-    // Nobody else writes it, and the status may just have been written.
-    let target = Target::of(&*snapshot.destination).unpinned();
+    // Pinned: the list replaces what is noted, and a site that a stale view does not show would be forgotten.
+    let target = Target::of(&*snapshot.destination);
     let patch = json!({ "annotations": { FILES_AT: rendered_sites(sites) } });
     Write::metadata(target, &patch).expect("the patch has a member")
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use kratix_api::BucketStateStore;
-use kratix_api::state_store::BucketAuthMethod;
+use kratix_api::state_store::{BucketAuthMethod, BucketStateStoreSpec};
 
 use super::{BucketConnection, BucketCredentials, namespace};
 
@@ -37,6 +37,11 @@ pub(super) fn connection(
         ca_pem: data.get(CA_FILE).cloned(),
         skip_tls_verify: spec.insecure_skip_tls_verify,
     })
+}
+
+/// Whether a bucket is reached by the protocol of S3, or its endpoint is not understood.
+pub(super) fn is_of_s3(spec: &BucketStateStoreSpec) -> bool {
+    !["gs:", "az:", "file:"].iter().any(|scheme| spec.endpoint.starts_with(scheme))
 }
 
 fn credentials(store: &BucketStateStore, data: &BTreeMap<String, Vec<u8>>) -> Result<BucketCredentials, String> {

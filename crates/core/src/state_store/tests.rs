@@ -455,6 +455,10 @@ fn a_bucket_that_cannot_be_used_says_so_in_the_words_of_the_original() {
     let Some(Effect::Open { fingerprint, .. }) = decide(&start).effect else { panic!() };
     let unwritable = "Error validating state store permissions: write permission validation failed: odd";
     let unusable = "unable to create bucket writer: error initialising S3 client: odd";
+    let mistyped = of_bucket(bucket("https://minio", BucketAuthMethod::Iam), Secret::NotReferenced);
+    let Some(Effect::Open { fingerprint: other, .. }) = decide(&mistyped).effect else { panic!() };
+    let opened = Opened { fingerprint: other, at: at(0), outcome: failure(Step::Configure, "odd") };
+    assert_eq!(record(&mistyped, opened).events[0].note, unusable);
     for (step, reason, message) in [
         (Step::Configure, "ErrorInitialisingWriter", unusable),
         (Step::Authenticate, "ErrorValidatingPermissions", unwritable),
@@ -470,6 +474,17 @@ fn a_bucket_that_cannot_be_used_says_so_in_the_words_of_the_original() {
     }
     let ready = record(&start, Opened { fingerprint, at: at(0), outcome: Ok(()) });
     assert_eq!(ready.events[0].note, "BucketStateStore \"b\" is ready");
+}
+
+#[test]
+fn a_bucket_that_is_none_of_s3_is_not_called_one() {
+    for endpoint in ["gs://", "az://acme", "file:///srv"] {
+        let start = of_bucket(bucket(endpoint, BucketAuthMethod::Iam), Secret::NotReferenced);
+        let Some(Effect::Open { fingerprint, .. }) = decide(&start).effect else { panic!("{endpoint}") };
+        let opened = Opened { fingerprint, at: at(0), outcome: failure(Step::Configure, "odd") };
+        let plan = record(&start, opened);
+        assert_eq!(plan.events[0].note, "unable to create bucket writer: odd", "{endpoint}");
+    }
 }
 
 #[test]

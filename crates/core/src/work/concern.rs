@@ -7,6 +7,11 @@ use kratix_api::{Destination, Work, WorkPlacement, condition, keys};
 
 use super::selector::Selector;
 use super::{group, group_of, is_request};
+use crate::trace;
+use crate::work_placement::{DIRECTORY_NAMESPACE, FILES_AT, STORE_LOCATION};
+
+/// What a placement says of itself.
+const OWN_ANNOTATIONS: [&str; 3] = [DIRECTORY_NAMESPACE, STORE_LOCATION, FILES_AT];
 
 /// Tells whether a change of a Destination can alter where anything is scheduled.
 pub fn concerns_scheduling(old: Option<&Destination>, new: Option<&Destination>) -> bool {
@@ -55,44 +60,36 @@ pub fn selection_entries_of_change(old: Option<&Destination>, new: Option<&Desti
     entries
 }
 
-/// Tells whether the change of a Destination gives a Work something to do. `placements` returns those of the Work; most Works
-/// need not be asked for them.
+/// Tells whether the change of a Destination gives a Work something to do. `there` are the Work's placements on that
+/// Destination; `is_placed` tells of a group whether it has a placement anywhere.
 ///
 /// # Guarantees
 /// A converged Work that is not concerned is converged after the change. A request that has its place is not concerned by
 /// a Destination that takes it too.
 pub fn is_concerned(
     work: &Work,
-    placements: impl FnOnce() -> Vec<Arc<WorkPlacement>>,
+    there: &[Arc<WorkPlacement>],
+    is_placed: impl Fn(&str) -> bool,
     old: Option<&Destination>,
     new: Option<&Destination>,
 ) -> bool {
-    let Some(name) = new.or(old).and_then(|destination| destination.metadata.name.as_deref()) else { return false };
     if work.metadata.deletion_timestamp.is_some() {
         return false;
     }
     // A placement of which nothing could be known has something to be noted.
     let appears = old.is_some() != new.is_some();
     let turns = |keeps: &dyn Fn(&Destination) -> bool| old.is_some_and(keeps) != new.is_some_and(keeps);
-    let groups: Vec<_> = (work.spec.workload_groups.iter())
-        .map(|group| {
+    work.spec.workload_groups.iter().any(|group| {
+        if there.iter().any(|placement| group_of(placement) == group.id) {
             let selector = Selector::of(work, group);
-            let verdict_turns = appears || turns(&|found| selector.takes(found) || group::clears(found));
-            (group, verdict_turns, turns(&|found| selector.takes(found)))
-        })
-        .filter(|(_, verdict_turns, takes)| *verdict_turns || *takes)
-        .collect();
-    if groups.is_empty() {
-        return false;
-    }
-    let placements = placements();
-    groups.into_iter().any(|(group, verdict_turns, takes)| {
-        let mut existing = placements.iter().filter(|placement| group_of(placement) == group.id).peekable();
-        let is_placed = existing.peek().is_some();
-        match existing.any(|placement| placement.spec.target_destination_name == name) {
-            true => verdict_turns,
-            false => takes && (!is_placed || !is_request(work)),
+            return appears || turns(&|found| selector.takes(found) || group::clears(found));
         }
+        // Nearly all requests are placed, which is found out sooner than what they select.
+        if is_request(work) && is_placed(&group.id) {
+            return false;
+        }
+        let selector = Selector::of(work, group);
+        turns(&|found| selector.takes(found))
     })
 }
 
@@ -117,9 +114,16 @@ pub fn concerns_work(old: Option<&WorkPlacement>, new: Option<&WorkPlacement>) -
         let write = condition::find(&status.conditions, condition::WRITE_SUCCEEDED)?;
         Some((write.status.clone(), write.observed_generation))
     };
+    // Those that are a copy of the Work's.
+    let copied = |placement: &WorkPlacement| -> Vec<(String, String)> {
+        let is_own = |key: &str| OWN_ANNOTATIONS.contains(&key) || trace::KEYS.contains(&key);
+        let all = placement.metadata.annotations.iter().flatten();
+        all.filter(|(key, _)| !is_own(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+    };
     before.uid != after.uid
         || before.generation != after.generation
         || before.labels != after.labels
+        || (before.annotations != after.annotations && copied(old) != copied(new))
         || before.owner_references != after.owner_references
         || before.deletion_timestamp.is_some() != after.deletion_timestamp.is_some()
         || write(old) != write(new)

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::status::Content;
 use super::{
-    Decision, Effect, Finding, Location, Purpose, RETRY_AFTER, Site, Snapshot, content, covered, keep, relocation,
-    rival, settled, since, site, stamp, warn,
+    Decision, Effect, Finding, Location, Purpose, RETRY_AFTER, Site, Snapshot, aggregates, content, covered, keep,
+    relocation, rival, settled, since, site, stamp, warn,
 };
 use crate::object::Target;
 use crate::plan::{Event, Next, Plan, Write};
@@ -87,8 +87,12 @@ fn not_removed(snapshot: &Snapshot, failure: &Failure) -> Decision {
     settled(snapshot, &content, Next::After(RETRY_AFTER), Finding::Failed { message: failure.message.clone() })
 }
 
-/// Tells whether files of the placement may be where they should be: a site is noted before anything is written there.
+/// Tells whether files of the placement may be where they should be: a site is noted before anything is written there, but for
+/// a file that many share, to which any of them may have brought what this one has.
 fn may_be_written(snapshot: &Snapshot, destination: &Destination) -> bool {
+    if aggregates(destination) && snapshot.attempt.as_ref().is_some_and(|attempt| attempt.outcome.is_ok()) {
+        return true;
+    }
     let Some(noted) = site::noted(&snapshot.placement) else { return true };
     let present = snapshot.store.place().and_then(|place| Site::of(&snapshot.placement, destination, place));
     let others = site::others(&*snapshot.placement);

@@ -22,8 +22,8 @@ pub(super) fn repaired(snapshot: &Snapshot, attempt: &Attempt) -> Option<Event> 
         Location::Shared { directory, .. } => (directory, false),
         Location::Aggregate { directory, file } => (super::join(&[&directory, &file]), true),
     };
-    let is_ours = is_claimed(snapshot) && has_generation(snapshot);
-    if !snapshot.is_doubted && (is_shared_file || !is_ours) {
+    // A comparison that was made while it moved has found nothing at the new place, which was never written.
+    if !is_claimed(snapshot) || (!snapshot.is_doubted && (is_shared_file || !has_generation(snapshot))) {
         return None;
     }
     let version = written.version.as_ref().map(|version| format!(" with versionID: {version}")).unwrap_or_default();

@@ -196,8 +196,8 @@ fn annotate(snapshot: &Snapshot, status_speaks_of: Option<&Site>, others: &[Site
         annotations.insert(STORE_LOCATION.into(), json!(site.render()));
     }
     annotations.insert(FILES_AT.into(), json!(rendered(others)));
-    // Nobody else writes these, and the status may just have been written.
-    let target = Target::of(&*snapshot.placement).unpinned();
+    // Pinned: the list replaces what is noted, and a site that a stale view does not show would be forgotten.
+    let target = Target::of(&*snapshot.placement);
     Write::metadata(target, &json!({ "annotations": annotations })).expect("the patch has a member")
 }
 

@@ -48,16 +48,14 @@ fn before_in_directory(
         .rivals
         .iter()
         .filter_map(|Rival { placement, destination: at, has_written }| {
-            let at = at.as_deref()?;
-            let rank = rank(placement, at, place, *has_written);
-            if at.spec.state_store_ref != destination.spec.state_store_ref || rank >= own {
+            let at = at.as_deref().filter(|at| super::may_meet(at, destination))?;
+            let other = Location::of(placement, at).ok()?;
+            let Location::Directory(directory) = &other else { return None };
+            if !location.overlaps(&other) {
                 return None;
             }
-            let other = Location::of(placement, at).ok()?;
-            match (&other, location.overlaps(&other)) {
-                (Location::Directory(directory), true) => Some((rank, &**placement, directory.clone())),
-                _ => None,
-            }
+            let rank = rank(placement, at, place, *has_written);
+            (rank < own).then(|| (rank, &**placement, directory.clone()))
         })
         .collect();
     rivals.sort_by(|(one, ..), (other, ..)| one.cmp(other));

@@ -124,11 +124,17 @@ impl Site {
         }
     }
 
+    /// Tells whether others can have files there now that are not to be told from those that were left: a state file tells
+    /// whose is what.
+    pub fn can_be_taken(&self) -> bool {
+        self.ledger.is_empty()
+    }
+
     /// Tells whether something at `location` in the directory of a Destination is a file of this site.
     pub(crate) fn is_taken_by(&self, claim: &super::Claim) -> bool {
         let (own, other) = (Address::of(&self.place), Address::of(&claim.place));
-        if (own.server, own.name) != (other.server, other.name) || !self.ledger.is_empty() {
-            return false; // state files tell whose is what
+        if (own.server, own.name) != (other.server, other.name) || !self.can_be_taken() {
+            return false;
         }
         let meets = |path: &[&str]| {
             let path = join(&[&[other.root], path].concat());
@@ -183,6 +189,12 @@ impl Site {
         join(&[Address::of(&self.place).root, &self.directory, &self.ledger, &self.file])
     }
 
+    /// Names what only one at a time may write; a shared directory's state files are read and written in one commit.
+    pub(super) fn turn(&self) -> Option<String> {
+        let address = Address::of(&self.place);
+        self.can_be_taken().then(|| format!("{}/{} {}", address.server, address.name, self.path()))
+    }
+
     /// Returns the value of an annotation.
     pub(super) fn render(&self) -> String {
         serde_json::to_string(self).expect("texts can be rendered")
@@ -190,7 +202,7 @@ impl Site {
 }
 
 /// One directory is the other, or contains it; the root contains everything.
-fn touches(one: &str, two: &str) -> bool {
+pub(super) fn touches(one: &str, two: &str) -> bool {
     one == two || one.is_empty() || two.is_empty() || is_below(one, two) || is_below(two, one)
 }
 

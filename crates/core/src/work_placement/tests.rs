@@ -6,6 +6,7 @@ mod namesakes;
 mod owners;
 mod paths;
 mod places;
+mod removal;
 mod world;
 
 use std::collections::BTreeMap;

@@ -6,18 +6,24 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::error::Trouble;
+use crate::retry_after;
 
 /// The longest text of a server that is passed on.
 const MESSAGE_CHARS_MAX: usize = 300;
 
 tokio::task_local! {
-    /// How the last exchange of the present call went wrong: the library that makes the exchanges keeps it as text only.
+    /// How the last exchange of the present call went: the library that makes the exchanges keeps it as text only.
     static LAST: RefCell<Option<Last>>;
 }
 
-/// How an exchange went wrong.
+/// How an exchange went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Last {
+    /// The server did as it was asked.
+    Well {
+        /// Whom was asked.
+        host: String,
+    },
     /// The server answered.
     Answer(Answer),
     /// There was no answer.
@@ -40,10 +46,10 @@ pub(super) struct Answer {
     /// The region that the bucket is in, if it is not the one that was asked.
     pub(super) region: Option<String>,
     /// For how long the server asks to be left alone.
-    retry_after: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
 }
 
-/// Runs a call, and returns how its last exchange went wrong, if it did.
+/// Runs a call, and returns how its last exchange went, if there was one.
 pub(super) async fn listen<T>(call: impl Future<Output = T>) -> (T, Option<Last>) {
     let scope = LAST.scope(RefCell::new(None), async {
         let result = call.await;
@@ -52,10 +58,10 @@ pub(super) async fn listen<T>(call: impl Future<Output = T>) -> (T, Option<Last>
     scope.await
 }
 
-/// Remembers how an exchange went: `None` for well.
-pub(super) fn note(last: Option<Last>) {
+/// Remembers how an exchange went.
+pub(super) fn note(last: Last) {
     // Without a listener nobody wants to know.
-    let _ = LAST.try_with(|slot| slot.replace(last));
+    let _ = LAST.try_with(|slot| slot.replace(Some(last)));
 }
 
 impl Answer {
@@ -64,15 +70,15 @@ impl Answer {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = String::from_utf8_lossy(body);
         let code = element(&body, "Code").or_else(|| header("x-amz-error-code")).or_else(|| header("x-ms-error-code"));
-        let message = element(&body, "Message").or_else(|| json_text(&body, "message"));
+        let message = element(&body, "Message").or_else(|| json_text(&body, "message")).or_else(|| plain(&body));
         let region = header("x-amz-bucket-region").or_else(|| element(&body, "Region"));
         Self {
             host: host.to_owned(),
             status: status.as_u16(),
             code: code.unwrap_or_default(),
-            message: one_line(&message.unwrap_or_default()),
+            message: one_line(lasting(&message.unwrap_or_default())),
             region: region.filter(|region| is_region(region)),
-            retry_after: header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs),
+            retry_after: header("retry-after").and_then(|text| retry_after::parse(&text, header("date").as_deref())),
         }
     }
 
@@ -105,6 +111,7 @@ impl Answer {
                 | "AuthenticationFailed"
                 | "InvalidAuthenticationInfo"
                 | "InvalidSecurity"
+                | "RequestTimeTooSkewed"
                 | "XAdminUserNotFound",
             )
             | (401, _) => Trouble::AccessKeyRefused(self.text()),
@@ -123,6 +130,8 @@ impl Last {
     /// Returns the trouble of a store whose own server is `own`; what any other host says is about credentials.
     pub(super) fn trouble(&self, bucket: &str, own: impl Fn(&str) -> bool) -> Trouble {
         match self {
+            Self::Well { host } if own(host) => Trouble::NotUnderstood(host.clone()),
+            Self::Well { host } => Trouble::NoCredentials(format!("the answer of {host} is not understood")),
             Self::Answer(answer) if own(&answer.host) => answer.trouble(bucket),
             Self::Silence { host, trouble } if own(host) => trouble.clone(),
             Self::Answer(answer) => Trouble::NoCredentials(format!("{} answers: {}", answer.host, answer.text())),
@@ -146,6 +155,18 @@ fn json_text(body: &str, name: &str) -> Option<String> {
     rest.split_once('"').map(|(text, _)| text.to_owned())
 }
 
+/// Returns a text that is no document, as servers of something else send it.
+fn plain(body: &str) -> Option<String> {
+    let text = body.trim();
+    (!text.starts_with(['<', '{', '['])).then(|| text.to_owned())
+}
+
+/// Leaves out what differs from answer to answer, with which the messages of Azure end, and the full stop: the text goes on
+/// with a hint.
+fn lasting(message: &str) -> &str {
+    message.split("RequestId:").next().unwrap_or_default().trim_end().trim_end_matches('.')
+}
+
 fn one_line(text: &str) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().take(MESSAGE_CHARS_MAX).collect()
@@ -165,6 +186,12 @@ mod tests {
     }
 
     #[test]
+    fn a_sentence_of_the_server_ends_without_its_full_stop() {
+        let answer = read(403, "<Error><Code>InvalidAccessKeyId</Code><Message>No such key.</Message></Error>");
+        assert_eq!(answer.text(), "InvalidAccessKeyId: No such key");
+    }
+
+    #[test]
     fn refusals_become_troubles_with_the_servers_own_words() {
         let xml = |code: &str, message: &str| {
             format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>")
@@ -181,23 +208,38 @@ mod tests {
             (
                 403,
                 xml("InvalidAccessKeyId", "No such key."),
-                Trouble::AccessKeyRefused("InvalidAccessKeyId: No such key.".into()),
+                Trouble::AccessKeyRefused("InvalidAccessKeyId: No such key".into()),
             ),
             (403, xml("SignatureDoesNotMatch", ""), Trouble::AccessKeyRefused("SignatureDoesNotMatch".into())),
-            (400, xml("ExpiredToken", "Late."), Trouble::AccessKeyRefused("ExpiredToken: Late.".into())),
+            (400, xml("ExpiredToken", "Late."), Trouble::AccessKeyRefused("ExpiredToken: Late".into())),
             (401, String::new(), Trouble::AccessKeyRefused("401 Unauthorized".into())),
             (
                 403,
                 xml("AccessDenied", "Access &lt;b&gt;\n Denied &amp;lt;"),
                 Trouble::Forbidden("AccessDenied: Access <b> Denied &lt;".into()),
             ),
-            (403, xml("RequestTimeTooSkewed", "Skewed."), Trouble::Forbidden("RequestTimeTooSkewed: Skewed.".into())),
+            (
+                403,
+                xml("RequestTimeTooSkewed", "Skewed."),
+                Trouble::AccessKeyRefused("RequestTimeTooSkewed: Skewed".into()),
+            ),
             (403, String::new(), Trouble::Forbidden("403 Forbidden".into())),
-            (503, xml("SlowDown", "Reduce."), Trouble::ServerFailed("SlowDown: Reduce.".into())),
+            (503, xml("SlowDown", "Reduce."), Trouble::ServerFailed("SlowDown: Reduce".into())),
             (429, String::new(), Trouble::ServerFailed("429 Too Many Requests".into())),
             (500, String::new(), Trouble::ServerFailed("500 Internal Server Error".into())),
             (301, String::new(), Trouble::Redirected),
-            (400, xml("KeyTooLongError", "Long."), Trouble::Answer("KeyTooLongError: Long.".into())),
+            (
+                403,
+                xml("AuthorizationFailure", "Not allowed.\nRequestId:f8d2\nTime:2026-01-01T00:00:00Z"),
+                Trouble::Forbidden("AuthorizationFailure: Not allowed".into()),
+            ),
+            (
+                400,
+                "Client sent an HTTP request to an HTTPS server.\n".to_owned(),
+                Trouble::Answer("400: Client sent an HTTP request to an HTTPS server".into()),
+            ),
+            (400, "<html><p>Bad</p></html>".to_owned(), Trouble::Answer("400 Bad Request".into())),
+            (400, xml("KeyTooLongError", "Long."), Trouble::Answer("KeyTooLongError: Long".into())),
         ] {
             assert_eq!(read(status, &body).trouble("b"), trouble, "{status} {body}");
         }
@@ -235,7 +277,7 @@ mod tests {
     async fn calls_that_run_at_the_same_time_hear_only_of_their_own() {
         let silent = listen(async { tokio::task::yield_now().await });
         let loud = listen(async {
-            note(Some(Last::Answer(Answer::default())));
+            note(Last::Answer(Answer::default()));
             tokio::task::yield_now().await;
         });
         let (silent, loud) = tokio::join!(silent, loud);

@@ -78,6 +78,26 @@ impl Batch<'_> {
         Ok(Left { meta: self.objects.put(key, content, When::Always).await?, is_written: true })
     }
 
+    /// Removes what is in the way of what is wanted, and returns it: in a directory of this machine a file and everything below it
+    /// exclude each other.
+    pub(super) async fn clear<'k>(
+        &self,
+        present: impl Iterator<Item = &'k Key>,
+        wanted: impl Iterator<Item = &'k Key> + Clone,
+    ) -> Result<HashSet<Key>, WriteError> {
+        if !self.objects.are_paths() {
+            return Ok(HashSet::new());
+        }
+        let files: HashSet<&str> = wanted.clone().map(Key::as_ref).collect();
+        let directories: HashSet<&str> = wanted.flat_map(directories).collect();
+        let is_obstacle = |key: &&Key| {
+            directories.contains(key.as_ref()) || self::directories(key).any(|above| files.contains(above))
+        };
+        let obstacles: Vec<Key> = present.filter(is_obstacle).cloned().collect();
+        self.remove(&obstacles).await?;
+        Ok(obstacles.into_iter().collect())
+    }
+
     /// Removes objects. All are attempted.
     pub(super) async fn remove(&self, keys: &[Key]) -> Result<(), WriteError> {
         let results = join_all(keys.iter().map(|key| self.objects.delete(key))).await;
@@ -115,6 +135,11 @@ impl Batch<'_> {
     }
 }
 
+/// Returns the directories that a file is in.
+fn directories(key: &Key) -> impl Iterator<Item = &str> {
+    key.as_ref().match_indices('/').map(|(at, _)| &key.as_ref()[..at])
+}
+
 /// A change that needs no ledger.
 enum Plain<'c> {
     Replace(Path, &'c Files),
@@ -136,10 +161,11 @@ async fn replace(batch: &Batch<'_>, prefix: &Path, files: &Files) -> Result<Done
         batch.objects.list(&directory, usize::MAX).await.map_err(|failure| batch.failed(&directory, failure))?;
     let listed = listed.unwrap_or_default();
     let wanted = targets(prefix, files);
+    let cleared = batch.clear(listed.keys(), wanted.iter().map(|(key, _)| key)).await?;
     let left = join_all(wanted.iter().map(|(key, content)| batch.fill(key, listed.get(key), content))).await;
     let left = all(batch, &wanted, left)?;
     let keys: HashSet<&Key> = wanted.iter().map(|(key, _)| key).collect();
-    let surplus = listed.iter().filter(|(key, _)| !keys.contains(key));
+    let surplus = listed.iter().filter(|(key, _)| !keys.contains(key) && !cleared.contains(*key));
     let surplus: Vec<Key> = join_all(surplus.map(|(key, meta)| is_object(batch, key, meta)))
         .await
         .into_iter()
@@ -151,7 +177,7 @@ async fn replace(batch: &Batch<'_>, prefix: &Path, files: &Files) -> Result<Done
     let mut present: BTreeMap<&Key, &Meta> =
         wanted.iter().map(|(key, _)| key).zip(left.iter().map(|left| &left.meta)).collect();
     // What only looks like a file is there still.
-    let gone: HashSet<&Key> = surplus.iter().collect();
+    let gone: HashSet<&Key> = surplus.iter().chain(&cleared).collect();
     present.extend(listed.iter().filter(|(key, _)| !keys.contains(key) && !gone.contains(key)));
     let marks = vec![Mark::tree(&directory, present.into_iter())];
     Ok(Done { versions: versions(&left), removed: !surplus.is_empty(), marks })
@@ -169,11 +195,6 @@ async fn is_object(batch: &Batch<'_>, key: &Key, meta: &Meta) -> Result<Option<K
 
 async fn edit(batch: &Batch<'_>, prefix: &Path, write: &Files, remove: &[Path]) -> Result<Done, WriteError> {
     let wanted = targets(prefix, write);
-    let left = join_all(wanted.iter().map(async |(key, content)| {
-        let present = batch.objects.head(key).await?;
-        batch.fill(key, present.as_ref(), content).await
-    }));
-    let left = all(batch, &wanted, left.await)?;
     let keys: HashSet<&Key> = wanted.iter().map(|(key, _)| key).collect();
     let removals: Vec<Key> = remove.iter().map(|path| key(&prefix.join(path))).collect();
     let found = join_all(removals.iter().map(async |removal| {
@@ -187,8 +208,14 @@ async fn edit(batch: &Batch<'_>, prefix: &Path, write: &Files, remove: &[Path]) 
     }));
     let found = found.await.into_iter().collect::<Result<Vec<_>, WriteError>>()?;
     let gone: HashSet<Key> = found.into_iter().flatten().filter(|key| !keys.contains(key)).collect();
-    let gone: Vec<Key> = gone.into_iter().collect();
-    batch.remove(&gone).await?;
+    let cleared = batch.clear(gone.iter(), keys.iter().copied()).await?;
+    let left = join_all(wanted.iter().map(async |(key, content)| {
+        let present = batch.objects.head(key).await?;
+        batch.fill(key, present.as_ref(), content).await
+    }));
+    let left = all(batch, &wanted, left.await)?;
+    let rest: Vec<Key> = gone.difference(&cleared).cloned().collect();
+    batch.remove(&rest).await?;
     let removed = removals.iter().filter(|key| !keys.contains(key)).map(|key| Mark::object(key, None));
     let marks = wanted.iter().zip(&left).map(|((key, _), left)| Mark::object(key, Some(&left.meta))).chain(removed);
     Ok(Done { versions: versions(&left), removed: !gone.is_empty(), marks: marks.collect() })

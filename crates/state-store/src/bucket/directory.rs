@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat};
@@ -23,6 +24,8 @@ use crate::error::Trouble;
 const UNFINISHED: &str = ".kratix-unfinished";
 /// Held while a condition is looked at and the file replaced.
 const LOCK: &str = "lock";
+/// How long to wait before looking again whether it is free.
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 /// How often a directory that vanishes is made again.
 const RACES_MAX: usize = 100;
 /// Unfinished files of writers that have crashed are removed after this many seconds.
@@ -38,12 +41,16 @@ struct Inner {
     /// Tells this writer's unfinished files from those of others, on whatever machine they are.
     writer: u64,
     next: AtomicU64,
+    /// How long another process may hold the lock.
+    patience: Duration,
 }
 
 enum Fault {
     /// The directory itself does not exist.
     Missing,
     Os(Errno),
+    /// Another process has the lock.
+    Held,
     Blocked(String, &'static str),
 }
 
@@ -54,9 +61,9 @@ impl From<Errno> for Fault {
 }
 
 impl Directory {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf, patience: Duration) -> Self {
         let writer = RandomState::new().build_hasher().finish();
-        Self(Arc::new(Inner { path, writer, next: AtomicU64::default() }))
+        Self(Arc::new(Inner { path, writer, next: AtomicU64::default(), patience }))
     }
 
     pub(super) fn head(&self, key: &Key) -> Result<Option<Meta>, Failure> {
@@ -102,7 +109,7 @@ impl Directory {
         let _lock = match expected {
             None => None,
             Some(expected) => {
-                let lock = self.done(lock(&unfinished))?;
+                let lock = self.done(lock(&unfinished, self.0.patience))?;
                 let present = self.done(self.stat(key))?;
                 let is_same = match (expected, &present) {
                     (None, None) => true,
@@ -184,10 +191,18 @@ impl Directory {
             rustix::fs::unlinkat(&unfinished, name.as_str(), AtFlags::empty())?;
             for entry in Dir::read_from(&unfinished)? {
                 let entry = entry?;
-                let stat = rustix::fs::statat(&unfinished, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                let stat = match rustix::fs::statat(&unfinished, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => stat,
+                    // Another writer has finished it meanwhile.
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(error.into()),
+                };
                 let is_old = now.saturating_sub(stat.st_mtime) > UNFINISHED_SECONDS_MAX;
                 if is_file(&stat) && is_old && entry.file_name().to_bytes() != LOCK.as_bytes() {
-                    rustix::fs::unlinkat(&unfinished, entry.file_name(), AtFlags::empty())?;
+                    match rustix::fs::unlinkat(&unfinished, entry.file_name(), AtFlags::empty()) {
+                        Ok(()) | Err(Errno::NOENT) => {}
+                        Err(error) => return Err(error.into()),
+                    }
                 }
             }
             Ok(())
@@ -256,6 +271,10 @@ impl Directory {
         result.map_err(|fault| match fault {
             Fault::Blocked(obstacle, kind) => Failure::Blocked { obstacle, kind },
             Fault::Os(Errno::NOSPC | Errno::DQUOT) => Failure::Store(Trouble::DiskFull(self.shown())),
+            Fault::Held => {
+                let lock = self.0.path.join(UNFINISHED).join(LOCK);
+                Failure::Store(Trouble::Io(format!("{} is held by another process", lock.display())))
+            }
             Fault::Missing => Failure::Store(Trouble::BucketMissing(self.shown())),
             Fault::Os(Errno::NAMETOOLONG) => Failure::Refused(Trouble::Answer("the name is too long".to_owned())),
             Fault::Os(error @ (Errno::ACCESS | Errno::PERM | Errno::ROFS)) => {
@@ -301,11 +320,25 @@ fn open_directory(parent: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-fn lock(unfinished: &OwnedFd) -> Result<OwnedFd, Fault> {
+fn lock(unfinished: &OwnedFd, patience: Duration) -> Result<OwnedFd, Fault> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(unfinished, LOCK, flags, Mode::from_raw_mode(0o644))?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
+    let until = Instant::now() + patience;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            // A process that has been stopped would hold up this one for ever.
+            Err(Errno::WOULDBLOCK) if Instant::now() >= until => return Err(Fault::Held),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => pause(),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Locks of files give no other notice.
+#[expect(clippy::disallowed_methods, reason = "whether a lock of a file is free can only be looked at again")]
+fn pause() {
+    std::thread::sleep(LOCK_PAUSE);
 }
 
 fn walk(directory: &OwnedFd, path: &str, all: &mut BTreeMap<Key, Meta>) -> Result<(), Fault> {

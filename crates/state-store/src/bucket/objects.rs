@@ -15,6 +15,7 @@ use object_store::{
 };
 use sha2::Sha256;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::error::Elapsed;
 
 use super::answer::{self, Last};
 use super::directory::Directory;
@@ -205,15 +206,18 @@ impl Objects {
         let call = async {
             let mut objects = store.list(Some(prefix)).take(limit.saturating_add(1));
             let mut all = BTreeMap::new();
-            while let Some(object) = objects.try_next().await? {
-                // A marker of the directory itself is no file in it.
-                if object.location != *prefix {
-                    all.insert(object.location.clone(), Meta::listed(object));
+            loop {
+                // A listing is as many exchanges as it has pages.
+                match tokio::time::timeout(self.deadline, objects.try_next()).await? {
+                    // A marker of the directory itself is no file in it.
+                    Ok(Some(object)) if object.location == *prefix => {}
+                    Ok(Some(object)) => drop(all.insert(object.location.clone(), Meta::listed(object))),
+                    Ok(None) => return Ok(Ok(all)),
+                    Err(error) => return Ok(Err(error)),
                 }
             }
-            Ok(all)
         };
-        let all = self.ask(call).await.map_err(|(failure, _)| failure)?;
+        let all = self.ask_steps(call).await.map_err(|(failure, _)| failure)?;
         Ok((all.len() <= limit).then_some(all))
     }
 
@@ -329,8 +333,16 @@ impl Objects {
     }
 
     async fn ask<T>(&self, call: impl Future<Output = object_store::Result<T>>) -> Result<T, (Failure, Kindness)> {
+        self.ask_steps(async { tokio::time::timeout(self.deadline, call).await }).await
+    }
+
+    /// As [`ask`](Self::ask), for a call that watches the time of each of its steps.
+    async fn ask_steps<T>(
+        &self,
+        call: impl Future<Output = Result<object_store::Result<T>, Elapsed>>,
+    ) -> Result<T, (Failure, Kindness)> {
         let _turn = self.turn().await.map_err(|failure| (failure, Kindness::Other))?;
-        let (result, last) = answer::listen(async { tokio::time::timeout(self.deadline, call).await }).await;
+        let (result, last) = answer::listen(call).await;
         let error = match result {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => Some(error),
@@ -338,12 +350,18 @@ impl Objects {
         };
         let kindness = kindness(error.as_ref(), last.as_ref());
         let failure = match (last, error) {
+            (None | Some(Last::Well { .. }), None) => Failure::Store(Trouble::Timeout(self.deadline)),
+            (_, Some(object_store::Error::InvalidPath { source })) => unusable(&source),
             (Some(last), _) => last.trouble(&self.bucket, |host| self.is_own(host)).into(),
             (None, Some(error)) => unasked(&error),
-            (None, None) => Failure::Store(Trouble::Timeout(self.deadline)),
         };
         let failure = if kindness == Kindness::Other { self.remember(failure) } else { failure };
         Err((failure, kindness))
+    }
+
+    /// Tells whether a key cannot be below another one, as that of a file cannot.
+    pub(super) fn are_paths(&self) -> bool {
+        matches!(self.kind, Kind::Directory(_))
     }
 
     fn is_own(&self, host: &str) -> bool {
@@ -394,15 +412,17 @@ fn kindness(error: Option<&object_store::Error>, last: Option<&Last>) -> Kindnes
     }
 }
 
-/// Returns what an error means that did not come of an exchange.
+/// Returns what it means that a listing has a key that nobody can ask for.
+fn unusable(error: &PathError) -> Failure {
+    let obstacle = match error {
+        PathError::EmptySegment { path } | PathError::BadSegment { path, .. } => path.clone(),
+        other => other.to_string(),
+    };
+    Failure::Blocked { obstacle, kind: "key with empty, relative or unprintable segments" }
+}
+
+/// Returns what an error means that came before any exchange.
 fn unasked(error: &object_store::Error) -> Failure {
-    if let object_store::Error::InvalidPath { source } = error {
-        let obstacle = match source {
-            PathError::EmptySegment { path } | PathError::BadSegment { path, .. } => path.clone(),
-            other => other.to_string(),
-        };
-        return Failure::Blocked { obstacle, kind: "key with empty, relative or unprintable segments" };
-    }
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
         cause = next;
@@ -434,5 +454,30 @@ impl Meta {
     /// Returns the same for an object that was written, read, or listed.
     pub(super) fn identity(&self) -> &str {
         self.tag.trim_start_matches("W/").trim_matches('"')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_listing_has_the_time_of_its_pages() {
+        let (deadline, key) = (Duration::from_secs(1), |text: &str| Key::parse(text).expect("a key"));
+        for (pause, is_long) in [(Duration::from_millis(600), false), (Duration::from_secs(2), true)] {
+            let store = InMemory::new();
+            for name in ["d/a", "d/b", "d/c", "d/d"] {
+                store.put_opts(&key(name), PutPayload::new(), PutOptions::default()).await.expect("written");
+            }
+            let config = ThrottleConfig { wait_list_per_entry: pause, ..ThrottleConfig::default() };
+            let store = Arc::new(ThrottledStore::new(store, config));
+            let objects = Objects::remote(store, "h".to_owned(), "b".to_owned(), deadline, false);
+            let listed = objects.list(&key("d"), usize::MAX).await.map(|all| all.map(|all| all.len()));
+            let expected = if is_long { Err(Failure::Store(Trouble::Timeout(deadline))) } else { Ok(Some(4)) };
+            assert_eq!(listed, expected);
+        }
     }
 }

@@ -16,7 +16,8 @@ use crate::error::Trouble;
 /// How often an exchange is repeated.
 const RETRIES_MAX: usize = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The longest pause before that.
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 type Opened = Result<Arc<dyn ObjectStore>, Trouble>;
 
@@ -75,7 +76,10 @@ pub(super) fn google(bucket: &str, auth: &BucketAuth, transport: &Transport, dea
         }
     };
     // The library's text can hold parts of the key.
-    let problem = |_| Trouble::Config("the key of the service account cannot be understood".to_owned());
+    let problem = |_| {
+        let problem = "the key of the service account is not the JSON file that Google Cloud makes for one";
+        Trouble::Config(problem.to_owned())
+    };
     Ok(Arc::new(builder.build().map_err(problem)?))
 }
 
@@ -115,7 +119,7 @@ pub(super) fn azure(
             return Err(Trouble::Config("the key of a service account is for endpoint gs:// only".to_owned()));
         }
     };
-    let problem = |_| Trouble::Config("the account's key cannot be understood".to_owned());
+    let problem = |_| Trouble::Config("the account's key is not base64, as Azure gives it".to_owned());
     Ok(Arc::new(builder.build().map_err(problem)?))
 }
 

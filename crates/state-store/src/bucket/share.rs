@@ -300,6 +300,7 @@ impl Plan<'_> {
         for (path, taken) in &self.disowned {
             disown(batch, &share.place(batch.root), path, taken).await?;
         }
+        let cleared = batch.clear(self.gone.iter(), self.files.iter().map(|(key, _)| key)).await?;
         let left = join_all(self.files.iter().map(async |(key, content)| match self.kept.get(key) {
             Some(meta) => Ok(super::batch::Left { meta: meta.clone(), is_written: false }),
             None => batch.fill(key, None, content).await,
@@ -308,7 +309,8 @@ impl Plan<'_> {
         let left = left
             .map(|(left, (key, _))| left.map_err(|failure| batch.failed(key, failure)))
             .collect::<Result<Vec<_>, WriteError>>()?;
-        batch.remove(&self.gone).await?;
+        let rest: Vec<Key> = self.gone.iter().filter(|key| !cleared.contains(*key)).cloned().collect();
+        batch.remove(&rest).await?;
         let mut removed = !self.gone.is_empty();
         match &self.last {
             Some(text) if self.ends_with_ledger && (self.first.is_some() || !self.gone.is_empty()) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use object_store::ClientOptions;
@@ -15,6 +15,7 @@ use object_store::client::{
 };
 
 use super::answer::{self, Answer, Last};
+use super::service::PAUSE_MAX;
 use crate::config::{Proxies, Tls};
 use crate::connection::{self, Connector};
 use crate::error::Trouble;
@@ -23,6 +24,7 @@ use crate::error::Trouble;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer: a file that is read back, or a page of a listing.
 const ANSWER_BYTES_MAX: usize = 128 << 20;
+const TOO_LONG: &str = "its answer has more than 128 MiB";
 
 /// Makes the exchanges of one store. Clones share connections.
 #[derive(Clone, Debug)]
@@ -66,9 +68,12 @@ impl Transport {
                 (connection::trouble(&host, &error), HttpErrorKind::Request)
             })?;
             let (parts, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-            let body =
-                body.map_err(|error| (Trouble::Unreachable(connection::last_cause(&*error)), HttpErrorKind::Request))?;
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| match error
+                .is::<LengthLimitError>()
+            {
+                true => (Trouble::Answer(TOO_LONG.to_owned()), HttpErrorKind::Unknown),
+                false => (Trouble::Unreachable(connection::last_cause(&*error)), HttpErrorKind::Request),
+            })?;
             Ok(http::Response::from_parts(parts, body.to_bytes()))
         };
         let timeout = (Trouble::Timeout(self.timeout), HttpErrorKind::Timeout);
@@ -83,13 +88,16 @@ impl HttpService for Transport {
         match self.exchange(request).await {
             Ok(response) => {
                 let (mut parts, body) = response.into_parts();
-                let is_refusal = !parts.status.is_success();
-                let refusal = is_refusal.then(|| Answer::read(&host, parts.status, &parts.headers, &body));
-                answer::note(refusal.map(Last::Answer));
-                // What a server does not know it will not know the next time either.
-                if parts.status == StatusCode::NOT_IMPLEMENTED {
+                if parts.status.is_success() {
+                    answer::note(Last::Well { host });
+                    return Ok(HttpResponse::from_parts(parts, body.into()));
+                }
+                let refusal = Answer::read(&host, parts.status, &parts.headers, &body);
+                // What a server does not know it will not know the next time either, and who asks to be left alone is.
+                if parts.status == StatusCode::NOT_IMPLEMENTED || refusal.retry_after > Some(PAUSE_MAX) {
                     parts.status = StatusCode::METHOD_NOT_ALLOWED;
                 }
+                answer::note(Last::Answer(refusal));
                 Ok(HttpResponse::from_parts(parts, body.into()))
             }
             Err((trouble, kind)) => {
@@ -103,7 +111,7 @@ impl HttpService for Transport {
                     | Trouble::Config(_) => HttpErrorKind::Unknown,
                     _ => kind,
                 };
-                answer::note(Some(Last::Silence { host, trouble }));
+                answer::note(Last::Silence { host, trouble });
                 Err(HttpError::new(kind, io::Error::other(text)))
             }
         }

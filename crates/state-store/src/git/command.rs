@@ -263,16 +263,11 @@ const REPACK: Limits = Limits { deadline: Duration::from_secs(600), grace: Durat
 
 /// Puts small packs together, without holding up anybody. One at a time in this process; where `git` is missing, nothing is done.
 pub(super) fn repack_in_background(git_dir: &Path) {
-    static BUSY: AtomicBool = AtomicBool::new(false);
-    if BUSY.swap(true, Ordering::AcqRel) {
-        return;
-    }
+    let Some(turn) = Turn::take() else { return };
     let directory = git_dir.to_owned();
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-        BUSY.store(false, Ordering::Release);
-        return;
-    };
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
+        let _turn = turn;
         let mut git = Git::new(directory.clone(), directory.join("kratix"), REPACK);
         git.set("core.fsync", "default");
         // Only packs are touched, loose and unreachable objects stay: somebody may be about to name them.
@@ -281,13 +276,37 @@ pub(super) fn repack_in_background(git_dir: &Path) {
             Ok(ended) => tracing::debug!(stderr = ended.stderr, "packs stay as they are"),
             Err(error) => tracing::debug!(%error, "packs stay as they are"),
         }
-        BUSY.store(false, Ordering::Release);
     });
+}
+
+/// The right to repack in this process; given back when dropped, also by a task that is given up.
+struct Turn;
+
+static BUSY: AtomicBool = AtomicBool::new(false);
+
+impl Turn {
+    fn take() -> Option<Self> {
+        (!BUSY.swap(true, Ordering::AcqRel)).then_some(Self)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        BUSY.store(false, Ordering::Release);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_right_to_repack_comes_back_with_whatever_held_it() {
+        let turn = Turn::take().expect("nobody repacks in this test");
+        assert!(Turn::take().is_none());
+        drop(turn);
+        assert!(Turn::take().is_some());
+    }
 
     #[test]
     fn a_trace_is_logged_without_what_could_be_a_credential() {

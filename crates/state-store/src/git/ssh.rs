@@ -45,16 +45,16 @@ impl Identity {
 
     /// Writes the files, in memory or else into `base`, which is the parent of the directory that git runs in.
     pub(super) fn lay_out(&self, base: &Path) -> Result<Files, Trouble> {
-        let memory = Path::new(MEMORY);
-        match self.within(memory, memory) {
-            Ok(files) => Ok(files),
-            Err(Trouble::Io(reason)) => {
-                tracing::debug!(reason, "keys cannot be kept in memory");
-                // Named from where ssh runs: the path of the cache may have characters that ssh or a shell would interpret.
-                self.within(base, Path::new(".."))
-            }
-            Err(trouble) => Err(trouble),
-        }
+        self.lay_out_in(Path::new(MEMORY), base)
+    }
+
+    fn lay_out_in(&self, memory: &Path, base: &Path) -> Result<Files, Trouble> {
+        // That of a container is small and may be full, with space left on the disk.
+        self.within(memory, memory).or_else(|trouble| {
+            tracing::debug!(%trouble, "keys cannot be kept in memory");
+            // Named from where ssh runs: the path of the cache may have characters that ssh or a shell would interpret.
+            self.within(base, Path::new(".."))
+        })
     }
 
     fn within(&self, parent: &Path, named: &Path) -> Result<Files, Trouble> {
@@ -72,7 +72,8 @@ impl Identity {
             match written {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(io(&path)(error)),
+                // Its own name is another one each time.
+                Err(error) => return Err(io(parent)(error)),
             }
             let named = named.join(path.file_name().unwrap_or_default());
             return Ok(Files { _directory: directory, _lock: lock, named });
@@ -181,6 +182,17 @@ mod tests {
         assert_eq!(fs::read_to_string(runs_in.join(&files.named).join("key")).expect("a file"), "k\n");
         let named: String = files.named.display().to_string();
         assert!(named.chars().all(|c| c.is_ascii_alphanumeric() || "./-".contains(c)), "{named}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_in_the_same_words_each_time() {
+        let base = tempfile::tempdir().expect("a directory");
+        let missing = base.path().join("missing");
+        let text = || identity().within(&missing, &missing).err().map(|trouble| trouble.to_string());
+        let expected = format!("{}: No such file or directory", missing.display());
+        assert_eq!((text(), text()), (Some(expected.clone()), Some(expected)));
+        let files = identity().lay_out_in(&missing, base.path()).expect("beside the cache");
+        assert!(files.named.starts_with(".."));
     }
 
     #[test]

@@ -228,6 +228,46 @@ async fn a_branch_that_vanishes_is_told_and_written_again_with_the_first_attempt
     bed.is_sound();
 }
 
+// weakness 31
+#[tokio::test]
+async fn a_check_after_foreign_commits_succeeds_and_publishes_nothing() {
+    let bed = Bed::new();
+    let server = Server::tls(bed.directory.path()).await;
+    let mut config = config(&server);
+    config.fetch_interval = Duration::from_secs(3600);
+    for (why, store) in [("https", open(config, bed.cache()).expect("usable")), ("local", bed.store())] {
+        store.write(placement("a", why)).await.expect("written");
+        bed.foreign_push("theirs", why);
+        let (head, pushes) = (bed.head(), server.pushes());
+        store.check().await.expect("what others have pushed is no trouble");
+        assert_eq!((bed.head(), server.pushes()), (head, pushes), "{why}");
+        store.write(placement("b", why)).await.expect("written");
+        assert_eq!(bed.git(&["show", "main:theirs"]), why);
+    }
+    bed.is_sound();
+}
+
+// acceptance 23
+#[tokio::test]
+async fn a_directory_that_somebody_removed_is_back_with_the_next_content() {
+    let bed = Bed::new();
+    let server = Server::tls(bed.directory.path()).await;
+    for (why, store) in stores(&bed, &server) {
+        store.write(placement("kept", why)).await.expect("written");
+        store.write(placement("removed", "1")).await.expect("written");
+        let theirs = Clone::of(&bed);
+        theirs.git(&["rm", "-r", "-q", "worker-1/removed"]);
+        theirs.commit();
+        assert_eq!(bed.paths(), ["worker-1/kept/a.yaml"], "{why}");
+        let written = store.write(placement("removed", why)).await.expect("written");
+        // The answer comes after the remote has it.
+        assert_eq!(written.version.expect("a version").as_str(), bed.head(), "{why}");
+        assert_eq!(bed.git(&["show", "main:worker-1/removed/a.yaml"]), why);
+        store.write(Change::remove("removed", "worker-1/removed")).await.expect("removed");
+    }
+    bed.is_sound();
+}
+
 #[tokio::test]
 async fn history_that_was_rewritten_is_built_upon() {
     let bed = Bed::new();

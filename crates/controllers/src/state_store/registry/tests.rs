@@ -74,8 +74,11 @@ async fn a_store_that_had_trouble_starts_a_new_epoch_and_another_address_is_not_
         epoch(&registry)
     };
     let first = open();
+    let writer = registry.writer(&store()).unwrap();
     assert_eq!(open(), first, "other credentials");
-    registry.suspect(&store(), &WriteError::Store(trouble(Trouble::NotFound)));
+    registry.suspect(&store(), &writer, &WriteError::Store(trouble(Trouble::Unauthorized)));
+    assert_eq!(open(), first, "the former ones are refused now");
+    registry.suspect(&store(), &writer, &WriteError::Store(trouble(Trouble::NotFound)));
     let second = open();
     assert_ne!(second, first);
     registry.close(&store(), None, String::new());
@@ -89,10 +92,10 @@ async fn a_store_that_had_trouble_starts_a_new_epoch_and_another_address_is_not_
 
     // Found to be well, the writer stays; what it has lost is not known, unless it has only refused.
     registry.note(&store(), opened());
-    registry.suspect(&store(), &refused());
+    registry.suspect(&store(), &writer, &refused());
     registry.clear(&store(), opened());
     assert_eq!(epoch(&registry), fourth);
-    registry.suspect(&store(), &WriteError::Store(trouble(Trouble::NotFound)));
+    registry.suspect(&store(), &writer, &WriteError::Store(trouble(Trouble::NotFound)));
     registry.clear(&store(), opened());
     assert_ne!(epoch(&registry), fourth);
 }
@@ -138,29 +141,37 @@ async fn only_stores_that_can_be_written_have_a_queue() {
     assert_eq!(registry.queues(), [(store(), 0)]);
 }
 
-#[test]
-fn only_trouble_of_the_whole_store_raises_suspicion_and_once() {
-    let registry = Registry::new(PathBuf::new());
+#[tokio::test]
+async fn only_trouble_of_the_whole_store_raises_suspicion_and_once() {
+    let cache = tempfile::tempdir().unwrap();
+    let registry = Registry::new(cache.path().to_owned());
+    let handle = || {
+        let config = kratix_state_store::GitConfig::new("a", cache.path().join("x.git").display().to_string());
+        kratix_state_store::open(config, cache.path()).unwrap()
+    };
+    let writer = handle();
     let heard = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&heard);
     registry.on_suspicion(move |_| {
         count.fetch_add(1, Ordering::Relaxed);
     });
-    registry.update(&store(), |_| false);
-    registry.suspect(&store(), &WriteError::Ambiguous { path: "a".into() });
-    registry.suspect(&store(), &WriteError::Refused(trouble(Trouble::NotFound)));
+    registry.set_open(&store(), handle(), "here".into());
+    registry.suspect(&store(), &writer, &WriteError::Store(trouble(Trouble::Unauthorized)));
+    registry.set_open(&store(), writer.clone(), "here".into());
+    registry.suspect(&store(), &writer, &WriteError::Ambiguous { path: "a".into() });
+    registry.suspect(&store(), &writer, &WriteError::Refused(trouble(Trouble::NotFound)));
     assert_eq!(heard.load(Ordering::Relaxed), 0);
-    registry.suspect(&store(), &WriteError::Store(trouble(Trouble::NotFound)));
-    registry.suspect(&store(), &WriteError::Store(trouble(Trouble::NotFound)));
+    registry.suspect(&store(), &writer, &WriteError::Store(trouble(Trouble::NotFound)));
+    registry.suspect(&store(), &writer, &WriteError::Store(trouble(Trouble::NotFound)));
     assert_eq!(heard.load(Ordering::Relaxed), 1);
     // A store that is well and refuses what it is asked is checked once, until it has taken something.
     registry.note(&store(), opened());
-    registry.suspect(&store(), &refused());
+    registry.suspect(&store(), &writer, &refused());
     assert_eq!(heard.load(Ordering::Relaxed), 2);
     registry.clear(&store(), opened());
-    registry.suspect(&store(), &refused());
+    registry.suspect(&store(), &writer, &refused());
     assert_eq!(heard.load(Ordering::Relaxed), 2);
     registry.accepted(&store());
-    registry.suspect(&store(), &refused());
+    registry.suspect(&store(), &writer, &refused());
     assert_eq!(heard.load(Ordering::Relaxed), 3);
 }

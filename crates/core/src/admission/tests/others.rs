@@ -47,7 +47,7 @@ fn two_destinations_never_share_a_directory() {
     {
         let warnings = world(&[("other", other)]).warnings(destination("d", path));
         let expected = format!(
-            "Warning: destination path '{path}' lies {place} the path '{other}' of Destination 'other' in state store 'g'"
+            "destination path '{path}' lies {place} the path '{other}' of Destination 'other' in state store 'g'"
         );
         assert_eq!(warnings, [expected]);
     }
@@ -65,10 +65,10 @@ fn a_path_out_of_the_store_is_refused() {
 }
 
 #[test]
-fn a_destination_that_moves_leaves_its_files() {
+fn a_destination_that_moves_is_told_what_becomes_of_its_files() {
     let warnings = allowed(world(&[]).update(destination("d", "a"), destination("d", "b")));
     assert_eq!(warnings.len(), 1);
-    assert!(warnings[0].starts_with("Warning: files that were written to path 'a' of GitStateStore/g stay there"));
+    assert!(warnings[0].starts_with("files that were written to path 'a' of GitStateStore/g are removed there once"));
     assert_eq!(allowed(world(&[]).update(destination("d", "a"), destination("d", "a/"))), Vec::<String>::new());
     // Two that share a directory since before can still be labelled.
     let mut world = world(&[("other", "a")]);
@@ -104,16 +104,13 @@ fn a_git_store_is_warned_of_and_never_refused() {
     assert_eq!(store(json!({"url": "file:///x"})), none);
     assert_eq!(
         store(json!({"url": "http://me:secret@h/x", "secretRef": {"name": "s"}})),
-        ["Warning: invalid URL for HTTPS auth method: http://h/x (http is only allowed for loopback hosts)"]
+        ["invalid URL for HTTPS auth method: http://h/x (http is only allowed for loopback hosts)"]
     );
-    assert_eq!(
-        store(json!({"url": "git@h:x.git", "authMethod": "ssh"})),
-        ["Warning: authMethod ssh needs a secretRef"]
-    );
+    assert_eq!(store(json!({"url": "git@h:x.git", "authMethod": "ssh"})), ["authMethod ssh needs a secretRef"]);
     assert_eq!(store(json!({"url": "git@h:x.git", "authMethod": "ssh", "secretRef": {"name": "s"}})), none);
     assert_eq!(
         store(json!({"url": "https://u:p@h/x.git", "authMethod": "ssh", "secretRef": {"name": "s"}})),
-        ["Warning: invalid URL for SSH auth method: https://h/x.git"]
+        ["invalid URL for SSH auth method: https://h/x.git"]
     );
 }
 
@@ -124,9 +121,8 @@ fn a_push_limit_that_is_none_is_warned_of_when_it_is_set() {
     let limited = |limit: &str| with(store.clone(), &["metadata", "annotations"], json!({key: limit}));
     let none: [&str; 0] = [];
     for limit in ["0", "-1", "many", "1.5", ""] {
-        let warning = format!(
-            "Warning: annotation {key} has value {limit:?}, which is not a whole number of 1 or more; it is ignored"
-        );
+        let warning =
+            format!("annotation {key} has value {limit:?}, which is not a whole number of 1 or more; it is ignored");
         let expected = if limit.is_empty() { vec![] } else { vec![warning] };
         assert_eq!(allowed(World::default().update(store.clone(), limited(limit))), expected, "{limit}");
         assert_eq!(allowed(World::default().update(limited(limit), limited(limit))), none, "it was there before");

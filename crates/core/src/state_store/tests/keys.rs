@@ -60,3 +60,23 @@ fn a_signing_key_is_taken_from_the_secret_whatever_the_method() {
     let expected = "unable to create git writer: signingKey in secret default/creds is not text";
     assert_eq!(problem(&of_git(git("https://x/"), odd)).1, expected);
 }
+
+// spec 05 weakness 28
+#[test]
+fn an_empty_method_is_that_of_user_name_and_password_and_needs_no_secret() {
+    let mut store = git("https://git.example/x.git");
+    store.spec.auth_method = GitAuthMethod::Other(String::new());
+    let credentials = |store: &GitStateStore, secret: Secret| match decide(&of_git(store.clone(), secret)).effect {
+        Some(Effect::Open { connection, .. }) => match *connection {
+            Connection::Git(connection) => connection.credentials,
+            Connection::Bucket(_) => panic!("a bucket"),
+        },
+        other => panic!("{other:?}"),
+    };
+    let basic = GitCredentials::Basic { username: "u".into(), password: "p".into() };
+    assert_eq!(credentials(&store, secret(&[("username", "u"), ("password", "p")])), basic);
+    let lacks = "could not create auth method: password not found in secret default/creds";
+    assert!(problem(&of_git(store.clone(), secret(&[]))).1.ends_with(lacks));
+    store.spec.secret_ref = None;
+    assert_eq!(credentials(&store, Secret::NotReferenced), GitCredentials::None);
+}

@@ -283,6 +283,18 @@ fn a_placement_of_an_equally_named_work_elsewhere_is_no_placement_of_this_one() 
     assert!(world.work.is_none(), "nothing to wait for");
 }
 
+// spec 05 weakness 11
+#[test]
+fn names_of_failing_placements_are_sorted_whatever_the_order_of_groups() {
+    let groups = vec![group("dest1", ANY), group(".", ANY)];
+    let mut world = settled(request("w", groups), vec![destination("d", &[])]);
+    for name in ["w.d-ba6cb", "w.d-5058f"] {
+        world.set_written(name, Status::False);
+    }
+    world.converge();
+    assert_eq!(world.condition("ScheduleSucceeded").2, "Workplacements failed to write: [w.d-5058f,w.d-ba6cb]");
+}
+
 // spec 05 weakness 13
 #[test]
 fn a_preview_goes_to_destinations_of_previews_alone_and_nothing_else_does_unless_it_asks_to() {
@@ -318,7 +330,15 @@ fn a_status_that_was_written_brings_no_pass_and_what_its_status_sums_up_does() {
         change(&mut after);
         concerns_work(Some(&placement), Some(&after))
     };
-    assert!(!changed(|placement| placement.metadata.annotations = Some(labels(&[("a", "b")]))));
+    let own =
+        |placement: &mut WorkPlacement, key: &str| drop(placement.annotations_mut().insert(key.into(), "b".into()));
+    assert!(!changed(|placement| placement.annotations_mut().clear()), "it has its own ones alone");
+    assert!(changed(|placement| drop(placement.annotations_mut().insert("a".into(), "b".into()))), "one of the Work's");
+    for key in [crate::work_placement::STORE_LOCATION, crate::work_placement::FILES_AT, keys::TRACE_PARENT] {
+        let mut after = placement.clone();
+        own(&mut after, key);
+        assert!(!concerns_work(Some(&placement), Some(&after)), "{key}");
+    }
     assert!(!changed(|placement| placement.status.as_mut().unwrap().version_id = "1".into()));
     assert!(changed(|placement| placement.status.as_mut().unwrap().conditions[0].status = Status::False));
     assert!(changed(|placement| placement.metadata.generation = Some(9)));

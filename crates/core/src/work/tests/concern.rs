@@ -5,10 +5,12 @@ use super::*;
 /// Finds a Work as the watch does: by its placements on the Destination, or by what it selects.
 fn is_brought_back(snapshot: &Snapshot, old: Option<&Destination>, new: Option<&Destination>) -> bool {
     let name = new.or(old).unwrap().name_any();
-    let has_placement = snapshot.placements.iter().any(|p| p.spec.target_destination_name == name);
+    let there = snapshot.placements.iter().filter(|p| p.spec.target_destination_name == name);
+    let there: Vec<Arc<WorkPlacement>> = there.cloned().collect();
     let entries = selection_entries_of_change(old, new);
-    let is_found = has_placement || !entries.is_disjoint(&selection_entries(&snapshot.work));
-    concerns_scheduling(old, new) && is_found && is_concerned(&snapshot.work, || snapshot.placements.clone(), old, new)
+    let is_found = !there.is_empty() || !entries.is_disjoint(&selection_entries(&snapshot.work));
+    let is_placed = |group: &str| snapshot.placements.iter().any(|placement| group_of(placement) == group);
+    concerns_scheduling(old, new) && is_found && is_concerned(&snapshot.work, &there, is_placed, old, new)
 }
 
 /// Changes the world's Destination of this name, and tells whether the Work is brought back.

@@ -67,3 +67,56 @@ fn a_shared_file_that_changes_with_another_placement_is_no_drift_unless_a_compar
     world.settle();
     assert_eq!(repaired(&world.take_events()).len(), 1);
 }
+
+#[test]
+fn a_comparison_made_during_a_move_tells_of_no_drift() {
+    for mode in [FilepathMode::NestedByMetadata, FilepathMode::AggregatedYaml] {
+        let mut world = World::new(placement("p", &[("a", "1")]), destination("d", mode));
+        world.settle();
+        world.destination.as_mut().unwrap().spec.path = "elsewhere".into();
+        (world.attempt, world.is_doubted) = (None, true);
+        world.settle();
+        assert!(repaired(&world.take_events()).is_empty());
+        assert_eq!(world.files.len(), 1);
+    }
+}
+
+#[test]
+fn a_repair_is_told_once_although_the_status_of_its_pass_meets_a_newer_object() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.settle();
+    world.files.clear();
+    world.restart();
+    let snapshot = world.snapshot();
+    let effect = decide(&snapshot).effect.unwrap();
+    let outcome = world.apply(&effect.change, "here");
+    let attempt = Attempt { stamp: effect.stamp, at: at(0), outcome };
+    let told = super::repaired(&snapshot, &attempt);
+    assert!(told.writes.is_empty() && told.status.is_none(), "nothing of it can fail");
+    world.execute(&told);
+    // What is recorded is lost.
+    let lost = record(&snapshot, attempt.clone()).plan;
+    assert!(lost.status.is_some() && lost.events.iter().all(|event| event.reason != "DriftRepaired"));
+    world.attempt = Some(attempt);
+    world.settle();
+    assert_eq!(repaired(&world.take_events()).len(), 1);
+    assert_eq!(world.placement.as_ref().unwrap().status.as_ref().unwrap().version_id, "v2");
+}
+
+#[test]
+fn only_a_write_of_a_shared_file_looks_at_the_other_placements() {
+    let mut world = World::new(placement("p", &[("a", "1")]), destination("d", FilepathMode::AggregatedYaml));
+    world.members = vec![placement("q", &[("a", "2")])];
+    let alone = |world: &World| Snapshot { members: Vec::new(), ..world.snapshot() };
+    let without = decide(&alone(&world));
+    assert!(lacks_members(&alone(&world), &without) && !lacks_members(&world.snapshot(), &without));
+    world.settle();
+    let (with, without) = (decide(&world.snapshot()), decide(&alone(&world)));
+    assert_eq!(with, without);
+    assert!(!lacks_members(&alone(&world), &without));
+    world.delete();
+    assert!(lacks_members(&alone(&world), &decide(&alone(&world))));
+    let mut nested = World::nested(&[("a", "1")]);
+    nested.attempt = None;
+    assert!(!lacks_members(&alone(&nested), &decide(&alone(&nested))));
+}

@@ -339,3 +339,76 @@ proptest! {
         prop_assert!(world.files.is_empty(), "{:?}", world.paths());
     }
 }
+
+#[test]
+fn a_place_that_a_stale_view_does_not_show_is_not_forgotten() {
+    let mut world = at_path("old", FilepathMode::NestedByMetadata);
+    world.settle();
+    move_to(&mut world, "new");
+    world.pass();
+    let mut stale = world.clone();
+    world.pass();
+    let present = world.placement.as_ref().unwrap();
+    assert_eq!(left(&world).len(), 1, "the old place, since the status speaks of the new one");
+    assert_ne!(present.resource_version(), stale.placement.as_ref().unwrap().resource_version());
+    // The Destination moves on before the last write is seen: what is decided now is refused by the API server.
+    move_to(&mut stale, "newer");
+    let plan = decide(&stale.snapshot()).plan;
+    let seen = stale.placement.as_ref().unwrap().resource_version();
+    assert!(!plan.writes.is_empty());
+    for write in &plan.writes {
+        let Write::Patch { target, .. } = write else { panic!("{write:?}") };
+        assert_eq!(target.resource_version, seen);
+    }
+    move_to(&mut world, "newer");
+    world.settle();
+    assert_eq!(world.paths(), ["newer/resources/default/redis/my-cache/configure/5058f/a"]);
+}
+
+#[test]
+fn there_and_back_again_leaves_files_at_one_place() {
+    for mode in [FilepathMode::NestedByMetadata, FilepathMode::None, FilepathMode::AggregatedYaml] {
+        // However far the first move got.
+        for passes in 0..8 {
+            let mut world = at_path("a", mode.clone());
+            world.settle();
+            let there = world.files.clone();
+            move_to(&mut world, "b");
+            (0..passes).for_each(|_| _ = world.pass());
+            move_to(&mut world, "a");
+            world.settle();
+            assert_eq!(world.files, there, "{mode:?} after {passes} passes");
+            assert!(left(&world).is_empty());
+            assert_eq!(world.condition("Ready").2, "Ready");
+        }
+    }
+}
+
+#[test]
+fn what_another_member_has_brought_to_a_new_place_goes_with_the_placement() {
+    let mut world = at_path("old", FilepathMode::AggregatedYaml);
+    world.members = vec![placement("q", &[("b", "2")])];
+    world.settle();
+    move_to(&mut world, "new");
+    // The other one has written for both; this one has not noted the place when it is deleted.
+    let covered = Attempt { stamp: "of the other".into(), at: at(0), outcome: Ok(Written::default()) };
+    world.attempt = Some(covered);
+    world.files.insert("new/aggregated.yaml".into(), "1\n---\n2".into());
+    world.delete();
+    world.settle();
+    assert!(world.placement.is_none());
+    assert_eq!(world.files.get("new/aggregated.yaml").map(String::as_str), Some("2"));
+}
+
+#[test]
+fn two_stores_with_one_address_take_turns_and_two_addresses_do_not() {
+    let (placement, mut here) = (placement("p", &[("a", "1")]), destination("d", FilepathMode::NestedByMetadata));
+    let own = turns(&placement, &here, Some("server/main/"));
+    here.spec.state_store_ref.as_mut().unwrap().name = "other".into();
+    assert_eq!(turns(&placement, &here, Some("server/main/")), own);
+    here.spec.path = "x".into();
+    assert_ne!(turns(&placement, &here, Some("server/main/")), own);
+    here.spec.path = "d".into();
+    assert_ne!(turns(&placement, &here, Some("server/other/")), own);
+    assert_eq!(own.len(), 1);
+}

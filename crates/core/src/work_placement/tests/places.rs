@@ -121,3 +121,19 @@ fn a_store_that_cannot_be_asked_takes_nothing_back_and_new_content_waits_visibly
         assert_eq!(world.condition("Ready").2, "Ready");
     }
 }
+
+// spec 05 weakness 28
+#[test]
+fn a_destination_that_names_no_store_is_told_on_its_placements_and_one_that_does_heals() {
+    let mut world = World::nested(&[("a", "1")]);
+    let store = world.destination.as_mut().unwrap().spec.state_store_ref.take();
+    world.store = Availability::Unset;
+    world.settle();
+    let message = "stateStoreRef is not set";
+    assert_eq!(world.condition("WriteSucceeded"), said((Status::Unknown, "StateStoreNotFound", message)));
+    assert_eq!(world.take_events(), [format!("StateStoreNotFound: {message}")]);
+    world.destination.as_mut().unwrap().spec.state_store_ref = store;
+    world.store = ready();
+    world.settle();
+    assert_eq!(world.condition("Ready").2, "Ready");
+}

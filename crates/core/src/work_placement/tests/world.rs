@@ -238,6 +238,7 @@ impl World {
             if !decision.plan.writes.is_empty() {
                 return true;
             }
+            self.execute(&repaired(&snapshot, &attempt));
             decision = record(&snapshot, attempt.clone());
             self.execute(&decision.plan);
             snapshot = Snapshot { attempt: Some(attempt), is_doubted: false, ..snapshot };

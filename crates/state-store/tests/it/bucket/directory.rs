@@ -172,3 +172,67 @@ async fn what_a_crashed_writer_has_left_is_no_part_of_the_bucket() {
     assert_eq!(store.list("").await.expect("readable"), [""; 0]);
     assert!(yard.bucket().join(".kratix-unfinished/1-0").exists(), "its writer may be alive");
 }
+
+#[tokio::test]
+async fn an_own_file_may_become_a_directory_and_the_reverse() {
+    let yard = Yard::new();
+    let store = yard.store();
+    let share = |files: &[(&str, &str)]| {
+        let files = files.iter().map(|(path, content)| file(path, content)).collect();
+        Change::share("o", "s", ".kratix/o.yaml", Some(files))
+    };
+    let edit = |write: &str, remove: &str| Change::edit("e", "e", vec![file(write, "1")], vec![remove.to_owned()]);
+    for (path, other) in [("x/y/z", "x"), ("x", "x/y/z"), ("x/y", "x")] {
+        store.write(replace("r", "r", &[(path, "1"), ("k", "1")])).await.expect("written");
+        store.write(share(&[(path, "1"), ("k", "1")])).await.expect("written");
+        store.write(edit(path, other)).await.expect("written");
+        for first in ["r", "s", "e"] {
+            let found = store.list(first).await.expect("readable");
+            assert!(
+                found.contains(&format!("{first}/{path}")) && !found.contains(&format!("{first}/{other}")),
+                "{found:?}"
+            );
+        }
+    }
+    assert_eq!(store.list("r").await.expect("readable"), ["r/k", "r/x/y"]);
+}
+
+#[tokio::test]
+async fn a_lock_that_somebody_keeps_is_named_and_holds_up_nobody_for_ever() {
+    let yard = Yard::new();
+    let store = open_bucket(BucketConfig { deadline: std::time::Duration::from_millis(50), ..yard.config() });
+    let share = || Change::share("o", "s", ".kratix/o.yaml", Some(vec![file("a", "1")]));
+    store.check().await.expect("usable");
+    let path = yard.bucket().join(".kratix-unfinished/lock");
+    let lock = std::fs::File::create(&path).expect("a file");
+    lock.lock().expect("free");
+    let error = store.write(share()).await.expect_err("held");
+    let expected = Trouble::Io(format!("{} is held by another process", path.display()));
+    assert!(matches!(&error, WriteError::Store(error) if error.trouble == expected), "{error}");
+    drop(lock);
+    store.write(share()).await.expect("written");
+}
+
+#[tokio::test]
+async fn a_check_does_not_stumble_over_what_another_writer_finishes() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let yard = Yard::new();
+    let (store, is_over) = (yard.store(), std::sync::Arc::new(AtomicBool::new(false)));
+    store.check().await.expect("usable");
+    let (unfinished, seen) = (yard.bucket().join(".kratix-unfinished"), std::sync::Arc::clone(&is_over));
+    let writer = std::thread::spawn(move || {
+        while !seen.load(Ordering::Relaxed) {
+            let paths = [0, 1, 2, 3].map(|number| unfinished.join(format!("other-{number}")));
+            paths.iter().for_each(|path| std::fs::write(path, "").expect("a file"));
+            paths.iter().for_each(|path| std::fs::remove_file(path).expect("there"));
+        }
+    });
+    let mut outcome = Ok(());
+    for _ in 0..2000 {
+        outcome = outcome.and(store.check().await);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    writer.join().expect("no panic");
+    outcome.expect("usable all the time");
+}

@@ -272,3 +272,46 @@ async fn configurations_that_cannot_work_are_refused_at_once() {
         assert_eq!(error.retry(), Retry::OnChange);
     }
 }
+
+#[tokio::test]
+async fn a_server_that_asks_to_be_left_alone_is_asked_nothing_for_so_long() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let store = shelf.store();
+    store.check().await.expect("usable");
+    shelf.server.intercept(|_| Some(Fault::Busy(3600)));
+    shelf.server.take_requests();
+    let error = store.write(replace("p", "d", &[("a", "a")])).await.expect_err("busy");
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
+    assert_eq!(shelf.server.take_requests().len(), 1, "it is not tried again at once");
+    shelf.server.relent();
+    let error = store.write(replace("p", "d", &[("a", "a")])).await.expect_err("busy");
+    assert!(error.retry_after().is_some_and(|rest| rest <= Duration::from_secs(300)), "{error:?}");
+    assert_eq!(store.check().await.expect_err("busy").category(), "StoreBusy");
+    assert_eq!(shelf.server.take_requests(), Vec::<String>::new());
+    // Who asks for a moment only is asked again.
+    let (other, count) = (shelf.store(), AtomicUsize::new(0));
+    shelf.server.intercept(move |_| (count.fetch_add(1, Ordering::Relaxed) == 2).then_some(Fault::Busy(1)));
+    other.write(replace("p", "d", &[("a", "a")])).await.expect("written");
+}
+
+#[tokio::test]
+async fn a_server_of_something_else_is_not_taken_for_missing_credentials() {
+    let Some(shelf) = Shelf::new().await else { return };
+    shelf.server.intercept(|_| Some(Fault::Welcome));
+    let error = trouble(shelf.config()).await;
+    assert_eq!(error.trouble, Trouble::NotUnderstood(shelf.server.endpoint()));
+    assert_eq!(error.hint().as_deref(), Some("check the address of the store"));
+}
+
+#[tokio::test]
+async fn what_is_refused_to_everybody_concerns_the_store_and_not_the_change() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let store = shelf.store();
+    store.check().await.expect("usable");
+    shelf.server.intercept(|_| Some(Fault::Answer(400, "AccountSuspended")));
+    let error = store.write(replace("p", "d", &[("a", "a")])).await.expect_err("refused");
+    assert!(matches!(error, WriteError::Store(_)), "{error:?}");
+    shelf.server.intercept(|_| Some(Fault::Answer(403, "RequestTimeTooSkewed")));
+    let error = store.write(replace("p", "d", &[("a", "a")])).await.expect_err("refused");
+    assert_eq!(error.hint().as_deref(), Some("check the clocks of this machine and of the server"));
+}

@@ -99,6 +99,33 @@ async fn what_dead_processes_left_behind_is_removed_at_the_next_start() {
     assert_eq!(names.len(), 4, "{names:?}");
 }
 
+// Weakness 33.
+#[tokio::test]
+async fn attempts_to_open_a_store_that_fail_leave_no_more_than_one_cache() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    server.require("kratix", "right");
+    for _ in 0..20 {
+        // A store is opened anew for each attempt.
+        let store = store(&bed, &server);
+        assert_eq!(store.check().await.expect_err("refused").category(), "StoreUnauthorized");
+        drop(store);
+        let locks = caches(&bed).into_iter().map(|cache| cache.join("lock"));
+        for lock in locks {
+            // Its task may still be ending.
+            kratix_testing::wait::poll("the cache to be free", || async {
+                let lock = std::fs::File::options().write(true).open(&lock).map_err(|error| error.to_string())?;
+                lock.try_lock().map_err(|error| error.to_string())
+            })
+            .await;
+        }
+    }
+    assert_eq!(caches(&bed).len(), 1);
+    let objects = caches(&bed)[0].join("repository.git/objects/pack");
+    let packs = std::fs::read_dir(objects).map(Iterator::count).unwrap_or_default();
+    assert_eq!(packs, 0, "nothing was received");
+}
+
 #[tokio::test]
 async fn locks_that_a_killed_git_leaves_in_the_cache_of_a_running_store_do_not_stop_it() {
     let bed = Bed::new();

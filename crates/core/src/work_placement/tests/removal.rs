@@ -1,0 +1,101 @@
+//! Files that are taken out of an aggregate, and versions that stay.
+
+use super::*;
+
+fn aggregated() -> World {
+    World::new(placement("p", &[("a", "a: 1\n")]), destination("d", FilepathMode::AggregatedYaml))
+}
+
+// spec 05 weakness 16
+#[test]
+fn an_aggregate_that_cannot_be_written_without_the_one_that_leaves_is_told_on_it_and_retried() {
+    let mut world = aggregated();
+    world.members = vec![placement("q", &[("b", "b: 1\n")])];
+    world.settle();
+    world.take_events();
+    world.refuses = Some(trouble("failed to push: no"));
+    world.delete();
+    world.pass();
+    let note = "FailedDeleteFilesFromRepository: failed to delete files from repository: failed to push: no";
+    assert_eq!(world.take_events(), [note]);
+    assert_eq!(world.condition("Ready").2, "Failing");
+    assert_eq!(decide(&world.snapshot()).plan.next, Next::After(RETRY_AFTER));
+    assert!(!world.placement.as_ref().unwrap().finalizers().is_empty());
+    assert!(world.files["d/aggregated.yaml"].contains("a: 1"));
+    world.refuses = None;
+    world.now += 15;
+    world.settle();
+    assert!(world.placement.is_none());
+    assert_eq!(world.files["d/aggregated.yaml"], "b: 1\n");
+}
+
+// spec 05 weakness 16, 23
+#[test]
+fn one_that_stays_and_cannot_be_read_is_named_on_the_one_that_leaves() {
+    let mut world = aggregated();
+    world.settle();
+    world.take_events();
+    let mut broken = placement("broken", &[]);
+    broken.spec.workloads = vec![Workload { filepath: "x.yaml".into(), content: "%".into() }];
+    world.members = vec![broken];
+    world.delete();
+    world.pass();
+    let events = world.take_events();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert!(
+        events[0].contains("workplacement default/broken: unable to decompress file content: x.yaml"),
+        "{events:?}"
+    );
+    assert_eq!(world.condition("Ready").2, "Failing");
+    // What it waits for is the other one.
+    world.members.clear();
+    world.settle();
+    assert!(world.placement.is_none() && world.files.is_empty());
+}
+
+// spec 05 §14.19
+#[test]
+fn the_last_of_an_aggregate_takes_the_file_along_and_leaves_what_is_beside_it() {
+    let mut world = aggregated();
+    for beside in ["d/kratix-canary-namespace.yaml", "d/kratix-canary-configmap.yaml", "d/foreign.yaml"] {
+        world.files.insert(beside.into(), "x".into());
+    }
+    world.settle();
+    assert_eq!(world.files.len(), 4);
+    world.delete();
+    world.settle();
+    assert_eq!(world.paths(), ["d/foreign.yaml", "d/kratix-canary-configmap.yaml", "d/kratix-canary-namespace.yaml"]);
+}
+
+// spec 05 §14.20, weakness 45
+#[test]
+fn the_version_outlives_failures_and_writes_that_change_nothing() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.settle();
+    let version = |world: &World| world.placement.as_ref().unwrap().status.as_ref().unwrap().version_id.clone();
+    let first = version(&world);
+    assert!(!first.is_empty());
+    world.take_events();
+    // A bucket that finds nothing to do has no version to tell, a repository has that of its head.
+    for told in [None, Some("head".to_owned())] {
+        world.restart();
+        let effect = decide(&world.snapshot()).effect.unwrap();
+        let outcome = Ok(Written { version: told, changed: false });
+        let plan = record(&world.snapshot(), Attempt { stamp: effect.stamp, at: at(world.now), outcome }).plan;
+        assert!(plan.is_silent(), "{plan:?}");
+    }
+    world.edit(&[("a", "2")]);
+    world.refuses = Some(trouble("no"));
+    world.pass();
+    assert_eq!((world.condition("WriteSucceeded").0, version(&world)), (Status::False, first.clone()));
+    // Some buckets give each write the same version: it says nothing of whether there is something to write.
+    world.refuses = None;
+    world.now += 15;
+    let effect = decide(&world.snapshot()).effect.unwrap();
+    let outcome = Ok(Written { version: Some(first.clone()), changed: true });
+    let plan = record(&world.snapshot(), Attempt { stamp: effect.stamp, at: at(world.now), outcome }).plan;
+    world.execute(&plan);
+    assert_eq!((world.condition("Ready").2.as_str(), version(&world)), ("Ready", first));
+    world.edit(&[("a", "3")]);
+    assert!(decide(&world.snapshot()).effect.is_some());
+}
