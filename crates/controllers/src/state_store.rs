@@ -100,7 +100,8 @@ impl Reconcile for StateStores {
         let secret = self.secret(&store).await;
         let (opened, is_suspect) = self.registry.opened(&reference);
         let fetch_interval = self.cx.config().git_minimum_fetch_interval;
-        let mut snapshot = Snapshot { now: self.cx.now(), store, secret, opened, is_suspect, fetch_interval };
+        let pushes = self.registry.pushes(&reference);
+        let mut snapshot = Snapshot { now: self.cx.now(), store, secret, opened, is_suspect, pushes, fetch_interval };
         let decision = state_store::decide(&snapshot);
         let plan = match decision.effect {
             None => decision.plan,

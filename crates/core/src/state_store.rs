@@ -30,6 +30,7 @@ mod bucket;
 mod change;
 mod git;
 pub(crate) mod push_limit;
+mod refusal;
 
 pub(crate) use self::git::complaints as git_complaints;
 
@@ -166,8 +167,22 @@ pub struct Snapshot {
     pub opened: Option<Opened>,
     /// A writer has had trouble with the store as a whole since it was opened.
     pub is_suspect: bool,
+    /// Whether it takes what it is given.
+    pub pushes: Pushes,
     /// How old the known state of a remote may be: part of what a writer is opened with.
     pub fetch_interval: Duration,
+}
+
+/// Whether a store that can be reached takes what it is given, as far as the process knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Pushes {
+    /// Nothing was pushed yet.
+    #[default]
+    Unknown,
+    /// The last push, or a part of it, was accepted.
+    Accepted,
+    /// The last push was refused, and with it everything that waited.
+    Refused(String),
 }
 
 /// An attempt to open a store.
@@ -555,6 +570,7 @@ fn settled(snapshot: &Snapshot, condition: Condition, note: String, finding: Fin
     let is_ready = condition.status == Status::True;
     let turned = condition::set(&mut new.conditions, condition, snapshot.now);
     let complaint = push_limit::record(store, &mut new.conditions, snapshot.now);
+    let refusal = refusal::record(snapshot, &mut new.conditions);
     new.status = (if is_ready { READY } else { NOT_READY }).to_owned();
     new.observed_generation = store.generation();
     let status = Write::status(store.target(), &to_value(&old), &to_value(&new));
@@ -563,6 +579,7 @@ fn settled(snapshot: &Snapshot, condition: Condition, note: String, finding: Fin
     let event = Event { regarding: store.target(), type_, reason, note, reporter: store.reporter() };
     let mut events = if is_news { vec![event] } else { Vec::new() };
     events.extend(complaint);
+    events.extend(refusal);
     Plan { writes: Vec::new(), status, events, next: Next::OnChange, findings: vec![finding] }
 }
 

@@ -43,6 +43,15 @@ impl Backend {
         }
     }
 
+    /// Returns how often what was written has been found to be gone as a whole.
+    pub(crate) fn losses(&self) -> u64 {
+        match self {
+            Self::Git(store) => store.losses(),
+            // A bucket that is made anew has no mark; comparing finds out.
+            Self::Bucket(_) => 0,
+        }
+    }
+
     /// Makes all changes durable; the results are in the order of the changes.
     pub(crate) async fn commit(&mut self, changes: Vec<Checked>) -> Vec<Result<Written, WriteError>> {
         match self {

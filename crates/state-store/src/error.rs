@@ -356,6 +356,9 @@ impl Error {
             Trouble::BranchMissing(branch) => {
                 return Some(format!("create branch {branch} in the repository, or set another branch on the store"));
             }
+            Trouble::Refused { message, .. } if message.contains("hook declined") => {
+                "a hook of the repository refuses it: do as it says, or ask those who look after the repository"
+            }
             Trouble::Refused { .. } => "allow the user of the store to push to this branch",
             Trouble::Locked { path, .. } => {
                 return Some(format!("if no git process runs in the repository, remove {path}"));

@@ -67,6 +67,10 @@ pub(crate) struct Store {
     verified: Verified,
     /// The state of the branch as last seen or made, and when.
     seen: Option<(Instant, Option<ObjectId>)>,
+    /// Whether the branch held anything when it was last seen or made; it outlives what is believed.
+    was_filled: bool,
+    /// How often the branch was found empty after it had held something.
+    losses: u64,
     /// Whether the remote wants to be left alone.
     quiet: Quiet,
 }
@@ -134,6 +138,8 @@ impl Store {
             culprits,
             verified,
             seen: None,
+            was_filled: false,
+            losses: 0,
             quiet: Quiet::default(),
         })
     }
@@ -210,7 +216,7 @@ impl Store {
             let id = commit.id;
             match self.publish(head, commit).await {
                 Ok(Published::Accepted) => {
-                    self.seen = Some((Instant::now(), Some(id)));
+                    self.note_seen(Some(id));
                     return Ok(done(batch.outcomes, Some(id)));
                 }
                 Err(trouble @ Trouble::Refused { .. }) => {
@@ -247,7 +253,7 @@ impl Store {
             let Address::Local(local) = &self.address else { unreachable!("only local repositories do without") };
             let (local, create) = (local.clone(), self.config.create_branch);
             let head = blocking(move || local.head(create)).await?;
-            self.seen = Some((Instant::now(), head));
+            self.note_seen(head);
             return Ok((head, true));
         }
         self.quiet.keep()?;
@@ -265,8 +271,22 @@ impl Store {
             }
         }
         let head = self.remote.fetch().await?;
-        self.seen = Some((Instant::now(), head));
+        self.note_seen(head);
         Ok((head, true))
+    }
+
+    fn note_seen(&mut self, head: Option<ObjectId>) {
+        if head.is_none() && self.was_filled {
+            tracing::warn!(store = %self.place.store, "the branch is gone, and with it all that was written");
+            self.losses += 1;
+        }
+        self.was_filled = head.is_some();
+        self.seen = Some((Instant::now(), head));
+    }
+
+    /// Returns how often what was written has been found to be gone as a whole.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// A local repository whose hooks want to be asked is written as a remote one: through `git push`.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,9 +52,10 @@ pub fn open_with(config: impl Into<StoreConfig>, cache: impl Into<PathBuf>, live
     let store = Backend::new(config, cache.into(), lives)?;
     let (inbox, requests) = mpsc::channel(QUEUE_MAX);
     let (head, heads) = watch::channel(None);
-    let held = Arc::new(AtomicUsize::default());
-    let handle = Handle { inbox, held: Arc::clone(&held), heads, place: store.place().clone() };
-    tokio::spawn(Service { requests, held, store, head, pause, next_push: Instant::now() }.run());
+    let (held, losses) = (Arc::new(AtomicUsize::default()), Arc::new(AtomicU64::default()));
+    let place = store.place().clone();
+    let handle = Handle { inbox, held: Arc::clone(&held), losses: Arc::clone(&losses), heads, place };
+    tokio::spawn(Service { requests, held, losses, store, head, pause, next_push: Instant::now() }.run());
     Ok(handle)
 }
 
@@ -70,6 +71,7 @@ pub struct Handle {
     inbox: mpsc::Sender<Request>,
     /// How many changes the task has taken that wait for a push.
     held: Arc<AtomicUsize>,
+    losses: Arc<AtomicU64>,
     heads: watch::Receiver<Option<Version>>,
     place: Arc<Place>,
 }
@@ -175,6 +177,12 @@ impl Handle {
         self.inbox.max_capacity() - self.inbox.capacity() + self.held.load(Ordering::Relaxed)
     }
 
+    /// Returns how often this store was found empty although it had held something: what was written before is gone, and has
+    /// to be handed over once more. Known before the call is answered that finds out.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
+    }
+
     /// Tells whether both are served by one task.
     pub fn is_same(&self, other: &Self) -> bool {
         self.inbox.same_channel(&other.inbox)
@@ -243,6 +251,7 @@ struct Write {
 struct Service {
     requests: mpsc::Receiver<Request>,
     held: Arc<AtomicUsize>,
+    losses: Arc<AtomicU64>,
     store: Backend,
     head: watch::Sender<Option<Version>>,
     pause: Option<Duration>,
@@ -325,6 +334,7 @@ impl Service {
     }
 
     fn announce(&self) {
+        self.losses.store(self.store.losses(), Ordering::Release);
         let known = self.store.known();
         self.head.send_if_modified(|head| {
             let news = known.is_some() && *head != known;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kratix_api::destination::{StateStoreKind, StateStoreRef};
 use kratix_core::object::ObjectKey;
-use kratix_core::state_store::{self, Attempt, Availability, Change, Opened, Store};
+use kratix_core::state_store::{self, Attempt, Availability, Change, Opened, Pushes, Store};
 use kratix_core::work_placement::{Cleaned, Site};
 use kratix_state_store::{Handle, Imprint, Trouble, WriteError};
 use parking_lot::RwLock;
@@ -48,6 +48,10 @@ struct Entry {
     suspicion: Suspicion,
     /// The store was checked after it had refused everything, and was found to be well: it refuses what is asked of it.
     has_explained_refusals: bool,
+    /// Whether it takes what it is given, as far as is known.
+    pushes: Pushes,
+    /// The losses of the writer that placements have been told of.
+    losses: u64,
 }
 
 struct Retired {
@@ -193,6 +197,11 @@ impl Registry {
         self.on_suspicion.write().push(Box::new(observer));
     }
 
+    /// Returns whether the store takes what it is given.
+    pub(super) fn pushes(&self, store: &StateStoreRef) -> Pushes {
+        self.entries.read().get(store).map(|entry| entry.pushes.clone()).unwrap_or_default()
+    }
+
     pub(super) fn opened(&self, store: &StateStoreRef) -> (Option<Opened>, bool) {
         let entries = self.entries.read();
         entries.get(store).map_or((None, false), |entry| (entry.opened.clone(), entry.suspicion != Suspicion::None))
@@ -237,6 +246,7 @@ impl Registry {
                 _ => None,
             };
             let epoch = present.unwrap_or_else(|| self.epochs.fetch_add(1, Ordering::Relaxed));
+            entry.losses = handle.losses();
             entry.writer = Writer::Open { handle, place, epoch };
             present.is_none()
         });
@@ -295,7 +305,9 @@ impl Registry {
         now: impl Fn() -> jiff::Timestamp,
     ) -> (Attempt, Option<Imprint>) {
         let ledger = translation::ledger(&change);
-        let (outcome, imprint) = match handle.write(translation::change(change)).await {
+        let result = handle.write(translation::change(change)).await;
+        self.lost(store, handle);
+        let (outcome, imprint) = match result {
             Ok(written) => {
                 if written.changed {
                     self.accepted(store);
@@ -318,7 +330,9 @@ impl Registry {
         handle: &Handle,
         imprints: Vec<Imprint>,
     ) -> Option<Vec<bool>> {
-        match handle.verify(imprints).await {
+        let result = handle.verify(imprints).await;
+        self.lost(store, handle);
+        match result {
             Ok(holds) => Some(holds),
             Err(error) => {
                 tracing::debug!(%error, "what was written could not be compared");
@@ -328,13 +342,48 @@ impl Registry {
         }
     }
 
+    /// Has everything handed over once more after the store was found empty.
+    fn lost(&self, store: &StateStoreRef, writer: &Handle) {
+        let losses = writer.losses();
+        let is_told = |entry: &Entry| match &entry.writer {
+            Writer::Open { handle, .. } => !handle.is_same(writer) || entry.losses == losses,
+            Writer::Opening | Writer::Closed { .. } => true,
+        };
+        if self.entries.read().get(store).is_none_or(is_told) {
+            return;
+        }
+        self.update(store, |entry| {
+            if is_told(entry) {
+                return false;
+            }
+            entry.losses = losses;
+            if let Writer::Open { epoch, .. } = &mut entry.writer {
+                *epoch = self.epochs.fetch_add(1, Ordering::Relaxed);
+            }
+            true
+        });
+    }
+
     /// A store that takes something does not refuse everything.
     fn accepted(&self, store: &StateStoreRef) {
-        if self.entries.read().get(store).is_some_and(|entry| entry.has_explained_refusals)
-            && let Some(entry) = self.entries.write().get_mut(store)
-        {
-            entry.has_explained_refusals = false;
+        let is_known = |entry: &Entry| !entry.has_explained_refusals && entry.pushes == Pushes::Accepted;
+        if self.entries.read().get(store).is_none_or(is_known) {
+            return;
         }
+        let was_refusing = {
+            let mut entries = self.entries.write();
+            let Some(entry) = entries.get_mut(store) else { return };
+            entry.has_explained_refusals = false;
+            std::mem::replace(&mut entry.pushes, Pushes::Accepted) != Pushes::Accepted
+        };
+        if was_refusing {
+            self.ask(store);
+        }
+    }
+
+    /// Has the store's own pass look at it.
+    fn ask(&self, store: &StateStoreRef) {
+        self.on_suspicion.read().iter().for_each(|observer| observer(store));
     }
 
     /// Has the store checked if the error concerns more than the change. That the credentials of a writer are not valid any more
@@ -352,13 +401,20 @@ impl Registry {
             if is_replaced && translation::is_about_credentials(&error.trouble) {
                 return;
             }
-            if suspicion == Suspicion::Refusal && (entry.has_explained_refusals || entry.suspicion != Suspicion::None) {
-                return;
+            if suspicion == Suspicion::Refusal {
+                let refused = Pushes::Refused(translation::failure(&WriteError::Store(error.clone())).message);
+                let is_told = std::mem::replace(&mut entry.pushes, refused.clone()) == refused;
+                let is_explained = entry.has_explained_refusals || entry.suspicion != Suspicion::None;
+                if !is_explained {
+                    entry.suspicion = suspicion;
+                }
+                !is_told || !is_explained
+            } else {
+                std::mem::replace(&mut entry.suspicion, suspicion) == Suspicion::None
             }
-            std::mem::replace(&mut entry.suspicion, suspicion) == Suspicion::None
         };
         if is_new {
-            self.on_suspicion.read().iter().for_each(|observer| observer(store));
+            self.ask(store);
         }
     }
 

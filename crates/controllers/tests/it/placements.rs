@@ -559,3 +559,62 @@ async fn a_destination_that_returns_gets_its_files_again() {
     scene.holds("a", &[&own]).await;
     scene.written("x").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_all_placements_are_back_once_it_is_noticed_that_their_repository_is_empty() {
+    let scene = Scene::start().await;
+    scene.add_destination("nestedByMetadata", json!({ "initWorkloads": { "enabled": false } })).await;
+    for name in ["one", "two"] {
+        scene.add_work("default", name, json!({})).await;
+        scene.written(name).await;
+    }
+    std::fs::remove_dir_all(scene.repository("a")).unwrap();
+    scene.repository("a");
+    // The next write meets the empty repository, and brings back the others.
+    scene.add_work("default", "three", json!({})).await;
+    let file = |name: &str| format!("worker-1/resources/default/redis/{name}/5058f/{name}.yaml");
+    let all = ["one", "three", "two"].map(file);
+    scene.holds("a", &all.each_ref().map(String::as_str)).await;
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_hook_refuses_says_so_itself_until_the_hook_is_gone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let scene = Scene::start().await;
+    scene.add_destination("nestedByMetadata", json!({ "initWorkloads": { "enabled": false } })).await;
+    scene.add_work("default", "one", json!({})).await;
+    scene.written("one").await;
+    let hook = scene.repository("a").join("hooks/pre-receive");
+    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    std::fs::write(&hook, "#!/bin/sh\necho 'no changes on Friday'\nexit 1\n").unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    scene.add_work("default", "two", json!({})).await;
+    let refusal = |store: &GitStateStore| {
+        let status = store.status.clone().unwrap_or_default();
+        condition::find(&status.conditions, "PushesAccepted").map(|found| found.message.clone())
+    };
+    let said = wait::until(&scene.stores(), "default", "the store to say what was refused", |store: &GitStateStore| {
+        refusal(store).is_some()
+    })
+    .await;
+    let message = refusal(&said).unwrap();
+    assert!(
+        message.contains("no changes on Friday") && message.contains("hint: a hook of the repository"),
+        "{message}"
+    );
+    scene
+        .says("two", "it is refused", |placement| {
+            told(placement, condition::WRITE_SUCCEEDED)
+                .is_some_and(|write| write.message.contains("no changes on Friday"))
+        })
+        .await;
+    std::fs::remove_file(&hook).unwrap();
+    scene.add_work("default", "three", json!({})).await;
+    wait::until(&scene.stores(), "default", "the store to take it back", |store: &GitStateStore| {
+        refusal(store).is_none()
+    })
+    .await;
+    scene.written("two").await;
+}

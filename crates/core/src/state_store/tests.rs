@@ -24,7 +24,8 @@ fn secret(pairs: &[(&str, &str)]) -> Secret {
 }
 
 fn snapshot(store: Store, secret: Secret) -> Snapshot {
-    Snapshot { now: at(0), store, secret, opened: None, is_suspect: false, fetch_interval: Duration::from_secs(5) }
+    let (pushes, fetch_interval) = (Pushes::default(), Duration::from_secs(5));
+    Snapshot { now: at(0), store, secret, opened: None, is_suspect: false, pushes, fetch_interval }
 }
 
 fn of_git(store: GitStateStore, secret: Secret) -> Snapshot {
@@ -135,6 +136,32 @@ fn what_is_wrong_with_a_secret_is_said_with_its_namespace() {
     assert!(problem(&of_git(odd, secret(&[]))).1.ends_with("unknown authMethod: magic"));
     let bytes = Secret::Found { resource_version: "1".into(), data: [("password".to_owned(), vec![0xff])].into() };
     assert!(problem(&of_git(git("https://x/"), bytes)).1.ends_with("password in secret default/creds is not text"));
+}
+
+#[test]
+fn a_store_that_refuses_what_it_is_given_says_so_once_and_until_it_takes_something() {
+    let condition = |snapshot: &Snapshot| {
+        let Store::Git(store) = &snapshot.store else { panic!("git only") };
+        let conditions = store.status.clone().unwrap_or_default().conditions;
+        condition::find(&conditions, "PushesAccepted").map(|found| (found.reason.clone(), found.message.clone()))
+    };
+    let ready = open(&healthy(), Ok(()));
+    let refusing = Snapshot { pushes: Pushes::Refused("failed to push: frozen".into()), ..ready.clone() };
+    let plan = decide(&refusing).plan;
+    assert_eq!(plan.events.len(), 1, "{:?}", plan.events);
+    assert_eq!((plan.events[0].reason, plan.events[0].note.as_str()), ("PushRefused", "failed to push: frozen"));
+    let refusing = after(&refusing, &plan);
+    assert_eq!(condition(&refusing), Some(("PushRefused".into(), "failed to push: frozen".into())));
+    assert!(decide(&refusing).plan.is_silent());
+    // Another process knows nothing yet, and leaves it.
+    let restarted = Snapshot { pushes: Pushes::Unknown, ..refusing.clone() };
+    assert!(decide(&restarted).plan.is_silent());
+    let accepting = Snapshot { pushes: Pushes::Accepted, ..refusing };
+    let plan = decide(&accepting).plan;
+    assert!(plan.events.is_empty());
+    let accepting = after(&accepting, &plan);
+    assert_eq!(condition(&accepting), None);
+    assert!(decide(&accepting).plan.is_silent());
 }
 
 #[test]

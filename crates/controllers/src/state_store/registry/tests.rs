@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use kratix_core::state_store::{ChangeKind, File, Operation};
+
 use super::*;
 
 fn store() -> StateStoreRef {
@@ -171,7 +173,47 @@ async fn only_trouble_of_the_whole_store_raises_suspicion_and_once() {
     registry.clear(&store(), opened());
     registry.suspect(&store(), &writer, &refused());
     assert_eq!(heard.load(Ordering::Relaxed), 2);
+    assert!(matches!(registry.pushes(&store()), Pushes::Refused(message) if message.starts_with("failed to push: ")));
+    // That it takes something again is said by its own pass, and so is the next refusal.
     registry.accepted(&store());
+    registry.accepted(&store());
+    assert_eq!((heard.load(Ordering::Relaxed), registry.pushes(&store())), (3, Pushes::Accepted));
     registry.suspect(&store(), &writer, &refused());
-    assert_eq!(heard.load(Ordering::Relaxed), 3);
+    assert_eq!(heard.load(Ordering::Relaxed), 4);
+}
+
+#[tokio::test]
+async fn a_repository_that_was_emptied_starts_a_new_epoch_with_the_write_that_finds_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let repository = directory.path().join("x.git");
+    let make = || kratix_state_store::init_bare(&repository, "main").unwrap();
+    make();
+    let registry = Registry::new(directory.path().join("cache"));
+    let config = kratix_state_store::GitConfig::new("a", repository.display().to_string());
+    let handle = kratix_state_store::open(config, directory.path()).unwrap();
+    registry.set_open(&store(), handle.clone(), "here".into());
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&heard);
+    registry.on_change(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let write = async |name: &str| {
+        let file = File { path: "f".into(), content: b"x".to_vec() };
+        let operation = Operation::Replace(vec![file]);
+        let change = Change { id: name.into(), kind: ChangeKind::Update, prefix: name.into(), operation };
+        let (attempt, _) = registry.write(&store(), &handle, change, String::new(), jiff::Timestamp::now).await;
+        assert!(attempt.outcome.is_ok(), "{attempt:?}");
+        match registry.availability_at(&store(), "here".into()) {
+            (Availability::Ready { epoch, .. }, Some(_)) => (epoch, heard.load(Ordering::Relaxed)),
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = write("a").await;
+    assert_eq!(write("b").await, first);
+    std::fs::remove_dir_all(&repository).unwrap();
+    make();
+    let found_out = write("c").await;
+    assert_ne!(found_out.0, first.0);
+    assert_eq!(found_out.1, first.1 + 1);
+    assert_eq!(write("d").await, found_out);
 }
