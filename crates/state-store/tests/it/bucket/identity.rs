@@ -77,7 +77,7 @@ async fn a_web_identity_is_exchanged_for_credentials() {
     let error =
         open_bucket(BucketConfig { auth: environment(&pairs), ..shelf.config() }).check().await.expect_err("refused");
     assert!(
-        matches!(&error.trouble, Trouble::NoCredentials(text) if text.contains("AccessDenied: Not you.")),
+        matches!(&error.trouble, Trouble::NoCredentials(text) if text.contains("AccessDenied: Not you")),
         "{error}"
     );
     // A token that is not there.

@@ -26,7 +26,7 @@ async fn a_check_proves_that_objects_can_be_written_and_leaves_none() {
     // What may be read only is no place to write.
     shelf.server.intercept(|request| request.starts_with("POST").then_some(Fault::Answer(403, "AccessDenied")));
     let forbidden = store.check().await.expect_err("forbidden");
-    assert_eq!(forbidden.trouble, Trouble::Forbidden("AccessDenied: As the test wants it.".to_owned()));
+    assert_eq!(forbidden.trouble, Trouble::Forbidden("AccessDenied: As the test wants it".to_owned()));
     // An upload that cannot be aborted has proved enough.
     shelf.server.intercept(|request| request.starts_with("DELETE").then_some(Fault::Answer(403, "AccessDenied")));
     store.check().await.expect("usable");
@@ -130,7 +130,7 @@ async fn a_server_that_is_busy_for_a_moment_is_asked_again_and_one_that_stays_so
     for (status, code) in [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests")] {
         shelf.server.intercept(move |_| Some(Fault::Answer(status, code)));
         let error = store.write(replace("p", "d", &[("a", "b")])).await.expect_err("busy");
-        let expected = Trouble::ServerFailed(format!("{code}: As the test wants it."));
+        let expected = Trouble::ServerFailed(format!("{code}: As the test wants it"));
         assert!(matches!(&error, WriteError::Store(error) if error.trouble == expected), "{error}");
         assert_eq!(error.retry(), Retry::Backoff);
     }
@@ -198,7 +198,7 @@ async fn removals_are_all_attempted_and_counted_when_they_fail() {
     let error = store.write(kratix_state_store::Change::remove("p", "d")).await.expect_err("refused");
     let text = error.to_string();
     assert!(
-        text.ends_with("failed to delete 2 objects: the server refuses it: Locked: As the test wants it."),
+        text.ends_with("failed to delete 2 objects: the server refuses it: Locked: As the test wants it"),
         "{text}"
     );
     assert_eq!(shelf.keys().await, ["d/a", "d/b"]);

@@ -202,7 +202,7 @@ async fn a_change_that_is_refused_fails_alone_and_each_gets_its_own_result() {
             Ok(written) => assert!(n != 13 && written.changed && written.version.is_some()),
             Err(WriteError::Refused(error)) => {
                 assert_eq!(n, 13);
-                assert_eq!(error.trouble, Trouble::Forbidden("AccessDenied: As the test wants it.".to_owned()));
+                assert_eq!(error.trouble, Trouble::Forbidden("AccessDenied: As the test wants it".to_owned()));
             }
             Err(other) => panic!("{n}: {other}"),
         }
