@@ -7,6 +7,8 @@ use std::io::{Read, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use base64::read::DecoderReader;
+use base64::write::EncoderStringWriter;
 use flate2::read::MultiGzDecoder;
 use flate2::{Compression, GzBuilder};
 
@@ -41,6 +43,39 @@ pub fn compress(content: &[u8]) -> String {
     STANDARD.encode(encoder.finish().expect("writing to a Vec succeeds"))
 }
 
+/// Returns the stored form of what a reader has, as [`compress`] would, and how many bytes that were. Neither they nor the
+/// compressed ones are ever held as a whole.
+///
+/// # Errors
+/// Those of the reader.
+pub fn compress_from(reader: &mut impl Read) -> std::io::Result<(String, u64)> {
+    let encoder = EncoderStringWriter::new(&STANDARD);
+    let mut encoder =
+        GzBuilder::new().mtime(0).operating_system(OPERATING_SYSTEM_UNKNOWN).write(encoder, Compression::default());
+    let bytes = std::io::copy(reader, &mut encoder)?;
+    Ok((encoder.finish()?.into_inner(), bytes))
+}
+
+/// Returns the bytes behind a stored content that is in pieces, which are not put together first: they may be large.
+///
+/// # Limits
+/// As those of [`decompress`].
+/// # Errors
+/// [`Error`].
+pub fn decompress_pieces(pieces: &[&str], bytes_max: usize) -> Result<Vec<u8>, Error> {
+    if let [stored] = pieces {
+        return decompress(stored, bytes_max);
+    }
+    let pieces = Pieces { open: b"", rest: pieces };
+    inflate(DecoderReader::new(pieces, &STANDARD), bytes_max).map_err(|error| match error {
+        Error::Gzip(cause) => match cause.downcast::<base64::DecodeError>() {
+            Ok(cause) => Error::Base64(cause),
+            Err(cause) => Error::Gzip(cause),
+        },
+        other => other,
+    })
+}
+
 /// Returns the bytes behind a stored content; concatenated gzip members are read as one.
 ///
 /// # Limits
@@ -52,11 +87,31 @@ pub fn decompress(stored: &str, bytes_max: usize) -> Result<Vec<u8>, Error> {
         true => stored.replace(['\n', '\r'], "").into(),
         false => stored.into(),
     };
-    let bytes = STANDARD.decode(stored.as_bytes())?;
+    inflate(STANDARD.decode(stored.as_bytes())?.as_slice(), bytes_max)
+}
+
+/// Reads one piece after the other.
+struct Pieces<'a> {
+    open: &'a [u8],
+    rest: &'a [&'a str],
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        while self.open.is_empty()
+            && let Some((next, rest)) = self.rest.split_first()
+        {
+            (self.open, self.rest) = (next.as_bytes(), rest);
+        }
+        self.open.read(into)
+    }
+}
+
+fn inflate(compressed: impl Read, bytes_max: usize) -> Result<Vec<u8>, Error> {
     let mut content = Vec::new();
     // One byte more than allowed tells "exactly at the limit" from "beyond it".
     let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
-    MultiGzDecoder::new(bytes.as_slice()).take(limit).read_to_end(&mut content)?;
+    MultiGzDecoder::new(compressed).take(limit).read_to_end(&mut content)?;
     if content.len() > bytes_max {
         return Err(Error::TooLarge { bytes_max });
     }
@@ -93,6 +148,31 @@ mod tests {
         let bomb = compress(&vec![0; 1_000_000]);
         assert!(matches!(decompress(&bomb, 999_999), Err(Error::TooLarge { bytes_max: 999_999 })));
         assert_eq!(decompress(&bomb, 1_000_000).unwrap().len(), 1_000_000);
+    }
+
+    #[test]
+    fn what_is_read_piece_by_piece_is_stored_as_if_it_were_one() {
+        let numbers = (0..300_000u32).flat_map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes());
+        let content: Vec<u8> = numbers.chain(b"text text text\n".repeat(50_000)).collect();
+        for content in [&content[..], b"", b"a"] {
+            let (stored, bytes) = compress_from(&mut &*content).unwrap();
+            assert!(stored == compress(content), "{} bytes", content.len());
+            assert_eq!(bytes, content.len() as u64);
+        }
+    }
+
+    #[test]
+    fn pieces_are_read_as_if_they_were_one() {
+        let content: Vec<u8> = (0..200_000u32).flat_map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+        let stored = compress(&content);
+        let (first, rest) = stored.split_at(333_333);
+        let (second, third) = rest.split_at(7);
+        assert_eq!(decompress_pieces(&[first, second, third], content.len()).unwrap(), content);
+        assert_eq!(decompress_pieces(&[&stored], content.len()).unwrap(), content);
+        let short = decompress_pieces(&[first, second, third], content.len() - 1);
+        assert!(matches!(short, Err(Error::TooLarge { .. })));
+        assert!(matches!(decompress_pieces(&[first, second], content.len()), Err(Error::Gzip(_) | Error::Base64(_))));
+        assert!(matches!(decompress_pieces(&[first, "%", third], content.len()), Err(Error::Base64(_))));
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub const REQUIREMENTS_FULFILLED: &str = "RequirementsFulfilled";
 pub const CONFIGURE_WORKFLOW_COMPLETED: &str = "ConfigureWorkflowCompleted";
 /// Whether the delete workflow is done.
 pub const DELETE_WORKFLOW_COMPLETED: &str = "DeleteWorkflowCompleted";
+/// What keeps the present pipeline from getting on; absent while nothing does.
+pub const PIPELINE_FAILING: &str = "PipelineFailing";
 /// Whether all Works are ready.
 pub const WORKS_SUCCEEDED: &str = "WorksSucceeded";
 /// The sum of the others.

@@ -79,8 +79,10 @@ pub const SEQUENCE: &str = "internal.workflows.kratix.io/sequence";
 pub const WORKFLOW_SUSPENDED: &str = "kratix.io/workflow-suspended";
 /// The newest revision.
 pub const LATEST_REVISION: &str = "kratix.io/latest-revision";
-/// The Work of a placement.
+/// The Work of a placement, or of a part.
 pub const WORK: &str = "kratix.io/work";
+/// On Works that hold files of another Work; see [`crate::part`].
+pub const WORK_PART: &str = "kratix.io/work-part";
 /// The group of a placement.
 pub const WORKLOAD_GROUP_ID: &str = "kratix.io/workload-group-id";
 /// The Destination of a placement.
@@ -147,6 +149,10 @@ pub const DRY_RUN_RESOURCE_NAMESPACE: &str = "kratix.io/dry-run-resource-namespa
 pub const ADOPT_API_CRD: &str = "kratix.io/adopt-api-crd";
 /// On a GitStateStore: how often it may be pushed to.
 pub const MAXIMUM_PUSHES_PER_MINUTE: &str = "kratix.io/maximumPushesPerMinute";
+/// On a part: the generation of its Work for which it was written last.
+pub const PART_GENERATION: &str = "kratix.io/part-generation";
+/// On a part: when it was written last.
+pub const PART_WRITTEN_AT: &str = "kratix.io/part-written-at";
 /// On a ResourceBinding: the version being rolled out, beside the sentence in its condition.
 pub const VERSION_IN_FLIGHT: &str = "kratix.io/version-in-flight";
 
@@ -191,6 +197,10 @@ pub const PROMISE_FINALIZERS: [&str; 7] = [
     FINALIZER_DELETE_WORKFLOWS,
     FINALIZER_REVISION_CLEANUP,
 ];
+
+/// Exit code of Kratix's containers in a workflow pod when doing the same again is useless: what the pipeline has left is
+/// malformed. Every other failure is worth another attempt.
+pub const EXIT_FINAL: u8 = 65;
 
 /// Environment variables of workflow containers and of the manager.
 pub mod env {

@@ -28,6 +28,7 @@ pub mod hash;
 pub mod health_record;
 pub mod keys;
 pub mod name;
+pub mod part;
 pub mod pipeline;
 pub mod promise;
 pub mod promise_api;

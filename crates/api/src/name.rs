@@ -17,6 +17,11 @@ const LONG_PREFIX_BYTES: usize = 46;
 /// Longest value of a label.
 pub const LABEL_BYTES_MAX: usize = 63;
 
+/// Returns what every name made of `name`, or of a longer one that begins with it, begins with.
+pub fn stem(name: &str) -> &str {
+    shorten(&name[..name.floor_char_boundary(CUT_BYTES)])
+}
+
 /// Returns `name` cut to at most 57 bytes, ending in an ASCII letter or digit.
 ///
 /// # Limits
@@ -116,6 +121,17 @@ mod tests {
     fn fifty_seven_bytes_stay_and_fifty_eight_become_fifty_six() {
         assert_eq!(shorten(&"a".repeat(57)).len(), 57);
         assert_eq!(shorten(&"a".repeat(58)).len(), 56);
+    }
+
+    #[test]
+    fn names_of_one_stem_begin_with_it() {
+        for bytes in [1, 55, 56, 57, 58, 90] {
+            let name = "a".repeat(bytes);
+            for made in [deterministic(&name, &[]), deterministic(&format!("{name}-other"), &[])] {
+                assert!(made.starts_with(stem(&name)), "{made}");
+            }
+        }
+        assert_eq!(stem(&format!("{}-b", "a".repeat(55))), "a".repeat(55));
     }
 
     #[test]

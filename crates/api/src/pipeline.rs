@@ -73,6 +73,15 @@ impl Action {
             Self::Delete => "delete",
         }
     }
+
+    /// Returns the one of the two that it is not.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Configure => Self::Delete,
+            Self::Delete => Self::Configure,
+        }
+    }
 }
 
 impl fmt::Display for Action {
@@ -273,9 +282,8 @@ pub fn decode_workflow(
     elements.map(located).collect()
 }
 
-/// Decodes one element strictly: a field that does not exist, at any depth, is an error.
-///
-/// Field names must match exactly; the reference also takes `Image` for `image`.
+/// Decodes one element strictly: a field that does not exist, at any depth, is an error. Names of fields match in any
+/// letter case, as the reference reads them; `kind` and `apiVersion` tell what the element is and have one spelling.
 pub fn decode(element: &Value) -> Result<Pipeline, Error> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let name = text(&element["metadata"]["name"]);
@@ -283,14 +291,14 @@ pub fn decode(element: &Value) -> Result<Pipeline, Error> {
     if kind != KIND || api_version != keys::API_VERSION {
         return Err(Error::Unsupported { name, kind, api_version });
     }
-    match strict::check(element) {
-        Ok(()) => {}
-        Err(strict::Fault::UnknownField(field)) => return Err(Error::UnknownField { name, field }),
+    match strict::canonical(element) {
+        Ok(canonical) => {
+            Pipeline::deserialize(&canonical).map_err(|error| Error::Malformed { name, cause: error.to_string() })
+        }
+        Err(strict::Fault::UnknownField(field)) => Err(Error::UnknownField { name, field }),
         Err(strict::Fault::Quantity(text)) => {
             let cause = format!("quantity {text:?} must match a number with an optional suffix such as m, k, Mi or e3");
-            return Err(Error::Malformed { name, cause });
+            Err(Error::Malformed { name, cause })
         }
     }
-    Pipeline::deserialize(&strict::without_nulls(element))
-        .map_err(|error| Error::Malformed { name, cause: error.to_string() })
 }

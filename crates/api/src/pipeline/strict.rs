@@ -1,4 +1,5 @@
-//! Finds what a lenient decoder would drop: fields that no type knows, and quantities that are none.
+//! Brings an element into the one form that the types read, and finds what a lenient decoder would drop: fields that no
+//! type knows, and quantities that are none.
 //!
 //! The generated Kubernetes types ignore unknown fields, but they describe themselves: the element is walked along the
 //! schema of [`Pipeline`](super::Pipeline), which lists every field at every depth.
@@ -22,42 +23,56 @@ pub(super) enum Fault {
     Quantity(String),
 }
 
-/// Walks an element and reports the first fault in order of sorted keys.
-pub(super) fn check(element: &Value) -> Result<(), Fault> {
+/// Returns the element with every field under its own name and without fields that are `null`, which mean "not given"; or
+/// the first fault in order of sorted keys.
+///
+/// Names of fields match in any letter case, as the reference reads them; of several spellings of one field the last in
+/// order of sorted keys holds, which is the usual one. Keys of free maps, such as labels, are left as they are.
+pub(super) fn canonical(element: &Value) -> Result<Value, Fault> {
     walk(element, &SCHEMA)
 }
 
-fn walk(value: &Value, schema: &'static Value) -> Result<(), Fault> {
+fn walk(value: &Value, schema: &'static Value) -> Result<Value, Fault> {
     let (schema, is_quantity) = resolve(schema);
     if is_quantity {
         return match value.as_str() {
             Some(text) if !is_quantity_text(text) => Err(Fault::Quantity(text.to_owned())),
-            _ => Ok(()),
+            _ => Ok(value.clone()),
         };
     }
-    match value {
-        Value::Object(map) => walk_object(map, schema),
-        Value::Array(items) => match schema.get("items") {
-            Some(item_schema) => items.iter().try_for_each(|item| walk(item, item_schema)),
-            None => Ok(()),
-        },
-        _ => Ok(()),
+    match (value, schema.get("items")) {
+        (Value::Object(map), _) => walk_object(map, schema).map(Value::Object),
+        (Value::Array(items), Some(item)) => items.iter().map(|value| walk(value, item)).collect(),
+        _ => Ok(value.clone()),
     }
 }
 
-fn walk_object(map: &Map<String, Value>, schema: &'static Value) -> Result<(), Fault> {
-    if let Some(value_schema) = schema.get("additionalProperties").filter(|schema| schema.is_object()) {
-        return map.values().try_for_each(|value| walk(value, value_schema));
-    }
-    let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
-        return Ok(()); // free-form, or a wrong type that the decoder reports
-    };
+fn walk_object(map: &Map<String, Value>, schema: &'static Value) -> Result<Map<String, Value>, Fault> {
     let mut entries: Vec<_> = map.iter().collect();
     entries.sort_unstable_by_key(|(key, _)| key.as_str());
-    entries.into_iter().try_for_each(|(key, value)| match properties.get(key) {
-        Some(schema) => walk(value, schema),
-        None => Err(Fault::UnknownField(key.clone())),
-    })
+    let mut canonical = Map::new();
+    let free = schema.get("additionalProperties").filter(|schema| schema.is_object());
+    let properties = schema.get("properties").and_then(Value::as_object);
+    for (key, value) in entries {
+        let (name, value) = match (free, properties) {
+            (Some(schema), _) => (key, walk(value, schema)?),
+            (None, Some(properties)) => {
+                let (name, schema) = field(properties, key).ok_or_else(|| Fault::UnknownField(key.clone()))?;
+                (name, walk(value, schema)?)
+            }
+            (None, None) => (key, value.clone()), // free-form, or a wrong type that the decoder reports
+        };
+        if !value.is_null() {
+            canonical.insert(name.clone(), value);
+        }
+    }
+    Ok(canonical)
+}
+
+/// Returns the field that a key means: the one of that name, or else the one whose name differs in letter case alone.
+fn field<'a>(properties: &'a Map<String, Value>, key: &str) -> Option<(&'a String, &'a Value)> {
+    let in_any_case = || properties.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+    properties.get_key_value(key).or_else(in_any_case)
 }
 
 /// Follows references and the wrappers around optional fields; tells whether the end is a quantity.
@@ -89,16 +104,4 @@ fn is_quantity_text(text: &str) -> bool {
     let is_exponent = exponent.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
     const SUFFIXES: [&str; 16] = ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     is_number && (is_exponent || SUFFIXES.contains(&suffix))
-}
-
-/// Returns the value without fields that are `null`, which mean "not given".
-pub(super) fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let given = map.iter().filter(|(_, value)| !value.is_null());
-            given.map(|(key, value)| (key.clone(), without_nulls(value))).collect::<Map<_, _>>().into()
-        }
-        Value::Array(items) => items.iter().map(without_nulls).collect(),
-        other => other.clone(),
-    }
 }

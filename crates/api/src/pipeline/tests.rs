@@ -81,6 +81,35 @@ fn everything_that_exists_is_kept() {
     assert_eq!(serde_json::to_value(decode(&element).unwrap()).unwrap(), element);
 }
 
+/// §2.2: `Image` is `image`, at any depth; keys of maps are data.
+#[test]
+fn names_of_fields_match_in_any_letter_case_and_keys_of_maps_stay() {
+    let mut element = pipeline(json!({
+        "Containers": [{
+            "NAME": "a", "Image": "i", "ENVFROM": [{"SecretRef": {"Name": "s"}}],
+            "securitycontext": {"Capabilities": {"DROP": ["ALL"]}}, "Resources": {"limits": {"CPU": "1"}},
+        }],
+        "nodeSelector": {"Disk": "SSD", "disk": null},
+        "RBAC": {"Permissions": [{"Verbs": ["get"], "nonresourceurls": ["/x"]}]},
+    }));
+    element["metadata"]["Labels"] = json!({"Team": "t"});
+    let decoded = decode(&element).unwrap();
+    let container = &decoded.spec.containers[0];
+    assert_eq!((container.name.as_str(), container.image.as_str()), ("a", "i"));
+    assert_eq!(container.env_from[0].secret_ref.as_ref().unwrap().name, "s");
+    let capabilities = container.security_context.as_ref().unwrap().capabilities.as_ref().unwrap();
+    assert_eq!(capabilities.drop.as_deref(), Some(&["ALL".to_owned()][..]));
+    assert!(container.resources.as_ref().unwrap().limits.as_ref().unwrap().contains_key("CPU"));
+    assert_eq!(decoded.spec.node_selector, [("Disk".to_owned(), "SSD".to_owned())].into());
+    assert_eq!(decoded.spec.rbac.unwrap().permissions[0].non_resource_urls, ["/x"]);
+    assert_eq!(decoded.metadata.labels.unwrap()["Team"], "t");
+    // Of two spellings the usual one holds, in whatever order they were written.
+    let both = pipeline(json!({"containers": [{"image": "usual", "Image": "odd"}]}));
+    assert_eq!(decode(&both).unwrap().spec.containers[0].image, "usual");
+    let unknown = error(&pipeline(json!({"Containers": [{"Imagine": "i"}]})));
+    assert_eq!(unknown, r#"failed unmarshalling pipeline one: json: unknown field "Imagine""#);
+}
+
 #[test]
 fn null_means_not_given_and_numbers_are_quantities() {
     let spec = json!({"containers": [{"name": null, "args": null, "env": [{"name": "A", "value": null}],
