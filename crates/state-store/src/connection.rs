@@ -40,8 +40,8 @@ pub(crate) struct Connector {
 impl Connector {
     /// # Errors
     /// [`Trouble::Authority`] for certificates that came with the store and cannot be used.
-    pub(crate) fn new(tls: &Tls, proxies: &Proxies, timeout: Duration) -> Result<Self, Trouble> {
-        let settings = Settings { tls: tls.clone(), known: Mutex::default() };
+    pub(crate) fn new(tls: &Tls, trust: Trust, proxies: &Proxies, timeout: Duration) -> Result<Self, Trouble> {
+        let settings = Settings { tls: tls.clone(), trust, known: Mutex::default() };
         if tls.ca_pem.is_some() && !tls.insecure {
             authority::pem(tls, "")?;
         }
@@ -61,6 +61,11 @@ impl Connector {
     pub(crate) fn authorization(&self, uri: &Uri) -> Option<HeaderValue> {
         let proxy = self.proxy(uri).filter(|_| !is_https(uri))?;
         proxy.basic_auth().cloned()
+    }
+
+    /// Tells whether there is a way to a server: not by a proxy with another protocol than HTTP.
+    pub(crate) fn has_way(&self, uri: &Uri) -> bool {
+        self.proxy(uri).is_none_or(|proxy| is_http(&proxy))
     }
 
     fn proxy(&self, uri: &Uri) -> Option<Intercept> {
@@ -88,7 +93,7 @@ impl Connector {
     async fn by_way_of(&mut self, proxy: &Intercept, uri: &Uri) -> Result<TokioIo<tokio::net::TcpStream>, Trouble> {
         let place = proxy.uri().authority().map(ToString::to_string).unwrap_or_default();
         let failed = |reason: String| Trouble::Unreachable(format!("proxy {place}: {reason}"));
-        if proxy.uri().scheme_str() != Some("http") {
+        if !is_http(proxy) {
             return Err(failed("only proxies with http:// are supported".to_owned()));
         }
         if !is_https(uri) {
@@ -116,11 +121,21 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// Whom the certificates that are given with a store replace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Nobody: the machine's authorities are trusted too.
+    Beside,
+    /// The machine's authorities.
+    Instead,
+}
+
 /// How TLS is spoken with each host. Authorities are looked up for every connection, so that a file that is replaced while the
 /// process runs is in effect with the next one.
 #[derive(Debug)]
 struct Settings {
     tls: Tls,
+    trust: Trust,
     known: Mutex<HashMap<String, Known>>,
 }
 
@@ -139,7 +154,13 @@ impl Settings {
         }
         let config = match &pem {
             _ if self.tls.insecure => tls::unverified(),
-            Some(pem) => tls::verified(tls::certificates(pem).unwrap_or_default()),
+            Some(pem) => {
+                let certificates = tls::certificates(pem).unwrap_or_default();
+                match self.trust {
+                    Trust::Beside => tls::verified(certificates),
+                    Trust::Instead => tls::verified_by(certificates),
+                }
+            }
             None => tls::verified(Vec::new()),
         };
         let config = config.map_err(|error| Trouble::Config(format!("TLS cannot be used: {error}")))?;
@@ -215,11 +236,23 @@ pub(crate) fn trouble(host: &str, error: &(dyn std::error::Error + 'static)) -> 
     }
 }
 
+/// Returns why a server and this process find no way of speaking TLS in common; not what is wrong with a certificate.
+pub(crate) fn discord(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    match tls::causes(error).find_map(|cause| cause.downcast_ref())? {
+        rustls::Error::InvalidCertificate(_) | rustls::Error::InvalidMessage(_) => None,
+        other => Some(other.to_string()),
+    }
+}
+
 /// Returns the innermost reason of an error, in one line.
 pub(crate) fn last_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let text = tls::causes(error).last().map(ToString::to_string).unwrap_or_default();
     // The operating system's number says nothing to people.
     text.split(" (os error").next().unwrap_or_default().lines().next().unwrap_or_default().to_owned()
+}
+
+fn is_http(proxy: &Intercept) -> bool {
+    proxy.uri().scheme_str() == Some("http")
 }
 
 fn is_https(uri: &Uri) -> bool {

@@ -1,7 +1,11 @@
 //! Why a store did not do what it was asked, and who can change that.
 
+mod write;
+
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use self::write::WriteError;
 
 use crate::tls;
 
@@ -86,6 +90,9 @@ pub enum Trouble {
     /// A private key cannot be read.
     #[error("error parsing ssh private key: {0}")]
     PrivateKey(String),
+    /// The key that signs commits cannot be used.
+    #[error("error parsing signing key: {0}")]
+    SigningKey(String),
     /// The server does not let this key in.
     #[error("the server refuses the key of {0}")]
     KeyRefused(String),
@@ -226,6 +233,19 @@ pub enum Trouble {
     Closed,
 }
 
+impl Trouble {
+    /// Returns it as told by a server that says for how long it wants to be left alone. Some say with 403 that somebody asks
+    /// too often.
+    pub(crate) fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+        match (self, retry_after) {
+            (Self::ServerFailed(reason) | Self::Forbidden(reason), Some(retry_after)) => {
+                Self::Busy { reason, retry_after }
+            }
+            (trouble, _) => trouble,
+        }
+    }
+}
+
 impl Error {
     /// Returns a constant for metrics and documentation.
     pub fn category(&self) -> &'static str {
@@ -238,6 +258,7 @@ impl Error {
             Trouble::Busy { .. } => "StoreBusy",
             Trouble::Unauthorized => "StoreUnauthorized",
             Trouble::PrivateKey(_) => "SshKeyUnusable",
+            Trouble::SigningKey(_) => "SigningKeyUnusable",
             Trouble::KeyRefused(_) => "SshKeyRefused",
             Trouble::HostKeyUnknown { .. } => "HostKeyUnknown",
             Trouble::HostKeyChanged { .. } => "HostKeyChanged",
@@ -283,6 +304,7 @@ impl Error {
             | Trouble::AccessKeyRefused(_)
             | Trouble::Untrusted(_)
             | Trouble::PrivateKey(_)
+            | Trouble::SigningKey(_)
             | Trouble::HostKeyUnknown { .. }
             | Trouble::HostKeyChanged { .. }
             | Trouble::HostKeyRefused(_)
@@ -314,6 +336,9 @@ impl Error {
             }
             Trouble::PrivateKey(_) => {
                 "put a private key without passphrase, as ssh-keygen writes it, under the key sshPrivateKey into the secret of the store"
+            }
+            Trouble::SigningKey(_) => {
+                "put an SSH private key without passphrase, as ssh-keygen writes it, under the key signingKey into the secret of the store"
             }
             Trouble::KeyRefused(_) => {
                 "add the public part of sshPrivateKey to the user or repository on the server, and check the user in the URL of the store"
@@ -359,6 +384,9 @@ impl Error {
             Trouble::Refused { message, .. } if message.contains("hook declined") => {
                 "a hook of the repository refuses it: do as it says, or ask those who look after the repository"
             }
+            Trouble::Refused { message, .. } if message.starts_with("the server answers 413") => {
+                "raise the limit for the size of a request on the server, or on the proxy before it (client_max_body_size of nginx)"
+            }
             Trouble::Refused { .. } => "allow the user of the store to push to this branch",
             Trouble::Locked { path, .. } => {
                 return Some(format!("if no git process runs in the repository, remove {path}"));
@@ -402,6 +430,8 @@ pub enum AppRemedy {
     Permission,
     /// Other certificate authorities.
     Authority,
+    /// A name that resolves.
+    Host,
     /// Waiting.
     Time,
 }
@@ -419,139 +449,10 @@ impl AppRemedy {
             Self::Authority => Some(
                 "put the certificate authority of the API's host as PEM under the key caFile into the secret of the store",
             ),
+            Self::Host => Some(
+                "check the host name in the URL of the store, from which the API's follows, and that this machine can resolve it",
+            ),
             Self::Time => None,
-        }
-    }
-}
-
-/// Why a change did not become durable.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WriteError {
-    /// The store as a whole has trouble.
-    #[error(transparent)]
-    Store(#[from] Error),
-    /// The remote refuses this change, and takes others.
-    #[error(transparent)]
-    Refused(Error),
-    /// The remote refused changes that were pushed together with this one, and takes others. Whether it takes this one was not
-    /// found out yet.
-    #[error("failed to push: {}: it was not tried without others that the branch refuses", .0.place)]
-    Untried(Error),
-    /// A path cannot be used.
-    #[error("path {path:?} cannot be written: {reason}")]
-    Path {
-        /// The path as given.
-        path: String,
-        /// What is wrong with it.
-        reason: crate::path::Reason,
-    },
-    /// Something that is not a directory stands where a directory is needed.
-    #[error("path {path:?} cannot be written: {obstacle:?} is a {kind}")]
-    Blocked {
-        /// The path that was to be written.
-        path: String,
-        /// What stands in its way.
-        obstacle: String,
-        /// What that is.
-        kind: &'static str,
-    },
-    /// Two files of one change have one path.
-    #[error("path {path:?} is given twice, or as a file and as a directory")]
-    Ambiguous {
-        /// The path.
-        path: String,
-    },
-    /// Two files have paths that some file systems take for one, because they differ in case or in the Unicode form only.
-    #[error("path {path:?} is the same as {other:?} on file systems that ignore case or Unicode forms")]
-    Alike {
-        /// The path.
-        path: String,
-        /// The other one.
-        other: String,
-    },
-    /// As [`Alike`](Self::Alike), and the other file belongs to another owner.
-    #[error("path {path:?} is the same as {other:?} of {owner} on file systems that ignore case or Unicode forms")]
-    AlikeOwned {
-        /// The path.
-        path: String,
-        /// The other one.
-        other: String,
-        /// The ledger's file name without its extension.
-        owner: String,
-    },
-    /// The path belongs to another owner.
-    #[error("path {path:?} already belongs to {owner}")]
-    Owned {
-        /// The path.
-        path: String,
-        /// The ledger's file name without its extension.
-        owner: String,
-    },
-    /// The ledger cannot be understood.
-    #[error("{path:?}: {reason}")]
-    Ledger {
-        /// Where the ledger is.
-        path: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The change is too big.
-    #[error("the change carries {bytes} bytes, the limit is {limit}")]
-    TooLarge {
-        /// How big it is.
-        bytes: usize,
-        /// How big it may be.
-        limit: usize,
-    },
-}
-
-impl WriteError {
-    /// Returns a constant for metrics and documentation.
-    pub fn category(&self) -> &'static str {
-        match self {
-            Self::Store(error) | Self::Refused(error) => error.category(),
-            Self::Untried(_) => "PushUntried",
-            Self::Path { .. } => "PathRefused",
-            Self::Blocked { .. } => "PathBlocked",
-            Self::Ambiguous { .. } | Self::Alike { .. } => "PathAmbiguous",
-            Self::Owned { .. } | Self::AlikeOwned { .. } => "PathOwned",
-            Self::Ledger { .. } => "LedgerUnreadable",
-            Self::TooLarge { .. } => "ChangeTooLarge",
-        }
-    }
-
-    /// Returns when trying again makes sense.
-    pub fn retry(&self) -> Retry {
-        match self {
-            Self::Store(error) | Self::Refused(error) | Self::Untried(error) => error.retry(),
-            // What stands in the way is removed in the repository, where no watch reports it.
-            Self::Blocked { .. } | Self::Owned { .. } | Self::AlikeOwned { .. } | Self::Ledger { .. } => Retry::Backoff,
-            Self::Path { .. } | Self::Ambiguous { .. } | Self::Alike { .. } | Self::TooLarge { .. } => Retry::OnChange,
-        }
-    }
-
-    /// Returns for how long the store asks to be left alone.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Store(error) | Self::Refused(error) | Self::Untried(error) => error.retry_after(),
-            _ => None,
-        }
-    }
-
-    /// Returns what a person can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Store(error) | Self::Refused(error) => error.hint(),
-            Self::Path { .. } | Self::Ambiguous { .. } | Self::Alike { .. } => {
-                Some("give the file another name".to_owned())
-            }
-            Self::Blocked { obstacle, .. } => Some(format!("remove {obstacle} from the state store")),
-            Self::Owned { owner, .. } | Self::AlikeOwned { owner, .. } => {
-                Some(format!("rename the file, or delete {owner}"))
-            }
-            Self::Ledger { path, .. } => Some(format!("repair or remove {path} in the state store")),
-            Self::Untried(_) | Self::TooLarge { .. } => None,
         }
     }
 }

@@ -35,6 +35,17 @@ pub(crate) fn verified(more: Vec<CertificateDer<'static>>) -> Result<ClientConfi
     // A machine without any authority can still have been given one.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots.add_parsable_certificates(more);
+    trusting(roots)
+}
+
+/// Returns settings that trust these authorities only.
+pub(crate) fn verified_by(authorities: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(authorities);
+    trusting(roots)
+}
+
+fn trusting(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
@@ -59,14 +70,6 @@ pub(crate) fn reason(error: &CertificateError) -> String {
         other => return format!("{other:?}"),
     };
     text.to_owned()
-}
-
-/// Returns what is wrong with the server's certificate if that is what an error, or one of its causes, is about.
-pub(crate) fn untrusted(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    causes(error).find_map(|cause| match cause.downcast_ref() {
-        Some(rustls::Error::InvalidCertificate(error)) => Some(reason(error)),
-        _ => None,
-    })
 }
 
 /// Returns an error and its causes, the innermost one last.

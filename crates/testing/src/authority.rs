@@ -52,4 +52,16 @@ impl Identity {
         let certificate = server.signed_by(&key, &issuer).expect("a certificate");
         Self { ca_pem, certificate, key }
     }
+
+    /// Returns an identity whose certificate has signed itself, as `openssl req -x509` makes them.
+    ///
+    /// # Panics
+    /// When keys cannot be generated.
+    pub fn own(name: &str) -> Self {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut server = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        server.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = server.self_signed(&key).expect("a certificate");
+        Self { ca_pem: certificate.pem(), certificate, key }
+    }
 }

@@ -50,10 +50,17 @@ pub enum Fault {
         /// How many.
         after: usize,
     },
+    /// Answers a push of more bytes than this with the status 413.
+    LimitPush {
+        /// How many.
+        bytes: usize,
+    },
     /// Executes pushes and breaks off in the middle of the answer.
     TruncatePush,
     /// Breaks off in the middle of the objects asked for.
     TruncateFetch,
+    /// Does not offer to say what becomes of a push.
+    NoReport,
 }
 
 /// What a request is for.
@@ -92,6 +99,7 @@ struct State {
     fault: Mutex<Fault>,
     interference: Mutex<Option<Interference>>,
     handler: Mutex<Option<(String, Handler)>>,
+    connections: AtomicUsize,
     requests: AtomicUsize,
     pushes: AtomicUsize,
     fetches: AtomicUsize,
@@ -133,6 +141,7 @@ impl Server {
             fault: Mutex::default(),
             interference: Mutex::default(),
             handler: Mutex::default(),
+            connections: AtomicUsize::default(),
             requests: AtomicUsize::default(),
             pushes: AtomicUsize::default(),
             fetches: AtomicUsize::default(),
@@ -177,6 +186,11 @@ impl Server {
         *self.state.interference.lock() = Some(Arc::new(interference));
     }
 
+    /// Returns how many connections were made.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+
     /// Returns how many requests came in, whatever became of them.
     pub fn requests(&self) -> usize {
         self.state.requests.load(Ordering::Relaxed)
@@ -203,6 +217,7 @@ async fn accept(listener: TcpListener, tls: Option<tokio_rustls::TlsAcceptor>, s
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let (tls, state) = (tls.clone(), state.clone());
+        state.connections.fetch_add(1, Ordering::Relaxed);
         let line = Line::of(&stream);
         connections.spawn(async move {
             match tls {
@@ -279,6 +294,12 @@ async fn respond(state: &State, line: &Line, request: Request<Incoming>) -> Resu
             line.reset();
             return Err(Lost);
         }
+        Fault::LimitPush { bytes } if is_push && body_bytes(&request) > bytes => {
+            // Read all the same, so that the answer is not lost.
+            swallow(request.into_body(), usize::MAX).await;
+            let response = plain(StatusCode::PAYLOAD_TOO_LARGE);
+            return Ok(response.map(|body| body.map_err(|never| match never {}).boxed()));
+        }
         _ => {}
     }
     let response = respond_right(state, request).await?;
@@ -291,6 +312,7 @@ async fn respond(state: &State, line: &Line, request: Request<Incoming>) -> Resu
         }
         Fault::TruncatePush if is_push => Ok(truncated(response).await),
         Fault::TruncateFetch if is_fetch => Ok(truncated(response).await),
+        Fault::NoReport if !is_push => Ok(without_report(response).await),
         _ => Ok(response.map(|body| body.map_err(|never| match never {}).boxed())),
     }
 }
@@ -309,6 +331,12 @@ async fn interfere(state: &State, request: &Request<Incoming>, is_push: bool) {
     }
 }
 
+/// Returns how much a request says that it carries.
+fn body_bytes(request: &Request<Incoming>) -> usize {
+    let length = request.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
+    length.unwrap_or_default()
+}
+
 /// Reads so many bytes, or all if there are fewer.
 async fn swallow(mut body: Incoming, bytes: usize) {
     let mut read = 0;
@@ -317,6 +345,17 @@ async fn swallow(mut body: Incoming, bytes: usize) {
     {
         read += frame.data_ref().map_or(0, Bytes::len);
     }
+}
+
+/// Takes what a server can report out of what it says that it can, in words of the same length.
+async fn without_report(response: Response<Full<Bytes>>) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    let mut body = body.collect().await.expect("it is in memory").to_bytes().to_vec();
+    let word = b"report-status";
+    while let Some(at) = body.windows(word.len()).position(|window| window == word) {
+        body[at..at + word.len()].copy_from_slice(b"unknown-thing");
+    }
+    Response::from_parts(parts, Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed())
 }
 
 /// Promises all of a body and gives half of it.

@@ -17,7 +17,7 @@ use object_store::client::{
 use super::answer::{self, Answer, Last};
 use super::service::PAUSE_MAX;
 use crate::config::{Proxies, Tls};
-use crate::connection::{self, Connector};
+use crate::connection::{self, Connector, Trust};
 use crate::error::Trouble;
 
 /// How long a connection is kept for the next request.
@@ -37,7 +37,7 @@ pub(super) struct Transport {
 
 impl Transport {
     pub(super) fn new(tls: &Tls, proxies: &Proxies, timeout: Duration) -> Result<Self, Trouble> {
-        let connector = Connector::new(tls, proxies, timeout)?;
+        let connector = Connector::new(tls, Trust::Beside, proxies, timeout)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)

@@ -71,8 +71,6 @@ pub(super) struct Ended {
     pub(super) stderr: String,
     /// For how long the server asks to be left alone; known with [`Git::keep_headers`].
     pub(super) retry_after: Option<Duration>,
-    /// What is wrong with the server's certificate, as far as somebody has looked.
-    pub(super) distrust: Option<String>,
 }
 
 impl Git {
@@ -191,7 +189,7 @@ impl Git {
             let headers = headers.filter(|_| !status.success()).map(|file| std::fs::read(file.path()));
             let headers = headers.and_then(Result::ok).unwrap_or_default();
             let retry_after = retry_after(&String::from_utf8_lossy(&headers));
-            Ok(Ended { success: status.success(), stdout, stderr, retry_after, distrust: None })
+            Ok(Ended { success: status.success(), stdout, stderr, retry_after })
         };
         let result = match tokio::time::timeout(self.limits.deadline, ended).await {
             Ok(result) => result,

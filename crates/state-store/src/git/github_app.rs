@@ -11,10 +11,9 @@ use http::Uri;
 use tokio::time::Instant;
 
 use self::jwt::Key;
-use super::{authority, blocking};
-use crate::config::{GithubApp, Secret, Tls};
+use crate::config::{GithubApp, Proxies, Secret, Tls};
+use crate::connection::{Connector, Trust};
 use crate::error::Trouble;
-use crate::tls;
 
 /// The user that a token belongs to.
 pub(super) const USER: &str = "x-access-token";
@@ -79,8 +78,9 @@ impl Tokens {
         let time = SystemTime::now();
         let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let jwt = self.key.sign(self.app.app_id, seconds).map_err(Trouble::AppKey)?;
-        let client = self.client_config().await?;
-        match api::exchange(&self.endpoint, &jwt, client, self.app.deadline).await {
+        // By way of the proxy that the environment names.
+        let connector = Connector::new(&self.tls, Trust::Beside, &Proxies::of_process(), self.app.deadline)?;
+        match api::exchange(&connector, &self.endpoint, &jwt, self.app.deadline).await? {
             Ok(granted) => {
                 let usable = usable_for(granted.expires_at, time, self.app.token_lifetime);
                 Ok(Token { text: granted.token, renew_at: now + usable, uses: 0 })
@@ -92,20 +92,6 @@ impl Tokens {
                 Err(trouble)
             }
         }
-    }
-
-    async fn client_config(&self) -> Result<rustls::ClientConfig, Trouble> {
-        let (tls, host) = (self.tls.clone(), self.endpoint.host().unwrap_or_default().to_owned());
-        blocking(move || {
-            let config = if tls.insecure {
-                tls::unverified()
-            } else {
-                let pem = authority::pem(&tls, &host)?.unwrap_or_default();
-                tls::verified(tls::certificates(&pem).unwrap_or_default())
-            };
-            config.map_err(|error| Trouble::Config(format!("TLS cannot be set up: {error}")))
-        })
-        .await
     }
 }
 

@@ -21,7 +21,7 @@ impl Committer {
     /// [`Trouble::Config`] if the signing key cannot be used.
     pub(super) fn new(config: &GitConfig) -> Result<Self, Trouble> {
         let key = config.signing_key.as_ref().map(|key| SigningKey::parse(key.expose())).transpose();
-        let key = key.map_err(|reason| Trouble::Config(format!("error parsing signing key: {reason}")))?;
+        let key = key.map_err(Trouble::SigningKey)?;
         Ok(Self { author: config.author.clone(), key })
     }
 
@@ -55,7 +55,7 @@ fn text(changes: &[&Checked]) -> String {
     let subject = match (updates, deletes) {
         (updates, 0) => format!("Update from: {updates} changes"),
         (0, deletes) => format!("Delete from: {deletes} changes"),
-        (updates, deletes) => format!("Update from: {updates} changes, delete from: {deletes}"),
+        _ => format!("Update and delete from: {} changes", changes.len()),
     };
     let lines: Vec<String> = changes.iter().map(|change| line(change)).collect();
     format!("{subject}\n\n{}\n", lines.join("\n"))
@@ -74,4 +74,37 @@ fn line(change: &Checked) -> String {
 fn ident(text: &str) -> String {
     let text: String = text.chars().filter(|c| !c.is_control() && !matches!(c, '<' | '>')).collect();
     text.trim_matches(|c: char| c.is_whitespace() || ".,:;\"\\'".contains(c)).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Change, File};
+
+    fn subject(ids: &[&str], removed: &[&str]) -> String {
+        let update = |id: &&str| Change::replace(*id, format!("d/{id}"), vec![File::new("a", "a")]);
+        let removal = |id: &&str| Change::remove(*id, format!("d/{id}"));
+        let changes = ids.iter().map(update).chain(removed.iter().map(removal));
+        let changes: Vec<Checked> = changes.map(|change| Checked::new(change).unwrap()).collect();
+        let text = text(&changes.iter().collect::<Vec<_>>());
+        let lines: Vec<&str> = text.lines().collect();
+        if let [first, "", rest @ ..] = &lines[..] {
+            assert_eq!(rest.len(), ids.len() + removed.len(), "{text}");
+            return (*first).to_owned();
+        }
+        text.trim_end().to_owned()
+    }
+
+    #[test]
+    fn one_change_is_the_subject_and_several_are_counted() {
+        for (updated, removed, expected) in [
+            (&["a"][..], &[][..], "Update from: a"),
+            (&[], &["a"], "Delete from: a"),
+            (&["a", "b"], &[], "Update from: 2 changes"),
+            (&[], &["a", "b"], "Delete from: 2 changes"),
+            (&["a"], &["b"], "Update and delete from: 2 changes"),
+        ] {
+            assert_eq!(subject(updated, removed), expected);
+        }
+    }
 }

@@ -18,27 +18,29 @@ use crate::error::Trouble;
 /// # Guarantees
 /// With `durable`, the pack and its name survive a crash of the machine once this returns. Readers see all of the pack or nothing:
 /// the index comes last, and each file appears under its name only when it is complete.
+///
+/// Returns the bytes of the pack, which is self-contained.
 pub(super) fn write(
     objects_directory: &Path,
     objects: &[(Kind, ObjectId, Bytes)],
     durable: bool,
-) -> Result<(), Trouble> {
+) -> Result<Bytes, Trouble> {
     let directory = objects_directory.join("pack");
     fs::create_dir_all(&directory).map_err(io(&directory))?;
-    let (pack, mut entries) = pack(objects).map_err(io(&directory))?;
-    let checksum = &pack[pack.len() - 20..];
+    let (data, mut entries) = pack(objects).map_err(io(&directory))?;
+    let checksum = &data[data.len() - 20..];
     entries.sort_by_key(|entry| entry.id);
     let index = index(&entries, checksum).map_err(io(&directory))?;
     let name = format!("pack-{}", ObjectId::from_bytes_or_panic(checksum));
     // Both are complete before either gets its name: a pack without an index is space that nothing ever frees.
-    let pack = prepare(&directory, &pack, durable)?;
+    let pack = prepare(&directory, &data, durable)?;
     let index = prepare(&directory, &index, durable)?;
     place(pack, &directory.join(format!("{name}.pack")))?;
     place(index, &directory.join(format!("{name}.idx")))?;
     if durable {
         sync_directory(&directory)?;
     }
-    Ok(())
+    Ok(Bytes::from(data))
 }
 
 pub(super) fn sync_directory(directory: &Path) -> Result<(), Trouble> {

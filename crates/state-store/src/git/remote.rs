@@ -1,4 +1,5 @@
-//! A repository on another machine (or one with hooks on this), reached by `git fetch` and `git push` from a bare cache.
+//! A repository on another machine (or one with hooks on this), reached from a bare cache: over HTTP in this process, except
+//! for objects to be brought, and else by `git fetch` and `git push`.
 //!
 //! The cache holds the newest commit of the branch without history, so that trees can be edited in it. It belongs to one
 //! process at a time, holds no credentials, and is made again if it is damaged.
@@ -7,7 +8,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use base64::Engine;
 use bytes::Bytes;
 use gix::ObjectId;
 use gix::objs::Kind;
@@ -20,8 +20,8 @@ use crate::error::Trouble;
 
 mod answer;
 mod cache;
-mod certificate;
 mod credentials;
+mod http;
 mod retry_after;
 mod url;
 
@@ -30,6 +30,7 @@ pub(super) use self::retry_after::retry_after;
 pub(super) use self::url::Url;
 
 use self::credentials::Credentials;
+use self::http::{Advertisement, Fault, Http, Push, Service, Unable};
 
 /// The remote's branch, as the cache knows it.
 const TRACKED: &str = "refs/remotes/origin/head";
@@ -47,6 +48,11 @@ pub(super) struct Remote {
     committer: Arc<Committer>,
     credentials: Credentials,
     identity: Option<ssh::Identity>,
+    /// What is spoken with the server in this process, unless all is left to git.
+    http: Option<Http>,
+    /// What was wrong with the server's certificate when it was last looked at in this process. Git's TLS libraries say the
+    /// same of one that has expired, one of another host and one of an unknown authority, and name files of this machine.
+    distrust: Option<String>,
     directory: PathBuf,
     cache: Option<Cache>,
     /// The head that was fetched or pushed last.
@@ -70,6 +76,7 @@ impl Remote {
             _ => None,
         };
         url.check_method(identity.is_some())?;
+        let http = url.is_http().then(|| Http::new(&config, url.host()));
         Ok(Self {
             url,
             moved_to: None,
@@ -77,6 +84,8 @@ impl Remote {
             committer,
             credentials,
             identity,
+            http,
+            distrust: None,
             directory,
             cache: None,
             tracked: None,
@@ -87,13 +96,123 @@ impl Remote {
 
     /// Brings the cache to the remote's present state and returns the head of the branch.
     pub(super) async fn fetch(&mut self) -> Result<Option<ObjectId>, Trouble> {
-        let head = self.fetch_wherever_it_is().await?;
+        // Without a cache nothing that is found out is of use.
+        self.cache().await?;
+        let head = match self.look(Service::UploadPack).await {
+            Ok(seen) => self.bring(seen).await?,
+            Err(Fault::Unable(why)) => {
+                self.leave_to_git(why);
+                let head = self.fetch_wherever_it_is().await?;
+                self.believe_git();
+                head
+            }
+            Err(fault) => return Err(self.meaning(fault)),
+        };
         // A branch that only others push to fills the cache as well.
         if head.is_some() && head != self.tracked {
             self.tracked = head;
             self.has_grown = true;
         }
         Ok(head)
+    }
+
+    /// Asks the server for its branches, without git.
+    async fn look(&mut self, service: Service) -> Result<Advertisement, Fault> {
+        loop {
+            let (address, basic) = (self.argument().to_owned(), self.credentials.get().await?);
+            let http = self.http.as_mut().ok_or(Fault::Unable(Unable::Address))?;
+            match http.look(&address, basic.as_ref(), service).await {
+                Err(fault) => self.recover(fault)?,
+                seen => {
+                    self.distrust = None;
+                    return seen;
+                }
+            }
+        }
+    }
+
+    /// Pushes without git.
+    async fn send(&mut self, push: &Push) -> Result<Published, Fault> {
+        loop {
+            let (address, basic) = (self.argument().to_owned(), self.credentials.get().await?);
+            let http = self.http.as_mut().ok_or(Fault::Unable(Unable::Address))?;
+            match http.push(&address, basic.as_ref(), push).await {
+                Err(fault) => self.recover(fault)?,
+                published => return published,
+            }
+        }
+    }
+
+    /// Prepares for another attempt, with other credentials or at another address.
+    ///
+    /// # Errors
+    /// The fault, if there is nothing else to try.
+    fn recover(&mut self, fault: Fault) -> Result<(), Fault> {
+        match &fault {
+            Fault::Trouble(Trouble::Unauthorized) if self.credentials.drop_refused() => return Ok(()),
+            Fault::Redirected(Some(location)) if self.moved_to.is_none() => {
+                let target = answer::repository(location).map(str::to_owned);
+                if target.is_some_and(|target| self.follow_to(&target)) {
+                    return Ok(());
+                }
+            }
+            // Perhaps it has moved back, or on: the next exchange is with the first address.
+            _ => self.moved_to = None,
+        }
+        Err(fault)
+    }
+
+    /// Notes that git has to do what could not be done here.
+    fn leave_to_git(&mut self, why: Unable) {
+        if self.http.is_some() {
+            tracing::debug!(store = %self.config.name, ?why, "the exchange is left to git");
+        }
+        if let Unable::Certificate(reason) = why {
+            self.distrust = Some(reason);
+        }
+    }
+
+    /// Leaves all further exchanges to git too, if it trusts a server that is not trusted here.
+    fn believe_git(&mut self) {
+        if let Some(reason) = self.distrust.take() {
+            tracing::info!(store = %self.config.name, reason, "git trusts the server's certificate");
+            self.http = None;
+        }
+    }
+
+    fn meaning(&self, fault: Fault) -> Trouble {
+        match fault {
+            Fault::Trouble(trouble) => trouble,
+            Fault::Redirected(_) => Trouble::Redirected,
+            Fault::Refusal(said) => {
+                answer::trouble(&self.redacted(&format!("fatal: remote error: {said}")), &self.url)
+            }
+            Fault::Unable(why) => Trouble::Git(format!("left to git: {why:?}")),
+        }
+    }
+
+    /// Brings the head of the branch, if it is not here.
+    async fn bring(&mut self, seen: Advertisement) -> Result<Option<ObjectId>, Trouble> {
+        match seen.head {
+            Some(head) if self.holds(head).await? => Ok(Some(head)),
+            Some(_) => self.fetch_wherever_it_is().await,
+            // Either a repository without any branch, whose first one is ours to make, or a missing branch.
+            None if seen.has_branches && !self.config.create_branch => {
+                Err(Trouble::BranchMissing(self.config.branch.clone()))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Tells whether the cache is as new as this.
+    async fn holds(&mut self, head: ObjectId) -> Result<bool, Trouble> {
+        let git_dir = self.cache().await?.git_dir.clone();
+        blocking(move || {
+            // Whatever is wrong with the cache, git sees it too.
+            let is_noted = refs::read(&git_dir, TRACKED).is_ok_and(|noted| noted == Some(head));
+            Ok(is_noted && local::open(&git_dir).is_ok_and(|cache| cache.to_thread_local().has_object(head)))
+        })
+        .await
     }
 
     async fn fetch_wherever_it_is(&mut self) -> Result<Option<ObjectId>, Trouble> {
@@ -118,11 +237,15 @@ impl Remote {
         let mut git = self.git_without_credentials().await?;
         git.trace_headers();
         let ended = git.run(&["ls-remote", "--heads", self.argument()]).await?;
-        let target = answer::redirection(&ended.stderr).and_then(|target| self.url.elsewhere_on_this_server(target));
-        let Some(target) = target.filter(|target| target.argument() != self.argument()) else { return Ok(false) };
+        Ok(answer::redirection(&ended.stderr).is_some_and(|target| self.follow_to(target)))
+    }
+
+    fn follow_to(&mut self, target: &str) -> bool {
+        let target = self.url.elsewhere_on_this_server(target);
+        let Some(target) = target.filter(|target| target.argument() != self.argument()) else { return false };
         tracing::debug!(store = %self.config.name, url = target.shown(), "the server sends to another path");
         self.moved_to = Some(target);
-        Ok(true)
+        true
     }
 
     /// Returns the address for git.
@@ -175,9 +298,14 @@ impl Remote {
         commit: batch::Commit,
     ) -> Result<Published, Trouble> {
         let id = commit.id;
-        self.store(commit.objects).await?;
-        let ended = self.push(head, id, &[]).await?;
-        let published = answer::push(&ended, &self.config.branch).unwrap_or_else(|| Err(self.trouble(&ended)));
+        let pack = self.store(commit.objects).await?;
+        let published = match self.send(&Push { head, id, pack }).await {
+            Err(Fault::Unable(why)) => {
+                self.leave_to_git(why);
+                self.push(head, id, &[]).await
+            }
+            published => published.map_err(|fault| self.meaning(fault)),
+        };
         // Whatever becomes of the cache from here on: the remote has answered. What it refused has left objects there too.
         if matches!(published, Ok(Published::Accepted)) {
             self.tracked = Some(id);
@@ -191,6 +319,11 @@ impl Remote {
 
     /// Asks the remote whether it would take a push, without making one.
     pub(super) async fn check(&mut self, head: Option<ObjectId>) -> Result<(), Trouble> {
+        match self.look(Service::ReceivePack).await {
+            Ok(_) => return Ok(()),
+            Err(Fault::Unable(why)) => self.leave_to_git(why),
+            Err(fault) => return Err(self.meaning(fault)),
+        }
         let id = match head {
             Some(head) => head,
             None => {
@@ -201,16 +334,16 @@ impl Remote {
                 id
             }
         };
-        let ended = self.push(head, id, &["--dry-run"]).await?;
-        match answer::push(&ended, &self.config.branch).unwrap_or_else(|| Err(self.trouble(&ended)))? {
+        match self.push(head, id, &["--dry-run"]).await? {
             // Somebody pushed in between, which shows all the better that it can be done.
             Published::Accepted | Published::Moved => Ok(()),
             Published::Unsettled(trouble) => Err(trouble),
         }
     }
 
-    async fn push(&mut self, head: Option<ObjectId>, id: ObjectId, options: &[&str]) -> Result<Ended, Trouble> {
-        let (branch, address) = (&self.config.branch, self.argument().to_owned());
+    /// Has git push what the cache holds.
+    async fn push(&mut self, head: Option<ObjectId>, id: ObjectId, options: &[&str]) -> Result<Published, Trouble> {
+        let (branch, address) = (&self.config.branch.clone(), self.argument().to_owned());
         let refspec = format!("{id}:refs/heads/{branch}");
         // Never forced in effect: the new commit is built on the expected head. Stated, it also guards a branch's creation.
         let lease =
@@ -218,7 +351,8 @@ impl Remote {
         let mut arguments = vec!["push", "--porcelain", "--no-verify", "--recurse-submodules=no", &lease];
         arguments.extend_from_slice(options);
         arguments.extend_from_slice(&[&address, &refspec]);
-        self.run(&arguments).await
+        let ended = self.run(&arguments).await?;
+        answer::push(&ended, branch).unwrap_or_else(|| Err(self.trouble(&ended)))
     }
 
     /// Runs git with credentials; once more with newer ones if those were refused and there can be newer ones.
@@ -228,23 +362,10 @@ impl Remote {
         if result.as_ref().is_ok_and(is_refused) && self.credentials.drop_refused() {
             result = self.git().await?.run(arguments).await;
         }
-        match &mut result {
-            Ok(ended) if ended.success => {}
-            Ok(ended) => {
-                ended.distrust = self.distrust(ended).await;
-                self.sweep().await;
-            }
-            Err(_) => self.sweep().await,
+        if !result.as_ref().is_ok_and(|ended| ended.success) {
+            self.sweep().await;
         }
         result
-    }
-
-    /// Looks for what is wrong with a certificate that git does not trust.
-    async fn distrust(&self, ended: &Ended) -> Option<String> {
-        let Trouble::Untrusted(_) = self.trouble(ended) else { return None };
-        let host = self.url.host();
-        let pem = authority::pem(&self.config.tls, host).ok()?;
-        certificate::problem(host, self.url.port()?, pem.as_deref(), self.config.deadline).await
     }
 
     /// Frees what a git that failed has left in the cache: after a full disk it would stay full.
@@ -259,7 +380,8 @@ impl Remote {
         let _ = swept.await;
     }
 
-    async fn store(&mut self, objects: Vec<(Kind, ObjectId, Bytes)>) -> Result<(), Trouble> {
+    /// Puts objects into the cache, and returns their pack.
+    async fn store(&mut self, objects: Vec<(Kind, ObjectId, Bytes)>) -> Result<Bytes, Trouble> {
         let directory = self.cache().await?.git_dir.join("objects");
         blocking(move || pack::write(&directory, &objects, false)).await
     }
@@ -331,10 +453,8 @@ impl Remote {
         if let (Some(identity), Some(cache)) = (&self.identity, &self.cache) {
             git.use_ssh(identity.lay_out(&cache.base)?);
         }
-        if let Some((username, password)) = self.credentials.get().await? {
-            let pair = format!("{username}:{}", password.expose());
-            let header = base64::engine::general_purpose::STANDARD.encode(pair);
-            git.set("http.extraHeader", format!("Authorization: Basic {header}"));
+        if let Some(basic) = self.credentials.get().await? {
+            git.set("http.extraHeader", format!("Authorization: {}", basic.text()));
         }
         Ok(git)
     }
@@ -358,19 +478,14 @@ impl Remote {
         Ok(git)
     }
 
+    fn redacted(&self, text: &str) -> String {
+        self.credentials.present().map_or_else(|| text.to_owned(), |basic| basic.redact(text))
+    }
+
     /// Finds out what git's failure means; nothing secret is in the result.
     fn trouble(&self, ended: &Ended) -> Trouble {
-        let mut stderr = ended.stderr.clone();
-        if let Some((username, password)) = self.credentials.present() {
-            let header = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", password.expose()));
-            stderr = stderr.replace(password.expose(), "…").replace(&header, "…");
-        }
-        match answer::trouble(&stderr, &self.url) {
-            // Some servers say with 403 that somebody asks too often.
-            Trouble::ServerFailed(reason) | Trouble::Forbidden(reason) if ended.retry_after.is_some() => {
-                Trouble::Busy { reason, retry_after: ended.retry_after.unwrap_or_default() }
-            }
-            Trouble::Untrusted(reason) => Trouble::Untrusted(ended.distrust.clone().unwrap_or(reason)),
+        match answer::trouble(&self.redacted(&ended.stderr), &self.url).with_retry_after(ended.retry_after) {
+            Trouble::Untrusted(reason) => Trouble::Untrusted(self.distrust.clone().unwrap_or(reason)),
             trouble => trouble,
         }
     }

@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod gitea;
 mod github_app;
+mod http;
 mod imprint;
 mod local;
 mod model;

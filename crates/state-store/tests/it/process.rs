@@ -52,6 +52,8 @@ async fn what_git_traces_is_logged_without_credentials_and_leaves_no_file() {
     open(quiet.clone(), bed.cache()).expect("usable").write(placement("a", "1")).await.expect("written");
     assert!(!log.text().contains("run_command"), "not asked for: {}", log.text());
 
+    // There is something to be brought, which is for git to do.
+    bed.foreign_push("theirs", "t");
     let trace = Trace { commands: true, packets: true };
     let store = open(GitConfig { trace, ..quiet }, bed.cache()).expect("usable");
     store.write(placement("b", "1")).await.expect("written");
@@ -59,7 +61,9 @@ async fn what_git_traces_is_logged_without_credentials_and_leaves_no_file() {
     store.write(placement("c", "1")).await.expect_err("refused");
     let text = log.text();
     assert!(text.contains("DEBUG") && text.contains("run_command"), "commands: {text}");
-    assert!(text.contains("refs/heads/main") && text.contains("packet:"), "packets: {text}");
+    assert!(text.contains("packet:        fetch>"), "packets of git: {text}");
+    let pushed = text.lines().find(|line| line.contains("packet: git-receive-pack> "));
+    assert!(pushed.is_some_and(|line| line.contains(" refs/heads/main")), "packets of this process: {text}");
     for secret in ["s3cret-word", "a3JhdGl4OnMzY3JldC13b3Jk"] {
         assert!(!text.contains(secret), "{text}");
     }

@@ -94,8 +94,10 @@ fn a_signing_key_that_cannot_be_used_is_refused_when_the_store_is_opened() {
     let bed = Bed::new();
     for (key, expected) in [("", "it is empty"), ("ssh-ed25519 AAAA", "it is a public key")] {
         let error = open(signed(&bed, key), bed.cache()).expect_err("refused");
-        let Trouble::Config(text) = &error.trouble else { panic!("{error:?}") };
+        assert!(matches!(error.trouble, Trouble::SigningKey(_)), "{error:?}");
+        let text = error.trouble.to_string();
         assert!(text.starts_with(&format!("error parsing signing key: {expected}")), "{text}");
+        assert!(error.hint().expect("a hint").contains("signingKey"));
     }
     let Some(small) = key(&bed, "ecdsa") else { return };
     let cut = small.replace("\n-----END", "AAAA\n-----END").replacen('\n', "\nAAAA", 1);

@@ -324,14 +324,19 @@ async fn refs_that_could_be_taken_for_the_branch_are_not() {
             assert_eq!(bed.git(&["rev-parse", decoy]).trim(), old, "{why}: {decoy}");
         }
     }
-    // One that git itself does not tell apart when it pushes.
+    // One that git itself does not tell apart when it pushes, as it has to where there are hooks.
     bed.git(&["update-ref", "refs/heads/refs/heads/main", &old]);
     let [(_, https), (_, local)] = stores(&bed, &server);
-    let error = https.check().await.expect_err("ambiguous");
+    leaves_others_alone(&bed, &https, "https").await;
+    leaves_others_alone(&bed, &local, "local").await;
+    let hook = bed.repository().join("hooks/post-receive");
+    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
+    std::fs::write(&hook, "#!/bin/sh\n").expect("a file");
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+    let error = local.check().await.expect_err("ambiguous");
     assert_eq!(error.retry(), Retry::Backoff);
     let expected = r#"another branch has the full name "refs/heads/main", which git cannot tell apart; delete it"#;
     assert_eq!(error.trouble, Trouble::Git(expected.to_owned()));
-    leaves_others_alone(&bed, &local, "local").await;
 }
 
 #[tokio::test]

@@ -1,24 +1,19 @@
 //! The one request that is made of GitHub's API.
 
-use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
 use crate::config::Secret;
-use crate::error::AppRemedy;
-use crate::tls;
+use crate::connection::{self, Connector};
+use crate::error::{AppRemedy, Trouble};
 
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
@@ -57,76 +52,55 @@ struct Complaint {
     message: String,
 }
 
-/// Exchanges what an app has signed for a token of its installation, by way of the proxy that the environment names.
+/// Exchanges what an app has signed for a token of its installation.
+///
+/// # Errors
+/// What concerns the store's own settings, such as a file of authorities that cannot be read, is the outer one.
 pub(super) async fn exchange(
+    connector: &Connector,
     endpoint: &Uri,
     jwt: &Secret,
-    tls: rustls::ClientConfig,
     deadline: Duration,
-) -> Result<Granted, Refusal> {
-    exchange_through(&Matcher::from_env(), endpoint, jwt, tls, deadline).await
-}
-
-async fn exchange_through(
-    proxies: &Matcher,
-    endpoint: &Uri,
-    jwt: &Secret,
-    tls: rustls::ClientConfig,
-    deadline: Duration,
-) -> Result<Granted, Refusal> {
+) -> Result<Result<Granted, Refusal>, Trouble> {
     let failed =
         |reason: String, remedy| Refusal::new(format!("GitHub API request failed: POST {endpoint}: {reason}"), remedy);
     let exchange = async {
-        let response = send(proxies, endpoint, jwt, tls).await?;
+        let response = send(connector, endpoint, jwt).await?;
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| (root(&*error), false))?;
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| Trouble::Unreachable(connection::last_cause(&*error)))?;
         Ok((parts, body.to_bytes()))
     };
-    match tokio::time::timeout(deadline, exchange).await {
-        Ok(Ok((parts, body))) => read(parts.status, &parts.headers, &body, jwt),
-        Ok(Err((reason, is_untrusted))) => {
-            Err(failed(reason, if is_untrusted { AppRemedy::Authority } else { AppRemedy::Time }))
-        }
-        Err(_) => Err(failed(format!("no answer within {} s", deadline.as_secs_f32()), AppRemedy::Time)),
-    }
+    let refusal = match tokio::time::timeout(deadline, exchange).await {
+        Ok(Ok((parts, body))) => return Ok(read(parts.status, &parts.headers, &body, jwt)),
+        Ok(Err(trouble @ Trouble::Untrusted(_))) => failed(trouble.to_string(), AppRemedy::Authority),
+        Ok(Err(trouble @ Trouble::UnknownHost(_))) => failed(trouble.to_string(), AppRemedy::Host),
+        Ok(Err(Trouble::Unreachable(reason))) => failed(reason, AppRemedy::Time),
+        Ok(Err(trouble @ (Trouble::Authority { .. } | Trouble::Config(_)))) => return Err(trouble),
+        Ok(Err(trouble)) => failed(trouble.to_string(), AppRemedy::Time),
+        Err(_) => failed(format!("no answer within {} s", deadline.as_secs_f32()), AppRemedy::Time),
+    };
+    Ok(Err(refusal))
 }
 
-/// Sends the request; an error comes with whether the server is not who it should be.
-async fn send(
-    proxies: &Matcher,
-    endpoint: &Uri,
-    jwt: &Secret,
-    tls: rustls::ClientConfig,
-) -> Result<Response<Incoming>, (String, bool)> {
-    let plain = |error: &dyn std::fmt::Display| (error.to_string(), false);
+async fn send(connector: &Connector, endpoint: &Uri, jwt: &Secret) -> Result<Response<Incoming>, Trouble> {
+    let plain = |error: &dyn std::fmt::Display| Trouble::Unreachable(error.to_string());
     let mut bearer = HeaderValue::try_from(format!("Bearer {}", jwt.expose())).map_err(|error| plain(&error))?;
     bearer.set_sensitive(true);
-    let request = Request::post(endpoint)
+    let mut request = Request::post(endpoint)
         .header(AUTHORIZATION, bearer)
         .header(ACCEPT, "application/vnd.github+json")
         .header("x-github-api-version", "2022-11-28")
         .header(USER_AGENT, "kratix")
         .body(Empty::<Bytes>::new())
         .map_err(|error| plain(&error))?;
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
-    let client = Client::builder(TokioExecutor::new());
-    let response = match proxies.intercept(endpoint) {
-        None => client.build(https.wrap_connector(tcp)).request(request).await,
-        Some(proxy) if proxy.uri().scheme_str() == Some("http") => {
-            let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
-            if let Some(authorization) = proxy.basic_auth() {
-                tunnel = tunnel.with_auth(authorization.clone());
-            }
-            client.build(https.wrap_connector(tunnel)).request(request).await
-        }
-        Some(_) => return Err(("only proxies with http:// are supported here".to_owned(), false)),
-    };
-    response.map_err(|error| match tls::untrusted(&error) {
-        Some(reason) => (format!("the server's certificate is not trusted: {reason}"), true),
-        None => (root(&error), false),
-    })
+    if let Some(authorization) = connector.authorization(endpoint) {
+        request.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
+    }
+    // Asked once in an hour: the connection is not kept.
+    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector.clone());
+    let host = endpoint.host().unwrap_or_default();
+    client.request(request).await.map_err(|error| connection::trouble(host, &error))
 }
 
 /// Understands an answer.
@@ -174,12 +148,6 @@ fn pause(retry_after: Option<&str>, reset: Option<&str>) -> Option<Duration> {
     }
     let reset = Duration::from_secs(reset?.trim().parse().ok()?);
     (SystemTime::UNIX_EPOCH.checked_add(reset)?).duration_since(SystemTime::now()).ok()
-}
-
-/// Returns the first cause, which is the one that tells something.
-fn root(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.last().map_or_else(String::new, ToString::to_string)
 }
 
 #[cfg(test)]

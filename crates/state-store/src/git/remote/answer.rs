@@ -24,32 +24,32 @@ pub(super) fn push(ended: &Ended, branch: &str) -> Option<Result<Published, Trou
         return Some(Ok(Published::Unsettled(Trouble::ServerFailed(text))));
     }
     if summary.starts_with("[remote rejected]") {
-        if let Some(path) = held_lock(&ended.stderr) {
-            let path = path.to_owned();
-            return Some(Ok(Published::Unsettled(Trouble::Locked { branch: branch.to_owned(), path })));
-        }
-        // Another push was faster: the remote's lock was taken, or its branch had moved when the lock was had.
-        let moved = [
-            "cannot lock ref",
-            "failed to update ref",
-            "incorrect old value",
-            "fetch first",
-            "reference already exists",
-        ];
-        if moved.iter().any(|text| reason.contains(text)) {
-            return Some(Ok(Published::Moved));
-        }
-        // `receive.denyCurrentBranch`: no content helps.
-        if reason.contains("is currently checked out") {
-            return Some(Err(Trouble::CheckedOut(branch.to_owned())));
-        }
-        let message = match remote_text(&ended.stderr) {
-            text if text.is_empty() => reason.to_owned(),
-            text => format!("{text} ({reason})"),
-        };
-        return Some(Err(Trouble::Refused { branch: branch.to_owned(), message }));
+        return Some(refusal(reason, &ended.stderr, branch));
     }
     Some(Ok(Published::Moved))
+}
+
+/// Finds out why a remote refuses a push, from its reason and from what it has said beside, in lines that start with `remote:`.
+pub(super) fn refusal(reason: &str, said: &str, branch: &str) -> Result<Published, Trouble> {
+    if let Some(path) = held_lock(said) {
+        let path = path.to_owned();
+        return Ok(Published::Unsettled(Trouble::Locked { branch: branch.to_owned(), path }));
+    }
+    // Another push was faster: the remote's lock was taken, or its branch had moved when the lock was had.
+    let moved =
+        ["cannot lock ref", "failed to update ref", "incorrect old value", "fetch first", "reference already exists"];
+    if moved.iter().any(|text| reason.contains(text)) {
+        return Ok(Published::Moved);
+    }
+    // `receive.denyCurrentBranch`: no content helps.
+    if reason.contains("is currently checked out") {
+        return Err(Trouble::CheckedOut(branch.to_owned()));
+    }
+    let message = match remote_text(said) {
+        text if text.is_empty() => one_line(std::iter::once(reason)),
+        text => format!("{text} ({})", one_line(std::iter::once(reason))),
+    };
+    Err(Trouble::Refused { branch: branch.to_owned(), message })
 }
 
 /// Returns where a server sends to: from the headers that git traces, without what git appends to the address.
@@ -59,6 +59,11 @@ pub(super) fn redirection(stderr: &str) -> Option<&str> {
         let (name, value) = header.split_once(':')?;
         name.eq_ignore_ascii_case("location").then(|| value.trim())
     })?;
+    repository(location)
+}
+
+/// Returns the address of the repository in one that is asked for its branches.
+pub(super) fn repository(location: &str) -> Option<&str> {
     location.split_once("/info/refs").map(|(address, _)| address)
 }
 
@@ -68,8 +73,8 @@ fn held_lock(stderr: &str) -> Option<&str> {
     between(line, "Unable to create '", &['\'']).filter(|path| path.ends_with(".lock"))
 }
 
-/// What hooks of the remote have said.
-fn remote_text(stderr: &str) -> String {
+/// What hooks of the remote have said, in lines that start with `remote:`.
+pub(super) fn remote_text(stderr: &str) -> String {
     let lines = stderr.lines().filter_map(|line| line.strip_prefix("remote:"));
     let lines = lines.map(str::trim).filter(|line| !line.starts_with("error: hook declined"));
     let lines = lines.map(|line| line.strip_prefix("error:").unwrap_or(line).trim_start());
@@ -112,7 +117,7 @@ pub(super) fn trouble(stderr: &str, url: &Url) -> Trouble {
     }
     if has(&["returned error: 403"]) {
         let said = remote_text(stderr);
-        return Trouble::Forbidden(if said.is_empty() { "the server answers 403".to_owned() } else { said });
+        return forbidden(said);
     }
     if has(&["returned error: 404", "does not exist"])
         || (stderr.contains("repository '") && stderr.contains("not found"))
@@ -175,6 +180,11 @@ pub(super) fn trouble(stderr: &str, url: &Url) -> Trouble {
         said if said.is_empty() => Trouble::Git("git ended without a word, as it does when it is killed".to_owned()),
         said => Trouble::Git(said),
     }
+}
+
+/// Says that something is not allowed, in the words of the server if it has any.
+pub(super) fn forbidden(said: String) -> Trouble {
+    Trouble::Forbidden(if said.is_empty() { "the server answers 403".to_owned() } else { said })
 }
 
 /// Returns the part of `unable to access '<url>': <reason>` that is not about the address.

@@ -109,6 +109,10 @@ impl Url {
         self.is_ssh
     }
 
+    pub(super) fn is_http(&self) -> bool {
+        self.plain.starts_with("http") && self.path.is_none() && !self.is_ssh
+    }
+
     pub(in crate::git) fn local(&self) -> Option<&Path> {
         self.path.as_deref()
     }
@@ -130,15 +134,6 @@ impl Url {
         match authority.find(']') {
             Some(end) => &authority[..=end],
             None => authority.split(':').next().unwrap_or_default(),
-        }
-    }
-
-    /// Returns the port of an `https` address.
-    pub(super) fn port(&self) -> Option<u16> {
-        let authority = self.plain.strip_prefix("https://")?.split('/').next()?;
-        match authority.strip_prefix(self.host())?.strip_prefix(':') {
-            Some(port) => port.parse().ok(),
-            None => Some(443),
         }
     }
 

@@ -40,10 +40,10 @@ async fn twenty_foreign_pushes_in_a_row_are_built_upon() {
 async fn a_branch_that_somebody_makes_while_it_is_looked_for_is_found() {
     let bed = Arc::new(Bed::new());
     let server = Server::plain(bed.directory.path()).await;
-    let (rival, reads) = (bed.clone(), AtomicUsize::new(0));
+    let (rival, asked) = (bed.clone(), AtomicUsize::new(0));
     server.before_requests(move |step| {
-        // It is missing when it is fetched, and there when the branches are listed.
-        if step == Step::Read && reads.fetch_add(1, Ordering::Relaxed) == 1 {
+        // It is missing when it is looked for, and there when it is to be made.
+        if step == Step::Ask && asked.fetch_add(1, Ordering::Relaxed) == 0 {
             rival.foreign_push("theirs", "t");
         }
     });
@@ -201,11 +201,13 @@ async fn a_server_that_asks_to_be_left_alone_is_left_alone() {
 #[tokio::test]
 async fn what_is_noted_of_an_exchange_holds_no_credentials() {
     let bed = Bed::new();
+    // There is something to be brought, which is for git to do.
+    bed.foreign_push("theirs", "t");
     let server = Server::plain(bed.directory.path()).await;
     let mut config = config(&server);
     config.auth = Auth::Basic { username: "kratix".to_owned(), password: "s3cret".into() };
     let store = open(config, bed.cache()).expect("usable");
-    server.fail(Fault::Hang);
+    server.fail(Fault::HangFetch);
     let asking = tokio::spawn(async move { store.check().await });
     wait::poll("the request to be noted", || async {
         let homes =

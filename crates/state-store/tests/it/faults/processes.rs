@@ -119,15 +119,16 @@ async fn a_git_that_is_killed_in_the_middle_is_a_failure_that_is_tried_again() {
     let server = Server::plain(bed.directory.path()).await;
     let store = store(&bed, &server);
     store.write(placement("a", "1")).await.expect("written");
-    for victim in ["git push", "git-remote-http"] {
-        server.fail(Fault::HangPush { executed: false });
+    for victim in ["git fetch", "git-remote-http"] {
+        bed.foreign_push(&format!("theirs/{victim}"), "t");
+        server.fail(Fault::HangFetch);
         let pushing = tokio::spawn({
             let store = store.clone();
             async move { store.write(placement("b", "1")).await }
         });
         wait::poll(&format!("{victim} to be started"), || async {
             let processes = git_processes(&bed);
-            let hangs = processes.iter().any(|(_, command)| command.contains("send-pack"));
+            let hangs = processes.iter().any(|(_, command)| command.contains("git-remote-http"));
             let found = processes.iter().find(|(_, command)| command.contains(victim));
             let Some((id, _)) = found.filter(|_| hangs) else { return Err(format!("{processes:?}")) };
             kill_process(Pid::from_raw(*id).expect("an id"), Signal::KILL).map_err(|error| error.to_string())
@@ -145,7 +146,7 @@ async fn a_git_that_is_killed_in_the_middle_is_a_failure_that_is_tried_again() {
         .await;
     }
     write_in_the_end(&store, placement("b", "1")).await;
-    assert_eq!(bed.commits(), 2);
+    assert_eq!(bed.commits(), 4);
     bed.is_sound();
 }
 

@@ -1,4 +1,6 @@
 use super::*;
+use crate::config::{Proxies, Tls};
+use crate::connection::Trust;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -8,58 +10,49 @@ async fn head(stream: &mut TcpStream) -> String {
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.expect("a byte"));
     }
-    String::from_utf8(head).expect("text")
+    String::from_utf8(head).expect("text").to_ascii_lowercase()
 }
 
-async fn listener() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    (listener, address)
+fn through(proxy: &str, direct: &str) -> Connector {
+    let proxies = Proxies { http: proxy.to_owned(), direct: direct.to_owned(), ..Proxies::default() };
+    Connector::new(&Tls::default(), Trust::Beside, &proxies, DEADLINE).expect("a connector")
+}
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+async fn reason(connector: &Connector, endpoint: &str) -> (String, AppRemedy) {
+    let endpoint = endpoint.parse().expect("a URL");
+    let refusal = exchange(connector, &endpoint, &"j-w-t".into(), DEADLINE).await.expect("usable settings");
+    refusal.map(|_| ()).map_err(|refusal| (refusal.reason, refusal.remedy)).expect_err("no way")
 }
 
 #[tokio::test]
-async fn the_request_goes_through_the_proxy_of_the_environment_and_past_it_where_that_is_said() {
-    let (proxy, proxy_address) = listener().await;
-    let (api, api_address) = listener().await;
+async fn the_request_goes_through_the_proxy_and_past_it_where_that_is_said() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let proxy = format!("http://me:pw@{}", listener.local_addr().expect("an address"));
     let serve = tokio::spawn(async move {
-        for _ in 0..2 {
-            let (mut stream, _) = api.accept().await.expect("a connection");
-            let request = head(&mut stream).await.to_ascii_lowercase();
-            assert!(request.starts_with("post /t http/1.1\r\n"), "{request}");
-            assert!(request.contains("authorization: bearer j-w-t\r\n"), "{request}");
-            let body = r#"{"token":"t","expires_at":"2016-07-11T22:14:10Z"}"#;
-            let answer = format!("HTTP/1.1 201 Created\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-            stream.write_all(answer.as_bytes()).await.expect("sent");
-        }
-    });
-    let target = api_address.clone();
-    let relay = tokio::spawn(async move {
-        let (mut near, _) = proxy.accept().await.expect("a connection");
-        let request = head(&mut near).await;
-        near.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").await.expect("sent");
-        let mut far = TcpStream::connect(target).await.expect("connected");
-        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let request = head(&mut stream).await;
+        let body = r#"{"token":"t","expires_at":"2016-07-11T22:14:10Z"}"#;
+        let answer = format!("HTTP/1.1 201 Created\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await.expect("sent");
         request
     });
-    let endpoint: Uri = format!("http://{api_address}/t").parse().expect("a URL");
-    let proxies = |direct: &str| Matcher::builder().all(format!("http://me:pw@{proxy_address}")).no(direct).build();
-    for proxies in [proxies("example.org"), proxies("127.0.0.1")] {
-        let tls = tls::verified(Vec::new()).expect("settings");
-        let granted = exchange_through(&proxies, &endpoint, &"j-w-t".into(), tls, Duration::from_secs(60)).await;
-        let granted = granted.map_err(|refusal| refusal.reason).expect("granted");
-        assert_eq!(granted.token.expose(), "t");
-        assert_eq!(granted.expires_at, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_468_275_250)));
-    }
-    serve.await.expect("served");
-    let request = relay.await.expect("relayed").to_ascii_lowercase();
-    assert!(request.starts_with(&format!("connect {api_address} http/1.1\r\n")), "{request}");
-    assert!(request.contains("proxy-authorization: basic bwu6chc=") && !request.contains("j-w-t"), "{request}");
+    let endpoint = "http://api.invalid/t".parse().expect("a URL");
+    let granted = exchange(&through(&proxy, ""), &endpoint, &"j-w-t".into(), DEADLINE).await.expect("usable");
+    let granted = granted.map_err(|refusal| refusal.reason).expect("granted");
+    assert_eq!(granted.token.expose(), "t");
+    assert_eq!(granted.expires_at, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_468_275_250)));
+    let request = serve.await.expect("served");
+    assert!(request.starts_with("post http://api.invalid/t http/1.1\r\n"), "{request}");
+    assert!(request.contains("authorization: bearer j-w-t\r\n"), "{request}");
+    assert!(request.contains("proxy-authorization: basic bwu6chc="), "{request}");
 
-    let socks = Matcher::builder().all("socks5://127.0.0.1:1").build();
-    let tls = tls::verified(Vec::new()).expect("settings");
-    let refusal = exchange_through(&socks, &endpoint, &"j-w-t".into(), tls, Duration::from_secs(60)).await;
-    let reason = refusal.map(|_| ()).map_err(|refusal| refusal.reason).expect_err("not supported");
-    assert!(reason.ends_with("only proxies with http:// are supported here"), "{reason}");
+    let failed = "GitHub API request failed: POST http://api.invalid/t: ";
+    let (reason_text, remedy) = reason(&through(&proxy, ".invalid"), "http://api.invalid/t").await;
+    assert_eq!((reason_text, remedy), (format!("{failed}host \"api.invalid\" is unknown"), AppRemedy::Host));
+    let (reason_text, _) = reason(&through("socks5://127.0.0.1:1", ""), "http://api.invalid/t").await;
+    assert_eq!(reason_text, format!("{failed}proxy 127.0.0.1:1: only proxies with http:// are supported"));
 }
 
 #[test]
