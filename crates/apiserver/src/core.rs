@@ -51,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) crd_writes: tokio::sync::Mutex<()>,
     /// Memory for the bodies of requests.
     pub(crate) bodies: Bodies,
+    /// What time requests are made at.
+    pub(crate) clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     pub(crate) shutdown: CancellationToken,
 }
 

@@ -13,7 +13,6 @@ use embedded_apimachinery::{Status, protobuf};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT, WARNING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response};
-use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::auth::Attributes;
@@ -165,7 +164,7 @@ async fn route(
         subresource: target.subresource,
         query,
         warnings: Vec::new(),
-        now: Timestamp::now(),
+        now: (core.clock)(),
     };
     let reply = dispatch(core, &mut call, verb, parts, &body, negotiated).await;
     warnings.append(&mut call.warnings);

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -63,6 +64,7 @@ pub struct Builder {
     admission: Arc<dyn Admission>,
     logs: Arc<dyn PodLogs>,
     expositions: Vec<Arc<dyn Exposition>>,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -100,6 +102,14 @@ impl Builder {
         self
     }
 
+    /// Sets what tells the time of requests: creation, deletion, managed fields. The clock of this machine unless told
+    /// otherwise.
+    #[must_use]
+    pub fn clock(mut self, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        self.clock = Arc::new(now);
+        self
+    }
+
     /// Opens the store and prepares what every cluster has: namespaces, default roles, keys.
     ///
     /// # Errors
@@ -125,6 +135,7 @@ impl Builder {
             address: parking_lot::RwLock::new("localhost".into()),
             crd_writes: tokio::sync::Mutex::default(),
             bodies: bodies::Bodies::default(),
+            clock: self.clock,
             shutdown: CancellationToken::new(),
             store,
         });
@@ -153,6 +164,7 @@ impl Server {
             admission: Arc::new(AdmitAll),
             logs: Arc::new(NoLogs),
             expositions: Vec::new(),
+            clock: Arc::new(Timestamp::now),
         }
     }
 

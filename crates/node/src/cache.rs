@@ -6,6 +6,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::Resource;
 use parking_lot::Mutex;
 
@@ -26,6 +28,57 @@ impl Key {
     }
 }
 
+/// An object of which less is remembered once it is over: hundreds of finished Pods are kept for one that runs, and a typed
+/// Pod takes as much memory as fifty of its names.
+pub(crate) trait Kept: Resource + Clone {
+    /// Forgets what nobody asks of an object that is over: how to run it.
+    fn settle(&mut self);
+}
+
+impl Kept for Pod {
+    fn settle(&mut self) {
+        let phase = self.status.as_ref().and_then(|status| status.phase.as_deref());
+        if matches!(phase, Some("Succeeded" | "Failed"))
+            && let Some(spec) = &mut self.spec
+        {
+            *spec = known_by_name(spec);
+        }
+    }
+}
+
+impl Kept for Job {
+    fn settle(&mut self) {
+        let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+        let mut ends = conditions.filter(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed"));
+        if ends.any(|end| end.status == "True")
+            && let Some(spec) = &mut self.spec
+            && let Some(pod) = &mut spec.template.spec
+        {
+            *pod = PodSpec { restart_policy: pod.restart_policy.take(), ..PodSpec::default() };
+        }
+    }
+}
+
+/// Returns what the status of a Pod that is over still refers to.
+fn known_by_name(spec: &mut PodSpec) -> PodSpec {
+    let named = |container: &mut Container| Container {
+        name: std::mem::take(&mut container.name),
+        image: container.image.take(),
+        resources: container.resources.take(),
+        restart_policy: container.restart_policy.take(),
+        ..Container::default()
+    };
+    PodSpec {
+        containers: spec.containers.iter_mut().map(named).collect(),
+        init_containers: spec.init_containers.as_mut().map(|all| all.iter_mut().map(named).collect()),
+        node_name: spec.node_name.take(),
+        restart_policy: spec.restart_policy.take(),
+        scheduler_name: spec.scheduler_name.take(),
+        termination_grace_period_seconds: spec.termination_grace_period_seconds,
+        ..PodSpec::default()
+    }
+}
+
 /// The latest version of each object.
 pub(crate) struct Cache<K> {
     inner: Mutex<Inner<K>>,
@@ -39,7 +92,7 @@ struct Inner<K> {
     listed: HashSet<Key>,
 }
 
-impl<K: Resource + Clone> Cache<K> {
+impl<K: Kept> Cache<K> {
     pub(crate) fn new() -> Self {
         let inner = Inner {
             objects: HashMap::new(),
@@ -64,6 +117,7 @@ impl<K: Resource + Clone> Cache<K> {
     /// Takes a version of an object; returns it if it is news.
     pub(crate) fn apply(&self, mut object: K) -> Option<Arc<K>> {
         object.meta_mut().managed_fields = None;
+        object.settle();
         let key = Key::of(&object);
         let mut inner = self.inner.lock();
         if object.meta().uid.as_ref().is_some_and(|uid| inner.deleted.contains(uid)) {
@@ -122,7 +176,7 @@ fn revision(object: &impl Resource) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
 
     use super::*;
 
@@ -145,6 +199,49 @@ mod tests {
         assert!(cache.apply(pod("a", "1", 6)).is_none(), "a deleted object came back");
         assert!(cache.apply(pod("a", "2", 3)).is_some(), "a new object of that name is another object");
         assert!(cache.remove(&pod("a", "1", 7)).is_none(), "its deletion concerned the old one");
+    }
+
+    #[test]
+    fn of_what_is_over_only_the_names_are_kept() {
+        let spec = json!({
+            "nodeName": "n", "restartPolicy": "OnFailure", "terminationGracePeriodSeconds": 7,
+            "initContainers": [{ "name": "i", "image": "one", "env": [{ "name": "A" }] }],
+            "containers": [{ "name": "c", "image": "two", "command": ["x"] }],
+            "volumes": [{ "name": "v", "emptyDir": {} }],
+        });
+        let pod = |phase: &str| -> Pod {
+            serde_json::from_value(json!({ "spec": spec, "status": { "phase": phase, "podIP": "1" } })).unwrap()
+        };
+        let job = |status: &str| -> Job {
+            let conditions = json!([{ "type": "Failed", "status": status }]);
+            let spec = json!({ "backoffLimit": 3, "template": { "spec": spec } });
+            serde_json::from_value(json!({ "spec": spec, "status": { "conditions": conditions } })).unwrap()
+        };
+        let settled_pod = |phase| {
+            let mut settled = pod(phase);
+            settled.settle();
+            settled
+        };
+        let settled_job = |status| {
+            let mut settled = job(status);
+            settled.settle();
+            settled
+        };
+        assert_eq!(settled_pod("Running"), pod("Running"));
+        assert_eq!(settled_job("False"), job("False"));
+        for phase in ["Succeeded", "Failed"] {
+            let over = settled_pod(phase);
+            assert_eq!(over.status, pod(phase).status);
+            let expected = json!({
+                "nodeName": "n", "restartPolicy": "OnFailure", "terminationGracePeriodSeconds": 7,
+                "initContainers": [{ "name": "i", "image": "one" }], "containers": [{ "name": "c", "image": "two" }],
+            });
+            assert_eq!(serde_json::to_value(over.spec).unwrap(), expected);
+        }
+        let over = serde_json::to_value(settled_job("True").spec).unwrap();
+        let expected =
+            json!({ "backoffLimit": 3, "template": { "spec": { "restartPolicy": "OnFailure", "containers": [] } } });
+        assert_eq!(over, expected);
     }
 
     #[test]

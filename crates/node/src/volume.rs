@@ -3,6 +3,8 @@
 //! Every volume lies in a directory of its own below the pod's; containers see nothing else of the data directory. Content of
 //! ConfigMaps, Secrets and the downward API is that of the pod's start; tokens are renewed while the pod runs.
 
+pub(crate) mod usage;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::PermissionsExt;

@@ -216,3 +216,42 @@ async fn several_containers_run_side_by_side_and_the_failed_one_counts() {
     assert_eq!(codes, [0, 4]);
     world.node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_has_filled_its_volume_is_evicted_before_the_next_container_starts() {
+    let world = World::new().await;
+    let mount = json!([{"name": "small", "mountPath": "/small"}]);
+    let mut fill = container("fill", "head -c 2000000 /dev/zero > /small/file");
+    fill["volumeMounts"] = mount.clone();
+    let volumes = json!([{"name": "small", "emptyDir": {"sizeLimit": "1Mi"}}]);
+    let spec = json!({
+        "restartPolicy": "OnFailure", "volumes": volumes,
+        "initContainers": [fill], "containers": [container("next", "echo never")],
+    });
+    world.pod("full", spec).await;
+    let status = world.until_phase("full", "Failed").await.status.unwrap();
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    let text = "Usage of EmptyDir volume \"small\" exceeds the limit \"1Mi\".";
+    assert_eq!(status.message.as_deref(), Some(text));
+    assert_eq!(world.event("full", "Evicted").await, text);
+    let next = &status.container_statuses.unwrap()[0];
+    assert!(next.state.as_ref().unwrap().waiting.is_some(), "{next:#?}");
+    world.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_waits_for_a_volume_says_so_in_its_status_until_the_volume_is_there() {
+    let world = World::new().await;
+    let volumes = json!([{"name": "v", "secret": {"secretName": "later"}}]);
+    let spec = json!({"restartPolicy": "Never", "volumes": volumes, "containers": [container("main", "true")]});
+    world.pod("waits", spec).await;
+    let waits = |pod: &Pod| {
+        let status = pod.status.clone().unwrap_or_default();
+        status.reason.as_deref() == Some("FailedMount") && status.message.is_some_and(|text| text.contains("later"))
+    };
+    world.until::<Pod>("waits", "its status to name the Secret", waits).await;
+    world.create::<Secret>(json!({"metadata": {"name": "later"}})).await;
+    let status = world.until_phase("waits", "Succeeded").await.status.unwrap();
+    assert_eq!((status.reason, status.message), (None, None));
+    world.node.shutdown().await;
+}
