@@ -8,6 +8,7 @@ mod image;
 mod pipeline;
 mod printer;
 mod status;
+mod stores;
 mod up;
 
 use std::io::IsTerminal;
@@ -53,12 +54,12 @@ fn run(printer: &Printer, command: Command, verbose: u8) -> Result<ExitCode, Fai
             Command::Up(up) if up.detach => up::detach(printer, &up, verbose).await,
             Command::Up(up) => up::run(printer, up).await,
             Command::Down(down) => down::run(printer, &down).await,
-            Command::Status(status) => status::run(printer, &status),
+            Command::Status(status) => status::run(printer, &status).await,
             Command::Image(image) => match image.command {
                 ImageCommand::Load(load) => image::load(printer, &load),
                 ImageCommand::List(list) => image::list(printer, &list),
             },
-            Command::Pipeline(pipeline) => pipeline::run(pipeline).await,
+            Command::Pipeline(pipeline) => pipeline::run(printer, pipeline).await,
         }
     });
     // What still runs on blocking threads holds nothing that a later start would miss.

@@ -1,8 +1,9 @@
 //! Executes plans: the last of the three steps, and the only one that writes.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use kratix_core::object::{Kind, ObjectKey};
+use kratix_core::object::{Kind, ObjectKey, Target};
 use kratix_core::plan::{Owner, Plan, Write};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
@@ -14,6 +15,9 @@ use crate::events::Events;
 
 /// Name under which the API server records our writes.
 pub(crate) const FIELD_MANAGER: &str = "kratix";
+
+/// How long to wait for a version that is on its way to the cache.
+const UNSEEN: Duration = Duration::from_millis(10);
 
 /// What became of a plan.
 pub(crate) struct Acted {
@@ -49,6 +53,10 @@ async fn carry_out<F>(platform: &Client, plan: &Plan<F>, acted: &mut Acted) -> R
     for write in plan.writes.iter().chain(&plan.status) {
         let address = write.address();
         let address = (address.0.clone(), address.1.clone());
+        if let (true, Some(Write::PatchStatus { target, .. })) = (write.is_irrevocable(), &plan.status) {
+            let after = produced.get(&(target.kind.clone(), target.key.clone())).map(|(_, after)| after.as_str());
+            still(platform, target, after).await?;
+        }
         let result = match produced.get(&address) {
             Some(versions) => execute(platform, &repin(write, versions)).await,
             None => execute(platform, write).await,
@@ -79,6 +87,20 @@ async fn carry_out<F>(platform: &Client, plan: &Plan<F>, acted: &mut Acted) -> R
         acted.altered.insert(address, object);
     }
     Ok(())
+}
+
+/// Fails unless the object that tells of an irrevocable write is at the version that was observed, or that an earlier write of
+/// the plan has produced. Read live: a cache that lags behind would start a workflow for an input which is no longer there,
+/// and only learn of it when the status conflicts.
+async fn still(platform: &Client, target: &Target, produced: Option<&str>) -> Result<(), Error> {
+    let Some(expected) = produced.or(target.resource_version.as_deref()) else { return Ok(()) };
+    let api = api(platform, &target.kind, target.key.namespace.as_deref());
+    let found = api.get_metadata_opt(&target.key.name).await;
+    let found = found.map_err(|source| Error::read(format!("{} {}", target.kind.kind, target.key), source))?;
+    match found.and_then(|found| found.metadata.resource_version) {
+        Some(found) if found == expected => Ok(()),
+        _ => Err(Error::Unseen { after: UNSEEN }),
+    }
 }
 
 fn repin(write: &Write, (before, after): &(String, String)) -> Write {
@@ -205,7 +227,6 @@ mod tests {
     use super::*;
     use embedded_apiserver::{Server, User};
     use kratix_api::keys;
-    use kratix_core::object::Target;
     use serde_json::json;
 
     fn target(resource_version: &str) -> Target {
@@ -252,6 +273,33 @@ mod tests {
             let acted = act(&platform, &events, &Plan::<()>::from(write)).await;
             assert_eq!(matches!(acted.outcome, Err(Error::Taken { .. })), is_taken, "{name}");
             assert_eq!(!acted.made.is_empty(), arrives, "{name}");
+        }
+        server.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn no_job_is_made_for_an_object_that_has_changed_meanwhile() {
+        let server = Server::builder().build().await.unwrap();
+        let platform = Client::new(server.service(User::admin("test")), "default");
+        let (events, _publisher) = crate::events::channel(platform.clone(), "host");
+        let metadata = json!({ "name": "a", "namespace": "default" });
+        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
+        let maps = api(&platform, &target("1").kind, Some("default"));
+        let old = maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+        let patch = json!({ "data": { "key": "value" } });
+        let new = maps.patch("a", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        let container = json!({ "name": "c", "image": "i" });
+        let pod = json!({ "spec": { "containers": [container], "restartPolicy": "Never" } });
+        let job = json!({ "apiVersion": "batch/v1", "kind": "Job",
+            "metadata": { "name": "j", "namespace": "default" }, "spec": { "template": pod } });
+        let create = Write::create(Kind::new("batch", "v1", "Job", "jobs"), job);
+        for (seen, is_made) in [(old, false), (new, true)] {
+            let target = Target { uid: seen.metadata.uid, ..target(&seen.metadata.resource_version.unwrap()) };
+            let status = Some(Write::PatchStatus { target, patch: json!({}) });
+            let plan = Plan::<()> { status, ..Plan::from(create.clone()) };
+            let acted = act(&platform, &events, &plan).await;
+            assert_eq!(!acted.made.is_empty(), is_made);
+            assert_eq!(matches!(acted.outcome, Err(Error::Unseen { .. })), !is_made);
         }
         server.shutdown().await;
     }

@@ -19,6 +19,9 @@ use tokio::sync::watch;
 /// Names the index entries of an object, such as `work=default/redis-1`.
 pub(crate) type IndexFn<K> = fn(&K) -> Vec<String>;
 
+/// Takes away what no decision reads.
+pub(crate) type TrimFn<K> = fn(&mut K);
+
 type Observer<K> = Box<dyn Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync>;
 
 /// Reads the latest known objects of one resource.
@@ -42,6 +45,7 @@ impl<K> Clone for Cache<K> {
 struct Inner<K> {
     state: RwLock<State<K>>,
     index: IndexFn<K>,
+    trim: TrimFn<K>,
     observers: RwLock<Vec<Observer<K>>>,
     ready: watch::Sender<bool>,
 }
@@ -57,11 +61,17 @@ where
 {
     /// Creates an empty cache; [`Cache::feed`] fills it.
     pub(crate) fn new(index: IndexFn<K>) -> Self {
+        Self::trimmed(index, |_| {})
+    }
+
+    /// Creates an empty cache that keeps of each object what `trim` leaves.
+    pub(crate) fn trimmed(index: IndexFn<K>, trim: TrimFn<K>) -> Self {
         let state = State { objects: BTreeMap::new(), indexes: HashMap::new() };
         Self {
             inner: Arc::new(Inner {
                 state: RwLock::new(state),
                 index,
+                trim,
                 observers: RwLock::new(Vec::new()),
                 ready: watch::Sender::new(false),
             }),
@@ -132,17 +142,24 @@ where
             match event {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(object)) => {
-                    listed.insert(ObjectKey::of(&object), strip(object));
+                    listed.insert(ObjectKey::of(&object), self.strip(object));
                 }
                 Ok(Event::InitDone) => {
                     self.replace(std::mem::take(&mut listed));
                     self.inner.ready.send_replace(true);
                 }
-                Ok(Event::Apply(object)) => self.set(ObjectKey::of(&object), Some(strip(object))),
+                Ok(Event::Apply(object)) => self.set(ObjectKey::of(&object), Some(self.strip(object))),
                 Ok(Event::Delete(object)) => self.set(ObjectKey::of(&object), None),
                 Err(error) => tracing::warn!(%error, "watch interrupted, resuming"),
             }
         }
+    }
+
+    /// Drops what no decision reads: managed fields are often larger than the object.
+    fn strip(&self, mut object: K) -> Arc<K> {
+        object.meta_mut().managed_fields = None;
+        (self.inner.trim)(&mut object);
+        Arc::new(object)
     }
 
     fn replace(&self, listed: BTreeMap<ObjectKey, Arc<K>>) {
@@ -198,12 +215,6 @@ where
             observer(old.as_ref(), new.as_ref());
         }
     }
-}
-
-/// Drops what no decision reads: managed fields are often larger than the object.
-fn strip<K: Resource>(mut object: K) -> Arc<K> {
-    object.meta_mut().managed_fields = None;
-    Arc::new(object)
 }
 
 #[cfg(test)]

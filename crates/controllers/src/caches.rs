@@ -1,7 +1,7 @@
 //! One watch per resource, shared by all controllers, and the indexes by which passes find what is theirs.
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kratix_api::destination::StateStoreRef;
@@ -17,6 +17,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio::task::JoinSet;
 
 use crate::cache::Cache;
+use crate::parts;
+use crate::pods::Pods;
 
 /// Watch caches of everything the decisions look at, but the requests themselves: those have a cache for each API.
 #[derive(Clone)]
@@ -32,8 +34,10 @@ pub(crate) struct Caches {
     pub(crate) git_stores: Cache<GitStateStore>,
     /// Indexed by [`secret_entry`].
     pub(crate) bucket_stores: Cache<BucketStateStore>,
-    /// Indexed by [`promise_entry`], [`request_entry`] and [`selection_entries`].
+    /// All but parts; indexed by [`promise_entry`], [`request_entry`] and [`selection_entries`].
     pub(crate) works: Cache<Work>,
+    /// Metadata only of the parts of large Works, which are read when they are written; indexed by [`work_entry`].
+    pub(crate) parts: Cache<PartialObjectMeta<Work>>,
     /// Indexed by [`work_entry`], [`owner_entry`], [`destination_entry`], [`promise_entry`], [`ledger_entry`],
     /// [`site_entry`] and, where something was left, [`former_entry`].
     pub(crate) placements: Cache<WorkPlacement>,
@@ -52,6 +56,8 @@ pub(crate) struct Caches {
     pub(crate) secrets: Cache<PartialObjectMeta<Secret>>,
     /// The platform configuration: at most one object.
     pub(crate) config: Cache<ConfigMap>,
+    /// Why pods of workflows do not get on.
+    pub(crate) pods: Pods,
 }
 
 /// Index entry of everything labelled with a Promise.
@@ -115,20 +121,20 @@ impl Caches {
     pub(crate) fn start(platform: &Client, tasks: &mut JoinSet<()>) -> Self {
         let promise_label = || watcher::Config::default().labels(keys::PROMISE_NAME);
         let everything = watcher::Config::default;
+        let pods = Pods::start(platform, tasks);
         let mut spawn = Spawn { platform, tasks };
         Self {
+            pods,
             promises: spawn.all(|_| Vec::new(), everything()),
             revisions: spawn.all(labelled_promise, everything()),
             bindings: spawn.all(binding_entries, everything()),
             destinations: spawn.all(destination_store, everything()),
             git_stores: spawn.all(git_store_secret, everything()),
             bucket_stores: spawn.all(bucket_store_secret, everything()),
-            works: spawn.all(work_entries, everything()),
+            works: spawn.all(work_entries, everything().labels(&format!("!{}", keys::WORK_PART))),
+            parts: spawn.all(part_entries, everything().labels(keys::WORK_PART)),
             placements: spawn.all(placement_entries, everything()),
-            jobs: spawn.all(
-                job_entries,
-                watcher::Config::default().labels(&format!("{}={}", keys::MANAGED_BY, keys::MANAGED_BY_KRATIX)),
-            ),
+            jobs: spawn.jobs(),
             service_accounts: spawn.all(labelled_promise, promise_label()),
             config_maps: spawn.all(labelled_promise, promise_label()),
             roles: spawn.all(labelled_promise, promise_label()),
@@ -141,7 +147,7 @@ impl Caches {
         }
     }
 
-    /// Waits until every cache has held a complete list.
+    /// Waits until every cache that decisions need has held a complete list.
     pub(crate) async fn ready(&self) {
         self.promises.ready().await;
         self.revisions.ready().await;
@@ -150,6 +156,7 @@ impl Caches {
         self.git_stores.ready().await;
         self.bucket_stores.ready().await;
         self.works.ready().await;
+        self.parts.ready().await;
         self.placements.ready().await;
         self.jobs.ready().await;
         self.service_accounts.ready().await;
@@ -174,14 +181,13 @@ impl Spawn<'_> {
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
     {
-        self.feed(Api::all(self.platform.clone()), index, config)
+        self.feed(Api::all(self.platform.clone()), Cache::new(index), config)
     }
 
-    fn feed<K>(&mut self, api: Api<K>, index: fn(&K) -> Vec<String>, config: watcher::Config) -> Cache<K>
+    fn feed<K>(&mut self, api: Api<K>, cache: Cache<K>, config: watcher::Config) -> Cache<K>
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
     {
-        let cache = Cache::new(index);
         let fed = cache.clone();
         self.tasks.spawn(async move { fed.feed(api, config).await });
         cache
@@ -190,7 +196,12 @@ impl Spawn<'_> {
     fn config(&mut self) -> Cache<ConfigMap> {
         let api = Api::namespaced(self.platform.clone(), keys::SYSTEM_NAMESPACE);
         let only = watcher::Config::default().fields(&format!("metadata.name={}", keys::CONFIG_MAP));
-        self.feed(api, |_| Vec::new(), only)
+        self.feed(api, Cache::new(|_| Vec::new()), only)
+    }
+
+    fn jobs(&mut self) -> Cache<Job> {
+        let ours = watcher::Config::default().labels(&format!("{}={}", keys::MANAGED_BY, keys::MANAGED_BY_KRATIX));
+        self.feed(Api::all(self.platform.clone()), Cache::trimmed(job_entries, forget_template), ours)
     }
 }
 
@@ -246,6 +257,11 @@ fn work_entries(work: &Work) -> Vec<String> {
     entries
 }
 
+fn part_entries(part: &PartialObjectMeta<Work>) -> Vec<String> {
+    let work = parts::work_of(part);
+    work.map(|work| work_entry(work.namespace.as_deref().unwrap_or_default(), &work.name)).into_iter().collect()
+}
+
 fn placement_entries(placement: &WorkPlacement) -> Vec<String> {
     let mut entries = labelled_promise(placement);
     if let Some(work) = label(placement, keys::WORK) {
@@ -258,6 +274,13 @@ fn placement_entries(placement: &WorkPlacement) -> Vec<String> {
     entries.extend(noted_sites(placement).iter().map(|site| site_entry(&site.store, &site.place)));
     entries.extend(other_sites(placement).iter().map(|site| former_entry(&site.store)));
     entries
+}
+
+/// What a Job runs was decided when it was made. One pod template takes more memory than all that is kept of a request.
+fn forget_template(job: &mut Job) {
+    if let Some(spec) = &mut job.spec {
+        spec.template = PodTemplateSpec::default();
+    }
 }
 
 fn job_entries(job: &Job) -> Vec<String> {

@@ -7,6 +7,7 @@ use kratix_core::config::Config;
 use kratix_core::object::{Kind, ObjectKey};
 use kratix_core::plan::Plan;
 use kratix_core::trace::Subject;
+use kratix_core::workflow::Settings;
 use kube::{Client, Resource};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
@@ -84,6 +85,12 @@ impl Context {
         Arc::clone(&self.config.borrow())
     }
 
+    /// Returns the settings of Jobs as they are now.
+    pub(crate) fn settings(&self) -> Settings {
+        let Options { adapter_image, adapter_pull_secret, .. } = &self.options;
+        Settings::new(adapter_image, adapter_pull_secret.as_deref(), self.config())
+    }
+
     /// Calls `observer` whenever the interval has changed at which what is in the stores is written again.
     pub(crate) fn on_interval_change(self: &Arc<Self>, observer: impl Fn() + Send + Sync + 'static) {
         let known = Mutex::new(self.config().state_store_reconciliation_interval);
@@ -99,7 +106,7 @@ impl Context {
 
     /// Returns the time, the only one a snapshot carries.
     pub(crate) fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::now()
+        self.options.clock.now()
     }
 }
 
@@ -124,6 +131,7 @@ pub(crate) mod tests {
             cache_dir: std::path::PathBuf::new(),
             git: kratix_core::config::GitEnvironment::default(),
             host: "host".into(),
+            clock: crate::Clock::default(),
         };
         Context {
             platform,

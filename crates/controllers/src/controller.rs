@@ -35,6 +35,16 @@ pub(crate) trait Reconcile: Send + Sync + 'static {
     /// Name in logs and metrics.
     const NAME: &'static str;
 
+    /// Returns when to look again if nothing that concerns the object has happened since a pass has found nothing to do.
+    fn rest(&self, _key: &ObjectKey) -> Option<Next> {
+        None
+    }
+
+    /// Returns once a pass can begin: the caches show what earlier ones have made.
+    fn ready(&self, _key: &ObjectKey) -> impl Future<Output = Result<(), Error>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Runs one pass.
     fn reconcile(&self, key: &ObjectKey) -> impl Future<Output = Result<Next, Error>> + Send;
 
@@ -64,11 +74,8 @@ pub(crate) async fn run<R: Reconcile>(
         let (failures, context) = (Arc::clone(&failures), Arc::clone(&context));
         passes.spawn(async move {
             let _slot = slot;
-            let trace_id = tracing::field::Empty;
-            let span = tracing::debug_span!("pass", controller = R::NAME, object = %key, trace_id);
             // A panic counts as a failed pass of this object alone; no state of ours is shared but behind locks.
-            let pass = pass(&*controller, &context, &key).instrument(span);
-            let outcome = AssertUnwindSafe(pass).catch_unwind().await;
+            let outcome = AssertUnwindSafe(pass(&*controller, &context, &key)).catch_unwind().await;
             queue.finish(&key);
             match outcome {
                 Ok(Ok(next)) => {
@@ -96,13 +103,19 @@ pub(crate) async fn run<R: Reconcile>(
     while passes.join_next().await.is_some() {}
 }
 
-/// Runs a pass once the cache shows what this process has last written to the object.
+/// Runs a pass, if there is a reason for it, once the caches show what this process has last written and made.
 async fn pass<R: Reconcile>(controller: &R, context: &Context, key: &ObjectKey) -> Result<Next, Error> {
     let shown = controller.subject(key);
     if shown.is_some_and(|(_, object)| context.superseded.shows(&object)) {
         return Err(Error::Unseen { after: LOOK });
     }
-    controller.reconcile(key).await
+    if let Some(next) = controller.rest(key) {
+        return Ok(next);
+    }
+    controller.ready(key).await?;
+    let trace_id = tracing::field::Empty;
+    let span = tracing::debug_span!("pass", controller = R::NAME, object = %key, trace_id);
+    controller.reconcile(key).instrument(span).await
 }
 
 fn report<R: Reconcile>(name: &str, controller: &R, key: &ObjectKey, error: &Error, count: u32, events: &Events) {

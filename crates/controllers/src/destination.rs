@@ -6,6 +6,7 @@ use kratix_api::Destination;
 use kratix_core::destination::{self, Former, Snapshot};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
+use kratix_core::state_store::concerns_destinations;
 use kratix_core::work_placement::{Cleaned, Site};
 use kratix_state_store::Handle;
 
@@ -40,17 +41,20 @@ impl Destinations {
             Some(_) => self.cx.caches.placements.indexed(&destination_entry(&key.name)),
             None => Vec::new(),
         };
+        let refusal = reference.and_then(|store| state_store::refusal(&self.cx.caches, store));
+        let sites = destination::former_sites(&destination, store.place().unwrap_or_default());
+        let others = if sites.is_empty() { Vec::new() } else { self.others(key) };
         let (mut former, mut writers) = (Vec::new(), Vec::new());
-        for site in destination::former_sites(&destination, store.place().unwrap_or_default()) {
+        for site in sites {
             let (store, writer) = self.stores.availability_of_site(&self.cx.caches, &site);
-            let others = self.others(key);
-            former.push(Former { site: site.clone(), store, is_reachable: writer.is_some(), others });
+            former.push(Former { site: site.clone(), store, is_reachable: writer.is_some(), others: others.clone() });
             writers.extend(writer.map(|writer| (site, writer)));
         }
         let attempt = self.attempts.get(key);
         let interval = self.cx.config().state_store_reconciliation_interval;
         let now = self.cx.now();
-        let snapshot = Snapshot { now, destination, store, placements, attempt, interval, former, cleaned: None };
+        let cleaned = None;
+        let snapshot = Snapshot { now, destination, store, refusal, placements, attempt, interval, former, cleaned };
         (snapshot, handle, writers)
     }
 
@@ -118,7 +122,7 @@ impl Reconcile for Destinations {
     }
 }
 
-/// Brings Destinations to the queue when they, their stores, or the placements that they wait for change.
+/// Brings Destinations to the queue when they, their stores, what these say, or the placements that they wait for change.
 pub(crate) fn watch(cx: &Arc<Context>, stores: &Registry, queue: &Queue<ObjectKey>) {
     let destinations = queue.clone();
     cx.caches.destinations.on_change(move |old, new| {
@@ -136,6 +140,15 @@ pub(crate) fn watch(cx: &Arc<Context>, stores: &Registry, queue: &Queue<ObjectKe
             caches.destinations.get(&key).is_some_and(|waiting| waiting.metadata.deletion_timestamp.is_some());
         if is_waiting {
             destinations.add(key);
+        }
+    });
+    let (context, destinations) = (Arc::clone(cx), queue.clone());
+    state_store::on_change(&cx.caches, move |old, new| {
+        if concerns_destinations(old, new)
+            && let Some(store) = new.or(old)
+        {
+            let concerned = state_store::destinations(&context, &store.reference());
+            concerned.iter().for_each(|found| destinations.add(ObjectKey::of(&**found)));
         }
     });
     // Timers run with the interval that was in force when they were started.

@@ -66,6 +66,11 @@ impl Expected {
         }
     }
 
+    /// Tells whether the last pass over an object has made another one that was not in the caches yet.
+    pub(crate) fn awaits(&self, object: &ObjectKey, made: &ObjectKey) -> bool {
+        self.made.lock().get(object).is_some_and(|(_, all)| all.iter().any(|(_, key)| key == made))
+    }
+
     pub(crate) fn forget(&self, object: &ObjectKey) {
         self.made.lock().remove(object);
     }

@@ -9,13 +9,18 @@
 mod act;
 mod cache;
 mod caches;
+mod clock;
+mod config;
 mod context;
 mod controller;
 mod destination;
 mod error;
 mod events;
 mod expected;
+mod job_pods;
 mod options;
+mod parts;
+mod pods;
 mod promise;
 mod promise_revision;
 mod queue;
@@ -28,6 +33,7 @@ mod wiring;
 mod work;
 mod work_placement;
 
-pub use options::{Options, git_environment};
+pub use clock::Clock;
+pub use options::{Options, git_environment, pull_secret};
 pub use telemetry::Metrics;
 pub use wiring::Controllers;

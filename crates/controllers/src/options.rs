@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use kratix_api::keys;
 use kratix_core::config::GitEnvironment;
+
+use crate::clock::Clock;
 
 /// Settings of one process, from its command line and environment.
 #[derive(Clone, Debug)]
@@ -17,6 +20,8 @@ pub struct Options {
     pub git: GitEnvironment,
     /// Name of this instance, shown as reporting instance of events.
     pub host: String,
+    /// What the time is.
+    pub clock: Clock,
 }
 
 /// Reads how Git stores are reached from the environment of this process. A value that cannot be used is told in the log.
@@ -26,4 +31,9 @@ pub fn git_environment() -> GitEnvironment {
         tracing::warn!("{warning}");
     }
     git
+}
+
+/// Reads the name of the pull secret of workflow pods from the environment of this process.
+pub fn pull_secret() -> Option<String> {
+    std::env::var(keys::env::PIPELINE_ADAPTER_PULL_SECRET).ok().filter(|name| !name.is_empty())
 }

@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kratix_api::{Promise, keys, promise_api};
 use kratix_core::object::{ObjectKey, Target};
-use kratix_core::plan::{Next, Reporter};
-use kratix_core::promise::{self, Request, Requests as Wanted, Snapshot, trigger};
+use kratix_core::plan::{Next, Plan, Reporter};
+use kratix_core::promise::{self, Call, Refusal, Request, Requests as Wanted, Snapshot, trigger};
 use kratix_core::trace::Subject;
+use kratix_core::workflow::Definition;
 use kratix_core::workflow::access::Existing;
-use kratix_core::workflow::{Definition, Settings};
+use kube::api::DynamicObject;
 use kube::{Api, Resource, ResourceExt};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
@@ -23,6 +25,7 @@ use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
 use crate::expected::Expected;
+use crate::pods;
 use crate::queue::Queue;
 use crate::request::Requests;
 use crate::telemetry::Pass;
@@ -38,6 +41,19 @@ pub(crate) struct Promises {
     expected: Expected,
     /// Decoded workflows of each Promise at its last seen generation.
     definitions: Mutex<HashMap<ObjectKey, Known>>,
+    /// Of the requests of each Promise that were told to run: the version that was told, and what came of it. It holds as
+    /// long as the cache shows that version. Forgotten with a restart, which costs one attempt.
+    answers: Mutex<HashMap<ObjectKey, Answers>>,
+}
+
+type Answers = HashMap<ObjectKey, (Option<String>, Answer)>;
+
+/// What came of telling a request to run.
+enum Answer {
+    /// It is this now.
+    Told(Request),
+    /// The API server said no.
+    Refused(Refusal),
 }
 
 impl Promises {
@@ -49,6 +65,7 @@ impl Promises {
             surroundings: Arc::new(cx.caches.clone()),
             expected: Expected::default(),
             definitions: Mutex::default(),
+            answers: Mutex::default(),
         }
     }
 
@@ -88,7 +105,7 @@ impl Promises {
             cluster_role_binding,
             works: caches.works.indexed(&entry),
             jobs: caches.jobs.indexed(&entry),
-            requests: requests.map(|requests| requests.iter().map(|request| Request::of(&**request)).collect()),
+            requests: requests.map(|requests| self.look_at(&ObjectKey::cluster(&name), &requests)),
             bindings: caches.bindings.indexed(&entry),
             access: Existing {
                 service_accounts: caches.service_accounts.indexed(&entry),
@@ -99,7 +116,7 @@ impl Promises {
                 cluster_role_bindings: caches.cluster_role_bindings.indexed(&entry),
             },
             surroundings: Arc::<Caches>::clone(&self.surroundings),
-            settings: self.settings(),
+            settings: self.cx.settings(),
             promise,
         })
     }
@@ -118,12 +135,53 @@ impl Promises {
         Ok(read.map(Arc::new))
     }
 
-    fn settings(&self) -> Settings {
-        Settings {
-            adapter_image: self.cx.options.adapter_image.clone(),
-            adapter_pull_secret: self.cx.options.adapter_pull_secret.clone(),
-            config: self.cx.config(),
+    /// Returns the requests of a Promise, as they are after they were told last.
+    fn look_at(&self, promise: &ObjectKey, requests: &[Arc<DynamicObject>]) -> Vec<Request> {
+        let mut all = self.answers.lock();
+        let mut answers = all.remove(promise).unwrap_or_default();
+        let mut held = Answers::new();
+        let look = |request: &Arc<DynamicObject>| {
+            let request = Request::of(request);
+            let key = key_of(&request);
+            let Some((version, answer)) = answers.remove(&key).filter(|(told, _)| *told == request.resource_version)
+            else {
+                return request;
+            };
+            let seen = match &answer {
+                Answer::Told(told) => told.clone(),
+                Answer::Refused(refusal) => Request { refusal: Some(refusal.clone()), ..request },
+            };
+            held.insert(key, (version, answer));
+            seen
+        };
+        let requests = requests.iter().map(look).collect();
+        if !held.is_empty() {
+            all.insert(promise.clone(), held);
         }
+        requests
+    }
+
+    /// Tells requests to run, all at once. Returns whether one was refused; what goes away by itself is an error.
+    async fn call(&self, promise: &ObjectKey, calls: Vec<Call>) -> Result<bool, Error> {
+        let call = async |call: Call| (self.cx.act(&Plan::<()>::from(call.write.clone())).await, call);
+        let outcomes = futures::future::join_all(calls.into_iter().map(call)).await;
+        let (mut outcome, mut is_refused) = (Ok(()), false);
+        for (result, call) in outcomes {
+            let answer = match result {
+                Ok(()) => Answer::Told(call.told()),
+                Err(error) if error.is_refusal() => {
+                    is_refused = true;
+                    Answer::Refused(Refusal { at: self.cx.now(), cause: error.to_string() })
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    continue;
+                }
+            };
+            let (key, version) = (key_of(&call.request), call.request.resource_version);
+            self.answers.lock().entry(promise.clone()).or_default().insert(key, (version, answer));
+        }
+        outcome.map(|()| is_refused)
     }
 
     fn definition(&self, promise: &Promise) -> Arc<Definition> {
@@ -142,6 +200,7 @@ impl Promises {
     fn forget(&self, key: &ObjectKey) {
         self.expected.forget(key);
         self.definitions.lock().remove(key);
+        self.answers.lock().remove(key);
     }
 }
 
@@ -181,8 +240,16 @@ impl Promises {
             Wanted::Stopped => self.requests.stop(&key.name),
             Wanted::Unchanged => {}
         }
-        Ok(decision.plan.next)
+        match self.call(key, decision.calls).await? {
+            // What was refused is told by a pass that knows it.
+            true => Ok(Next::After(Duration::ZERO)),
+            false => Ok(decision.plan.next),
+        }
     }
+}
+
+fn key_of(request: &Request) -> ObjectKey {
+    ObjectKey::namespaced(&request.namespace, &request.name)
 }
 
 /// Brings Promises to the queue when they, what they own, or what they depend on change.
@@ -191,10 +258,13 @@ pub(crate) fn watch(cx: &Context, requests: &Requests, queue: &Queue<ObjectKey>)
     watch_output(cx, queue);
     watch_api(cx, queue);
     watch_access(cx, queue);
-    let promises = queue.clone();
+    let (cache, promises) = (cx.caches.promises.clone(), queue.clone());
     requests.on_change(move |promise, old, new| {
-        if trigger::request_concerns(old.map(|old| &**old), new.map(|new| &**new)) {
-            promises.add(ObjectKey::cluster(promise));
+        let (old, new) = (old.map(|old| &**old), new.map(|new| &**new));
+        let key = ObjectKey::cluster(promise);
+        let is_followed = || cache.get(&key).is_some_and(|promise| promise::follows_requests(&promise));
+        if trigger::request_concerns(old, new) || (trigger::run_concerns(old, new) && is_followed()) {
+            promises.add(key);
         }
     });
 }
@@ -229,6 +299,15 @@ fn watch_output(cx: &Context, queue: &Queue<ObjectKey>) {
     let (cache, promises) = (cx.caches.promises.clone(), queue.clone());
     cx.caches.jobs.on_change(move |old, new| {
         if let Some((promise, of_request)) = trigger::by_job(old.map(|old| &**old), new.map(|new| &**new)) {
+            let key = ObjectKey::cluster(&promise);
+            // A request may say that its run is over before its Job is.
+            let is_followed = of_request && cache.get(&key).is_some_and(|promise| promise::follows_requests(&promise));
+            add(&promises, &cache, &promise, of_request && !is_followed);
+        }
+    });
+    let (cache, promises) = (cx.caches.promises.clone(), queue.clone());
+    pods::on_trouble(&cx.caches, move |job| {
+        if let Some((promise, of_request)) = trigger::by_job(None, Some(job)) {
             add(&promises, &cache, &promise, of_request);
         }
     });

@@ -3,11 +3,13 @@
 //! [`Requests`] is the handle by which the Promise controller starts, stops and lists them; [`Supervisor`] is the one task
 //! that owns them all, so that they end with the process's other controllers.
 
+mod rests;
 mod surroundings;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::batch::v1::Job;
@@ -32,12 +34,19 @@ use crate::context::Context;
 use crate::controller::{self, Reconcile};
 use crate::error::Error;
 use crate::expected::Expected;
+use crate::pods;
 use crate::queue::Queue;
 use crate::telemetry::Pass;
+use rests::Rests;
 use surroundings::Definitions;
 
 /// Passes of one Promise's requests at the same time. A pass is a few API writes; more would only queue at the API server.
 const CONCURRENCY: usize = 16;
+/// Decisions of one pass, each about what the one before has written: more of them would be a circle.
+const ROUNDS_MAX: usize = 8;
+/// A change that is no news by itself waits so long for what usually follows it: the status that a pod writes for the end of
+/// its Job, the Job that a pass has made for its own status.
+const COMPANY: Duration = Duration::from_millis(50);
 /// Controllers waiting to be spawned; a full channel makes the Promise's pass wait.
 const STARTING_MAX: usize = 64;
 
@@ -67,6 +76,7 @@ struct Running {
     queue: Queue<ObjectKey>,
     stop: CancellationToken,
     expected: Expected,
+    rests: Rests,
 }
 
 /// Owns the tasks of all controllers of requests. Dropping it aborts them.
@@ -190,6 +200,7 @@ impl Running {
             queue: Queue::new(),
             stop,
             expected: Expected::default(),
+            rests: Rests::default(),
         }
     }
 }
@@ -227,7 +238,11 @@ impl Inner {
         let (inner, promise, queue) = (Arc::downgrade(self), promise.to_owned(), running.queue.clone());
         running.cache.on_change(move |old, new| {
             if let Some(request) = new.or(old) {
-                queue.add(ObjectKey::of(request.as_ref()));
+                let key = ObjectKey::of(request.as_ref());
+                match request::is_urgent(old.map(AsRef::as_ref), new.map(AsRef::as_ref)) {
+                    true => queue.add(key),
+                    false => queue.add_after(key, COMPANY),
+                }
             }
             if let Some(inner) = inner.upgrade() {
                 inner.tell(&promise, old, new);
@@ -241,9 +256,15 @@ impl Inner {
         let weak = Arc::downgrade(self);
         caches.jobs.on_change(with::<Job>(&weak, |inner, old, new| {
             if request::job_concerns_request(old.map(AsRef::as_ref), new.map(AsRef::as_ref)) {
-                new.or(old).into_iter().for_each(|job| inner.add_for_job(job));
+                new.or(old).into_iter().for_each(|job| inner.add_for_job(job, old.is_none()));
             }
         }));
+        let inner = Weak::clone(&weak);
+        pods::on_trouble(caches, move |job| {
+            if let Some(inner) = inner.upgrade() {
+                inner.add_for_job(job, false);
+            }
+        });
         caches.works.on_change(with::<Work>(&weak, |inner, old, new| {
             if request::work_concerns_request(old.map(AsRef::as_ref), new.map(AsRef::as_ref)) {
                 new.or(old).into_iter().for_each(|work| inner.add_for_work(work));
@@ -254,7 +275,8 @@ impl Inner {
                 for binding in old.into_iter().chain(new) {
                     let request = &binding.spec.resource_ref;
                     let key = ObjectKey::namespaced(&request.namespace, &request.name);
-                    inner.add(&binding.spec.promise_ref.name, key);
+                    let made = old.is_none().then(|| ObjectKey::of(&**binding));
+                    inner.add(&binding.spec.promise_ref.name, key, made.as_ref());
                 }
             }
         }));
@@ -275,11 +297,16 @@ impl Inner {
         }));
     }
 
-    fn add(&self, promise: &str, key: ObjectKey) {
+    /// Brings back a request for what has happened to something else. What its last pass has `made` was to be expected.
+    fn add(&self, promise: &str, key: ObjectKey, made: Option<&ObjectKey>) {
         if let Some(running) = self.running.read().get(promise)
             && running.cache.get(&key).is_some()
         {
-            running.queue.add(key);
+            running.rests.wake(&key);
+            match made.is_some_and(|made| running.expected.awaits(&key, made)) {
+                true => running.queue.add_after(key, COMPANY),
+                false => running.queue.add(key),
+            }
         }
     }
 
@@ -287,15 +314,17 @@ impl Inner {
         let running = self.running.read().get(promise).cloned();
         if let Some(running) = running {
             for request in running.cache.all() {
-                running.queue.add(ObjectKey::of(request.as_ref()));
+                let key = ObjectKey::of(request.as_ref());
+                running.rests.wake(&key);
+                running.queue.add(key);
             }
         }
     }
 
-    fn add_for_job(&self, job: &Job) {
+    fn add_for_job(&self, job: &Job, is_new: bool) {
         let promise = job.labels().get(keys::PROMISE_NAME);
         if let (Some(promise), Some(key)) = (promise, history::parent_key(job)) {
-            self.add(promise, key);
+            self.add(promise, key, is_new.then(|| ObjectKey::of(job)).as_ref());
         }
     }
 
@@ -305,7 +334,7 @@ impl Inner {
         if let (Some(promise), Some(name), Some(namespace)) =
             (label(keys::PROMISE_NAME), label(keys::RESOURCE_NAME), namespace)
         {
-            self.add(&promise, ObjectKey::namespaced(namespace, name));
+            self.add(&promise, ObjectKey::namespaced(namespace, name), None);
         }
     }
 }
@@ -368,15 +397,29 @@ impl Controller {
 impl Reconcile for Controller {
     const NAME: &'static str = "request";
 
+    fn rest(&self, key: &ObjectKey) -> Option<Next> {
+        let request = self.running.cache.get(key)?;
+        self.running.rests.next(key, request.metadata.resource_version.as_deref())
+    }
+
+    async fn ready(&self, key: &ObjectKey) -> Result<(), Error> {
+        match self.running.cache.get(key) {
+            Some(_) => self.running.expected.arrived(key, &self.inner.cx).await,
+            None => Ok(()),
+        }
+    }
+
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let cx = &self.inner.cx;
+        self.running.rests.begin(key);
         let Some(request) = self.running.cache.get(key) else {
+            self.running.rests.forget(key);
             self.running.expected.forget(key);
             return Ok(Next::OnChange);
         };
         let kind = &self.running.kind;
         let pass = cx.begin(&request.metadata, || Subject::request(&self.promise, kind, &request));
-        pass.run(self.pass(key, &request, &pass)).await
+        pass.run(self.pass(key, request, &pass)).await
     }
 
     fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
@@ -386,21 +429,36 @@ impl Reconcile for Controller {
 }
 
 impl Controller {
-    async fn pass(&self, key: &ObjectKey, request: &Arc<DynamicObject>, pass: &Pass) -> Result<Next, Error> {
+    /// Decides and acts until nothing is left to do or something that was made is on its way: what a decision has written
+    /// to the request itself is known from the answer, no watch event needs to be waited for.
+    async fn pass(&self, key: &ObjectKey, mut request: Arc<DynamicObject>, pass: &Pass) -> Result<Next, Error> {
         let cx = &self.inner.cx;
-        self.running.expected.arrived(key, cx).await?;
-        let settings = surroundings::settings(cx);
-        let mut plan = self.observe(pass.carry(Arc::clone(request)), &settings);
-        pass.note_if_busy(&mut plan);
-        let acted = cx.execute(&plan).await;
-        // Also after a failure: objects may have been made before it.
-        self.running.expected.note(key, acted.made);
-        if let Err(error) = acted.outcome {
-            let refused = |cause: &str| request::refused(cx.now(), &self.running.kind, request, cause);
-            cx.tell_refusal(&error, refused).await;
-            return Err(error);
+        let settings = cx.settings();
+        let address = (self.running.kind.clone(), key.clone());
+        let mut next = Next::OnChange;
+        for _ in 0..ROUNDS_MAX {
+            let mut plan = self.observe(pass.carry(Arc::clone(&request)), &settings);
+            next = plan.next;
+            if plan.is_silent() {
+                self.running.rests.end(key, request.metadata.resource_version.clone(), next);
+                break;
+            }
+            pass.note_if_busy(&mut plan);
+            let mut acted = cx.execute(&plan).await;
+            let is_on_its_way = !acted.made.is_empty();
+            // Also after a failure: objects may have been made before it.
+            self.running.expected.note(key, acted.made);
+            if let Err(error) = acted.outcome {
+                let refused = |cause: &str| request::refused(cx.now(), &self.running.kind, &request, cause);
+                cx.tell_refusal(&error, refused).await;
+                return Err(error);
+            }
+            match acted.altered.remove(&address) {
+                Some(altered) if !is_on_its_way => request = Arc::new(altered),
+                _ => break,
+            }
         }
-        Ok(plan.next)
+        Ok(next)
     }
 }
 

@@ -39,12 +39,8 @@ impl StateStores {
         Self { cx: Arc::clone(cx), registry: Arc::clone(registry), kind }
     }
 
-    fn store(&self, key: &ObjectKey) -> Option<Store> {
-        match self.kind {
-            StateStoreKind::GitStateStore => self.cx.caches.git_stores.get(key).map(Store::Git),
-            StateStoreKind::BucketStateStore => self.cx.caches.bucket_stores.get(key).map(Store::Bucket),
-            StateStoreKind::Other(_) => None,
-        }
+    fn reference(&self, key: &ObjectKey) -> StateStoreRef {
+        StateStoreRef { kind: self.kind.clone(), name: key.name.clone() }
     }
 
     /// Reads the Secret live: its content is nowhere kept.
@@ -91,8 +87,8 @@ impl Reconcile for StateStores {
     const NAME: &'static str = "StateStore";
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
-        let reference = StateStoreRef { kind: self.kind.clone(), name: key.name.clone() };
-        let Some(store) = self.store(key) else {
+        let reference = self.reference(key);
+        let Some(store) = store(&self.cx.caches, &reference) else {
             self.registry.forget(&reference);
             return Ok(Next::OnChange);
         };
@@ -137,7 +133,7 @@ impl Reconcile for StateStores {
     }
 
     fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
-        match self.store(key)? {
+        match store(&self.cx.caches, &self.reference(key))? {
             Store::Git(store) => Some((Reporter::GitStateStore, Target::of(&*store))),
             Store::Bucket(store) => Some((Reporter::BucketStateStore, Target::of(&*store))),
         }
@@ -146,22 +142,13 @@ impl Reconcile for StateStores {
 
 /// Brings stores to the queues when they, their Secrets or their writers change.
 pub(crate) fn watch(cx: &Context, registry: &Registry, git: &Queue<ObjectKey>, bucket: &Queue<ObjectKey>) {
-    let queue = git.clone();
-    cx.caches.git_stores.on_change(move |old, new| {
-        let (old_store, new_store) = (old.cloned().map(Store::Git), new.cloned().map(Store::Git));
-        if state_store::concerns_itself(old_store.as_ref(), new_store.as_ref())
+    let (git_queue, bucket_queue) = (git.clone(), bucket.clone());
+    on_change(&cx.caches, move |old, new| {
+        if state_store::concerns_itself(old, new)
             && let Some(store) = new.or(old)
         {
-            queue.add(ObjectKey::of(&**store));
-        }
-    });
-    let queue = bucket.clone();
-    cx.caches.bucket_stores.on_change(move |old, new| {
-        let (old_store, new_store) = (old.cloned().map(Store::Bucket), new.cloned().map(Store::Bucket));
-        if state_store::concerns_itself(old_store.as_ref(), new_store.as_ref())
-            && let Some(store) = new.or(old)
-        {
-            queue.add(ObjectKey::of(&**store));
+            let StateStoreRef { kind, name } = store.reference();
+            queue_of(&kind, &git_queue, &bucket_queue).add(ObjectKey::cluster(name));
         }
     });
     let (caches, git_queue, bucket_queue) = (cx.caches.clone(), git.clone(), bucket.clone());
@@ -178,23 +165,55 @@ pub(crate) fn watch(cx: &Context, registry: &Registry, git: &Queue<ObjectKey>, b
     });
     let (git, bucket) = (git.clone(), bucket.clone());
     registry.on_suspicion(move |store| {
-        let queue = match store.kind {
-            StateStoreKind::BucketStateStore => &bucket,
-            _ => &git,
-        };
-        queue.add(ObjectKey::cluster(store.name.clone()));
+        queue_of(&store.kind, &git, &bucket).add(ObjectKey::cluster(store.name.clone()));
     });
 }
 
-/// Returns where the files of a store are, if there is one.
-pub(crate) fn place_of(caches: &Caches, store: &StateStoreRef) -> Option<String> {
+fn queue_of<'a>(
+    kind: &StateStoreKind,
+    git: &'a Queue<ObjectKey>,
+    bucket: &'a Queue<ObjectKey>,
+) -> &'a Queue<ObjectKey> {
+    match kind {
+        StateStoreKind::BucketStateStore => bucket,
+        StateStoreKind::GitStateStore | StateStoreKind::Other(_) => git,
+    }
+}
+
+/// Calls `observer` with every change of a store of either kind.
+pub(crate) fn on_change(
+    caches: &Caches,
+    observer: impl Fn(Option<&Store>, Option<&Store>) + Clone + Send + Sync + 'static,
+) {
+    let of_git = observer.clone();
+    caches.git_stores.on_change(move |old, new| {
+        let (old, new) = (old.cloned().map(Store::Git), new.cloned().map(Store::Git));
+        of_git(old.as_ref(), new.as_ref());
+    });
+    caches.bucket_stores.on_change(move |old, new| {
+        let (old, new) = (old.cloned().map(Store::Bucket), new.cloned().map(Store::Bucket));
+        observer(old.as_ref(), new.as_ref());
+    });
+}
+
+/// Returns the store as its object is, if there is one.
+fn store(caches: &Caches, store: &StateStoreRef) -> Option<Store> {
     let key = ObjectKey::cluster(store.name.clone());
-    let store = match store.kind {
-        StateStoreKind::GitStateStore => Store::Git(caches.git_stores.get(&key)?),
-        StateStoreKind::BucketStateStore => Store::Bucket(caches.bucket_stores.get(&key)?),
-        StateStoreKind::Other(_) => return None,
-    };
-    Some(state_store::place(&store))
+    match store.kind {
+        StateStoreKind::GitStateStore => caches.git_stores.get(&key).map(Store::Git),
+        StateStoreKind::BucketStateStore => caches.bucket_stores.get(&key).map(Store::Bucket),
+        StateStoreKind::Other(_) => None,
+    }
+}
+
+/// Returns what a store says of its last push, if that was refused.
+pub(crate) fn refusal(caches: &Caches, reference: &StateStoreRef) -> Option<String> {
+    state_store::refusal(&store(caches, reference)?).map(str::to_owned)
+}
+
+/// Returns where the files of a store are, if there is one.
+pub(crate) fn place_of(caches: &Caches, reference: &StateStoreRef) -> Option<String> {
+    Some(state_store::place(&store(caches, reference)?))
 }
 
 /// Returns where the files of each store are.

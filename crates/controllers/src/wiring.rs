@@ -3,22 +3,19 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ConfigMap;
 use kratix_api::destination::StateStoreKind;
-use kratix_api::keys;
-use kratix_core::config::Config;
-use kratix_core::object::{ObjectKey, Target};
-use kratix_core::plan::{Event, Reporter};
+use kratix_core::object::ObjectKey;
 use kube::Client;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::caches::Caches;
+use crate::config;
 use crate::context::Context;
 use crate::controller::{self, Reconcile};
 use crate::destination::{self, Destinations};
-use crate::events::{self, Events};
+use crate::events;
+use crate::job_pods::{self, JobPods};
 use crate::options::Options;
 use crate::promise::{self, Promises};
 use crate::promise_revision::{self, Revisions};
@@ -43,6 +40,8 @@ const WORK_PASSES_MAX: usize = 64;
 
 /// Passes over Promises or revisions at once: there are few of them, and each waits for the API server alone.
 const PROMISE_PASSES_MAX: usize = 8;
+/// Passes over Jobs whose pods are to go at once: nobody waits for them.
+const JOB_PASSES_MAX: usize = 4;
 /// Passes over bindings at once.
 const BINDING_PASSES_MAX: usize = 16;
 
@@ -73,7 +72,7 @@ impl Controllers {
         background.spawn(publisher.run());
         let caches = Caches::start(&platform, &mut background);
         caches.ready().await;
-        let config = follow_config(&caches, &events);
+        let config = config::follow(&caches, &events);
         let telemetry = Telemetry::start(config.borrow().telemetry.as_ref());
         let context = Arc::new(Context {
             platform,
@@ -155,10 +154,12 @@ impl Controllers {
         let promises = self.spawn(context, Promises::new(context, &requests), PROMISE_PASSES_MAX);
         let revisions = self.spawn(context, Revisions::new(context, &requests), PROMISE_PASSES_MAX);
         let bindings = self.spawn(context, Bindings::new(context, &requests), BINDING_PASSES_MAX);
+        let job_pods = self.spawn(context, JobPods::new(context), JOB_PASSES_MAX);
 
         promise::watch(context, &requests, &promises);
         promise_revision::watch(context, &requests, &revisions);
         Bindings::follow(context, &requests, &bindings);
+        job_pods::watch(context, &job_pods);
         self.requests = Some(requests);
     }
 
@@ -182,81 +183,11 @@ impl Controllers {
     }
 }
 
-/// Returns the platform configuration, read again whenever the ConfigMap changes.
-fn follow_config(caches: &Caches, events: &Events) -> watch::Receiver<Arc<Config>> {
-    let present = caches.config.all();
-    let started_with = present.first().and_then(|config_map| read_config(config_map)).unwrap_or_default();
-    let (sender, receiver) = watch::channel(Arc::new(started_with.clone()));
-    let events = events.clone();
-    caches.config.on_change(move |old, new| {
-        let config = match new {
-            Some(config_map) => read_config(config_map),
-            None => Some(Config::default()),
-        };
-        let Some(config) = config else { return };
-        sender.send_if_modified(|current| {
-            if **current == config {
-                return false;
-            }
-            tracing::info!("platform configuration taken over");
-            if let Some(config_map) = new.or(old)
-                && let Some(event) = restart_event(config_map, &started_with, &config)
-            {
-                tracing::warn!("{}", event.note);
-                events.publish(&event);
-            }
-            *current = Arc::new(config);
-            true
-        });
-    });
-    receiver
-}
-
 /// Switches telemetry with the configuration.
 async fn follow_telemetry(context: Weak<Context>) {
     let Some(mut config) = context.upgrade().map(|context| context.config.clone()) else { return };
     while config.changed().await.is_ok() {
         let Some(context) = context.upgrade() else { return };
         context.telemetry.follow(config.borrow_and_update().telemetry.as_ref());
-    }
-}
-
-/// Returns what tells that some of the new settings are not in force, if so.
-fn restart_event(config_map: &ConfigMap, started_with: &Config, new: &Config) -> Option<Event> {
-    let keys = started_with.needs_restart(new);
-    let note = format!("changed, and in force after a restart of kratix only: {}", keys.join(", "));
-    (!keys.is_empty()).then(|| Event::warning(Reporter::Manager, Target::of(config_map), "RestartNeeded", note))
-}
-
-fn read_config(config_map: &ConfigMap) -> Option<Config> {
-    let text = config_map.data.as_ref().and_then(|data| data.get(keys::CONFIG_KEY)).map_or("", String::as_str);
-    match Config::parse(text) {
-        Ok((config, warnings)) => {
-            for warning in warnings {
-                tracing::warn!("{warning}");
-            }
-            Some(config)
-        }
-        Err(error) => {
-            tracing::error!("{error}; the previous configuration stays in force");
-            None
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_setting_that_needs_a_restart_says_so_and_the_others_do_not() {
-        let config = |text: &str| Config::parse(text).unwrap().0;
-        let config_map = ConfigMap::default();
-        let start = config("");
-        let event = |text: &str| restart_event(&config_map, &start, &config(text));
-        assert_eq!(event("stateStoreReconciliationInterval: 1m"), None);
-        let told = event("selectiveCache: true").unwrap();
-        assert_eq!(told.note, "changed, and in force after a restart of kratix only: selectiveCache");
-        assert_eq!((told.reason, told.reporter), ("RestartNeeded", Reporter::Manager));
     }
 }

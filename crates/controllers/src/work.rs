@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::{Error, Retry};
 use crate::expected::Expected;
+use crate::parts;
 use crate::queue::Queue;
 use crate::state_store;
 use crate::telemetry::Pass;
@@ -72,7 +73,9 @@ impl Reconcile for Works {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let Some(work) = self.cx.caches.works.get(key) else {
             self.expected.forget(key);
-            return Ok(Next::OnChange);
+            let upkeep = parts::upkeep(&self.cx, key, None);
+            parts::execute(&self.cx, &upkeep.after).await?;
+            return Ok(upkeep.after.plan.next);
         };
         let pass = self.cx.begin(&work.metadata, || Subject::work(&work));
         pass.run(self.pass(key, work, &pass)).await
@@ -88,6 +91,8 @@ impl Works {
         // A request must not be placed a second time because the cache is late, whatever Destinations have appeared.
         self.expected.arrived(key, &self.cx).await?;
         let snapshot = self.observe(pass.hand_on(work));
+        let upkeep = parts::upkeep(&self.cx, key, Some(&snapshot));
+        parts::execute(&self.cx, &upkeep.before).await?;
         for write in work::last_words(&snapshot) {
             let told = self.cx.act(&Plan::<Finding>::from(write)).await;
             tracing::debug!(work = %key, told = told.is_ok(), "a placement that goes has the trace of its Work");
@@ -111,7 +116,8 @@ impl Works {
         }
         self.cx.act(&rest).await?;
         self.cx.telemetry.metrics().count(samples);
-        Ok(next)
+        parts::execute(&self.cx, &upkeep.after).await?;
+        Ok(next.sooner(upkeep.after.plan.next))
     }
 }
 
@@ -177,6 +183,14 @@ pub(crate) fn watch(cx: &Context, queue: &Queue<ObjectKey>) {
             && let Some(work) = new.or(old)
         {
             works.add(ObjectKey::of(&**work));
+        }
+    });
+    let works = queue.clone();
+    cx.caches.parts.on_change(move |old, new| {
+        if let Some(part) = new.or(old)
+            && let Some(work) = parts::work_of(&**part)
+        {
+            works.add(work);
         }
     });
     let works = queue.clone();

@@ -11,13 +11,15 @@ use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
 use kratix_core::state_store::Attempt;
 use kratix_core::trace::Subject;
-use kratix_core::work_placement::{self, Decision, Effect, Neighbour, Rival, Snapshot};
+use kratix_core::work_placement::{self, Decision, Effect, Neighbour, Parts, Rival, Snapshot};
 use kratix_state_store::{Handle, Imprint};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::caches::{destination_entry, former_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
+use crate::parts;
 use crate::queue::Queue;
 use crate::state_store::{self, Attempts, Registry};
 use crate::telemetry::Pass;
@@ -47,6 +49,8 @@ pub(crate) struct WorkPlacements {
     turns: Turns,
     /// One comparison at a time for each Destination.
     comparisons: Turns,
+    /// One large placement at a time for each store: while it is written its content is in memory.
+    large: Turns,
     /// Where placements go whose content another placement's change has brought into the store.
     served: Queue<ObjectKey>,
 }
@@ -67,6 +71,7 @@ impl WorkPlacements {
             gates: Gates::new(queue),
             turns: Turns::default(),
             comparisons: Turns::default(),
+            large: Turns::default(),
             served: queue.clone(),
         }
     }
@@ -119,6 +124,7 @@ impl WorkPlacements {
             rivals,
             neighbours,
             members,
+            parts: Parts::new(), // until a decision lacks them
             written,
             attempt: self.attempts.get(key),
             is_doubted: self.attempts.is_doubted(key),
@@ -274,6 +280,15 @@ impl WorkPlacements {
             decision = self.decide(&mut snapshot);
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
         }
+        let lacking = work_placement::lacks_parts(&snapshot, &decision);
+        let _turn = if lacking.is_empty() { None } else { Some(self.large_turn(store.as_ref()).await) };
+        if !lacking.is_empty() {
+            let Some(complete) = self.complete(key, &mut snapshot, lacking).await? else {
+                return Ok(Next::After(Duration::ZERO));
+            };
+            decision = complete;
+            self.act(pass, &mut decision, &mut snapshot.placement).await?;
+        }
         if let (Some(mut effect), Some(store), Some(handle)) = (decision.effect.take(), &store, &writers.present) {
             let covers = std::mem::take(&mut effect.covers);
             let (attempt, imprint) = self.write(&mut snapshot, store, handle, effect).await;
@@ -291,6 +306,29 @@ impl WorkPlacements {
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
         }
         Ok(decision.plan.next)
+    }
+
+    async fn large_turn(&self, store: Option<&StateStoreRef>) -> OwnedMutexGuard<()> {
+        self.large.take(&kratix_core::state_store::display(store)).await
+    }
+
+    /// Decides with the parts that the placement refers to, which nothing holds after that but the decision. Returns
+    /// nothing if the placement has become another one while it waited for its turn: its parts may be gone.
+    async fn complete(
+        &self,
+        key: &ObjectKey,
+        snapshot: &mut Snapshot,
+        parts: BTreeSet<ObjectKey>,
+    ) -> Result<Option<Decision>, Error> {
+        let present = self.cx.caches.placements.get(key);
+        if present.is_none_or(|present| present.metadata.generation != snapshot.placement.metadata.generation) {
+            return Ok(None);
+        }
+        snapshot.parts = parts::read(&self.cx, parts).await?;
+        snapshot.now = self.cx.now();
+        let decision = work_placement::decide(snapshot);
+        snapshot.parts = Parts::new();
+        Ok(Some(decision))
     }
 
     /// Executes a decision; the first that writes anything notes the trace.

@@ -5,6 +5,7 @@
 
 mod environment;
 mod reader;
+mod reading;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ResourceRequirements, SecurityContext};
 
 pub use environment::{EnvironmentWarning, GitEnvironment};
+pub use reading::{Reading, concerns, restart_needed};
 
 use reader::Section;
 
@@ -22,6 +24,7 @@ const INTERVAL: Duration = Duration::from_secs(10 * 60 * 60);
 /// Shortest interval that does not keep the platform busy with re-runs; the annotation enforces the same.
 const INTERVAL_MIN: Duration = Duration::from_secs(60);
 const JOBS_TO_KEEP: usize = 5;
+const RERUNS_MAX: usize = 20;
 const FETCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Settings of the platform, with a value for every one of them.
@@ -93,6 +96,8 @@ pub struct Workflows {
     pub pod_ttl_after_finished: Option<Duration>,
     /// Whether the interval also runs failed configure workflows again.
     pub reconcile_after_failure: bool,
+    /// How many requests of one Promise run at once because the Promise has changed, at least one.
+    pub reruns_max: usize,
 }
 
 /// Shape and detail of the log.
@@ -253,6 +258,7 @@ impl Default for Workflows {
             default_backoff_limit: None,
             pod_ttl_after_finished: None,
             reconcile_after_failure: true,
+            reruns_max: RERUNS_MAX,
         }
     }
 }
@@ -444,6 +450,7 @@ impl Workflows {
         let default_container_security_context = section.decode("defaultContainerSecurityContext", "a SecurityContext");
         let default_container_resources = section.resources("defaultContainerResources");
         let reconcile_after_failure = section.flag("reconcileAfterFailure", true);
+        let reruns_max = reruns_max(section);
         let (default_backoff_limit, pod_ttl_after_finished) = section.within("jobOptions", job_options);
         Self {
             default_image_pull_policy,
@@ -453,8 +460,18 @@ impl Workflows {
             default_backoff_limit,
             pod_ttl_after_finished,
             reconcile_after_failure,
+            reruns_max,
         }
     }
+}
+
+fn reruns_max(section: &mut Section) -> usize {
+    let key = "maxConcurrentReruns";
+    let Some(number) = section.integer(key) else { return RERUNS_MAX };
+    usize::try_from(number).ok().filter(|count| *count > 0).unwrap_or_else(|| {
+        section.adjusted(key, &number.into(), "workflows.maxConcurrentReruns cannot be less than one; default used");
+        RERUNS_MAX
+    })
 }
 
 fn job_options(section: &mut Section) -> (Option<i32>, Option<Duration>) {

@@ -25,6 +25,7 @@ use crate::text;
 use crate::work_placement::{Cleaned, FILES_AT, RETRY_AFTER, Site, join};
 
 mod leftover;
+mod refusal;
 
 pub use self::leftover::{Former, Leftover, former_sites, leftovers};
 
@@ -46,6 +47,8 @@ pub struct Snapshot {
     pub destination: Arc<Destination>,
     /// Whether its state store can be written.
     pub store: Availability,
+    /// What the store says of its last push, if that was refused ([`state_store::refusal`](crate::state_store::refusal)).
+    pub refusal: Option<String>,
     /// The placements on it, sorted by key; needed only while it is being deleted.
     pub placements: Vec<Arc<WorkPlacement>>,
     /// What the process last tried for it.
@@ -190,7 +193,8 @@ fn decide_ready(snapshot: &Snapshot, place: &str, purpose: Purpose) -> Decision 
         Some((Err(failure), age)) => {
             let decision = not_written(snapshot, purpose, failure);
             let pause = pause(failure.retry_after);
-            if age < pause {
+            // Somebody's push has just been accepted: there is nothing to wait for.
+            if age < pause && !refusal::is_over(snapshot) {
                 return decision.and_next(Next::After(pause - age));
             }
             decision
@@ -211,7 +215,8 @@ fn decide_deletion(snapshot: &Snapshot) -> Decision {
         let message = "Destination is being deleted: waiting for its workplacements to remove their files";
         let leaving = Condition::new(condition::READY, Status::False, "WaitingForWorkPlacements", message);
         let mut decision = settled(snapshot, leaving, message.to_owned(), Next::After(RETRY_AFTER));
-        decision.plan.events.clear();
+        // The placements tell of themselves.
+        decision.plan.events.retain(|event| event.reason == refusal::REASON);
         decision.plan.writes = writes;
         return decision;
     }
@@ -255,7 +260,7 @@ fn not_written(snapshot: &Snapshot, purpose: Purpose, failure: &Failure) -> Deci
     settled(snapshot, condition, text, Next::After(RETRY_AFTER))
 }
 
-/// Returns the plan that brings the condition and, if it has turned, the event.
+/// Returns the plan that brings the condition and, if it has turned, the event; and with it what the store refuses.
 fn settled(snapshot: &Snapshot, condition: Condition, note: String, next: Next) -> Decision {
     let destination = &*snapshot.destination;
     let is_ready = condition.status == Status::True;
@@ -263,13 +268,14 @@ fn settled(snapshot: &Snapshot, condition: Condition, note: String, next: Next) 
     let old = destination.status.clone().unwrap_or_default();
     let mut new = old.clone();
     let turned = condition::set(&mut new.conditions, condition, snapshot.now);
+    let refusal = refusal::record(snapshot, &mut new.conditions);
     let status = Write::status(Target::of(destination), &to_value(&old), &to_value(&new));
     let (type_, reason) = match is_ready {
         true => (EventType::Normal, "DestinationReady"),
         false => (EventType::Warning, "DestinationNotReady"),
     };
     let event = Event { regarding: Target::of(destination), type_, reason, note, reporter: Reporter::Destination };
-    let events = if turned { vec![event] } else { Vec::new() };
+    let events = turned.then_some(event).into_iter().chain(refusal).collect();
     Decision::from(Plan { writes: Vec::new(), status, events, next, findings: vec![finding] })
 }
 

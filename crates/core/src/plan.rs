@@ -53,6 +53,13 @@ impl<F> From<Write> for Plan<F> {
     }
 }
 
+impl Write {
+    /// Returns whether what it starts cannot be taken back: a Job's containers act on the world.
+    pub fn is_irrevocable(&self) -> bool {
+        matches!(self, Self::Create { kind, .. } if kind.kind == "Job")
+    }
+}
+
 /// One write to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
@@ -170,6 +177,17 @@ pub enum Next {
     OnChange,
     /// At the latest after this time, even if nothing changes.
     After(Duration),
+}
+
+impl Next {
+    /// Returns the earlier of two.
+    #[must_use]
+    pub fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::After(one), Self::After(two)) => Self::After(one.min(two)),
+            (Self::OnChange, next) | (next, Self::OnChange) => next,
+        }
+    }
 }
 
 /// Severity of an event, as `kubectl describe` shows it.

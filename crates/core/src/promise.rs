@@ -51,7 +51,8 @@ use crate::workflow::{self, Definition, Parent, Progress, Settings, Surroundings
 pub use api::access_name;
 pub use fault::{Fault, refused};
 pub use interval::{Source as IntervalSource, of_promise as interval, of_revision as revision_interval};
-pub use rerun::{RERUN, Request};
+pub(crate) use rerun::going_on as round;
+pub use rerun::{Call, REQUESTS_UP_TO_DATE, RERUN, Refusal, Request, Standing, follows_requests};
 pub use revision::candidate_names as revision_names;
 
 /// How long a Promise rests before it looks again at what no watch reports: a CRD of somebody else that is in its way.
@@ -145,6 +146,9 @@ impl Snapshot {
 pub struct Decision {
     /// Writes, status, events.
     pub plan: Plan<Finding>,
+    /// Requests that are told to run again, after the plan. Each stands for itself: one that is refused, because its
+    /// request does not fit the schema any more, holds up no other, and is noted in [`Request::refusal`].
+    pub calls: Vec<Call>,
     /// Whether requests of its API are looked after; put into effect after the writes.
     pub requests: Requests,
 }
@@ -209,10 +213,10 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
     }
     if let Some(write) = finalizers(snapshot).or_else(|| labels(snapshot)).or_else(|| rerun::own_metadata(snapshot)) {
         let requests = api::requests(snapshot);
-        return Decision { plan: Plan::from(write), requests };
+        return Decision { plan: Plan::from(write), calls: Vec::new(), requests };
     }
     if let Some(plan) = pause::leave(snapshot) {
-        return Decision { plan, requests: api::requests(snapshot) };
+        return Decision { plan, calls: Vec::new(), requests: api::requests(snapshot) };
     }
     walk(snapshot)
 }
@@ -262,6 +266,7 @@ fn labels(snapshot: &Snapshot) -> Option<Write> {
 struct Walk<'a> {
     snapshot: &'a Snapshot,
     writes: Vec<Write>,
+    calls: Vec<Call>,
     status: status::Draft,
     events: Vec<Event>,
     faults: Vec<Fault>,
@@ -286,7 +291,7 @@ impl Walk<'_> {
     fn finish(self, requests: Requests) -> Decision {
         let status = self.status.write(self.snapshot);
         let plan = Plan { writes: self.writes, status, events: self.events, next: self.next, findings: self.findings };
-        Decision { plan, requests }
+        Decision { plan, calls: self.calls, requests }
     }
 }
 
@@ -294,6 +299,7 @@ fn walk(snapshot: &Snapshot) -> Decision {
     let mut walk = Walk {
         snapshot,
         writes: Vec::new(),
+        calls: Vec::new(),
         status: status::Draft::of(snapshot),
         events: Vec::new(),
         faults: Vec::new(),

@@ -16,6 +16,7 @@ mod revision;
 mod settled;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +104,8 @@ pub enum Finding {
         /// What is waited for.
         waits_for: String,
     },
+    /// It runs again because its Promise has changed, once others have done so.
+    AwaitsTurn,
     /// Held by the label `kratix.io/workflow-suspended`.
     Suspended {
         /// The pipeline that asked for it.
@@ -125,12 +128,16 @@ pub enum Finding {
 }
 
 /// Returns whether a change of the Promise concerns all of its requests: it was paused, released, has become available or
-/// unavailable, has another version, or goes.
+/// unavailable, has another version, goes, or nobody is to wait for its word any more.
 pub fn concerns_requests(old: Option<&Promise>, new: Option<&Promise>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return true };
     let paused = |promise: &Promise| promise.labels().get(keys::PAUSED).is_some_and(|value| value == keys::TRUE);
     let deleting = |promise: &Promise| promise.meta().deletion_timestamp.is_some();
     let differ = |view: fn(&Promise) -> bool| view(old) != view(new);
+    let round = crate::promise::round(old);
+    if round.is_some() && round != crate::promise::round(new) {
+        return true;
+    }
     differ(paused) || differ(is_serving) || differ(deleting) || old.version() != new.version()
 }
 
@@ -163,6 +170,18 @@ pub fn work_concerns_request(old: Option<&Work>, new: Option<&Work>) -> bool {
         (crate::work::readiness(work), deleting, work.metadata.generation, work.metadata.labels.clone(), written_by)
     };
     view(old) != view(new)
+}
+
+/// Returns whether a change of a request is to be looked at as soon as possible. Of a status that somebody has written the pass
+/// for what comes next will do, which usually follows at once.
+pub fn is_urgent(old: Option<&DynamicObject>, new: Option<&DynamicObject>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    let view = |request: &DynamicObject| {
+        let mut metadata = request.metadata.clone();
+        (metadata.resource_version, metadata.managed_fields) = (None, None);
+        metadata
+    };
+    old.data.get("spec") != new.data.get("spec") || view(old) != view(new)
 }
 
 /// Returns whether a change of a binding concerns its request.
@@ -217,16 +236,26 @@ pub fn decide(snapshot: &Snapshot<'_>) -> Plan<Finding> {
 /// Returns what becomes visible on a request when the API server refused a write for it, so that nobody has to search the
 /// log for it. `cause` names the object and says why, in the API server's words.
 ///
+/// A delete workflow that can never run, because nothing can be made in the request's namespace any more, is skipped: the
+/// namespace would wait for the request, and the request for the namespace.
+///
 /// # Guarantees
 /// A pause on record stays on record: its end starts a run.
 pub fn refused(now: Timestamp, kind: &Kind, request: &DynamicObject, cause: &str) -> Plan<Finding> {
+    let target = crate::object::Target::with_kind(kind.clone(), request);
+    if let Some(plan) = deletion::skipped_in_terminating_namespace(&target, request, cause) {
+        return plan;
+    }
     let findings = vec![Finding::Blocked { cause: text::cause(cause).to_owned() }];
     let stored = request.data.get("status").unwrap_or(&Value::Null);
     let mut document = Document::read(stored);
     if let Some(told) = refusal::verdict(document.condition(condition::RECONCILED).as_ref(), cause) {
         document.set_condition(&told.r#type, told.status, &told.reason, &told.message, now);
+        if request.metadata.deletion_timestamp.is_some() {
+            let message = format!("waits for what was refused: {}", told.message);
+            document.set_condition(DELETING, Status::True, &told.reason, &message, now);
+        }
     }
-    let target = crate::object::Target::with_kind(kind.clone(), request);
     Plan { status: Write::status(target, stored, &document.into_value()), findings, ..Plan::silent() }
 }
 
@@ -312,6 +341,9 @@ impl Pass<'_> {
     }
 
     fn configure(&self, chosen: &revision::Chosen<'_>, bound: binding::Bound, workflow: &Workflow) -> Plan<Finding> {
+        if self.awaits_turn(chosen, &bound, workflow) {
+            return self.await_turn(bound);
+        }
         // A Promise that was paused as well tells all of its requests to run. The run at the end of the pause is the one
         // that it asks for: a request of which this is on record is not told again.
         let round = self.snapshot.promise.as_ref().and_then(|promise| promise.annotations().get(crate::promise::RERUN));
@@ -428,6 +460,13 @@ impl Pass<'_> {
                 format!("'{}' label set to 'true' {text}", keys::PAUSED),
             ));
         }
+        let whose = if by_promise { "the Promise" } else { "the request" };
+        self.tell_if_deleting(
+            &mut plan,
+            &mut document,
+            reason,
+            format!("label {} of {whose} to be removed", keys::PAUSED),
+        );
         self.with_status(plan, document)
     }
 
@@ -467,8 +506,9 @@ impl Pass<'_> {
         let mut document = self.document();
         let is_new = document.set_condition(condition::RECONCILED, Status::Unknown, reason, &cause, self.snapshot.now);
         let event = event.filter(|_| is_new).map(|event| self.event(Event::warning, event, cause.clone()));
-        let plan =
-            Plan { events: event.into_iter().collect(), findings: vec![Finding::Blocked { cause }], ..Plan::silent() };
+        let findings = vec![Finding::Blocked { cause: cause.clone() }];
+        let mut plan = Plan { events: event.into_iter().collect(), findings, ..Plan::silent() };
+        self.tell_if_deleting(&mut plan, &mut document, reason, format!("this to be mended: {cause}"));
         self.with_status(plan, document)
     }
 }

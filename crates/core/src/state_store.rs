@@ -3,7 +3,7 @@
 //! Order: the writer of an outdated configuration is closed or replaced first, then the status says so. A crash between the
 //! two is harmless: writers live in the process, and the next start opens them anew.
 //!
-//! Also here: how all other decisions see a store ([`Availability`]) and what they ask of it ([`Change`]).
+//! Also here: how all other decisions see a store ([`Availability`], [`refusal`]) and what they ask of it ([`Change`]).
 //!
 //! # Source
 //! `05-scheduling-and-writing.md` §8; decisions 8, 13; weaknesses 27–35, 38
@@ -11,115 +11,42 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kratix_api::condition::{self, Condition, Status};
-use kratix_api::destination::{StateStoreKind, StateStoreRef};
 use kratix_api::state_store::{NOT_READY, READY};
-use kratix_api::{BucketStateStore, GitStateStore, SecretRef, StateStoreStatus};
-use kube_core::ResourceExt;
 
-use crate::object::{ObjectKey, Target};
 use crate::patch::to_value;
-use crate::plan::{Event, EventType, Next, Plan, Reporter, Write};
-use crate::text::{self, truncated};
+use crate::plan::{Event, EventType, Next, Plan, Write};
+use crate::text;
 
+mod availability;
 mod bucket;
 mod change;
+mod connection;
 mod git;
+#[cfg(test)]
+pub(crate) mod model;
+mod place;
 pub(crate) mod push_limit;
-mod refusal;
+pub(crate) mod refusal;
+mod store;
 
-pub(crate) use self::git::complaints as git_complaints;
-
+pub use self::availability::{Availability, display};
 pub(crate) use self::change::pause;
 pub use self::change::{About, Attempt, Change, ChangeKind, Failure, File, Operation, Written};
-
-/// Namespace of a Secret that a Git store names without one.
-const SECRET_NAMESPACE_DEFAULT: &str = "default";
+pub use self::connection::{
+    BucketConnection, BucketCredentials, Connection, GitConnection, GitCredentials, PrivateKey,
+};
+pub(crate) use self::git::complaints as git_complaints;
+pub(crate) use self::place::Address;
+pub use self::place::place;
+pub use self::refusal::{concerns_destinations, refusal};
+pub use self::store::{Store, concerns_itself, secret_of};
 
 /// Time between attempts to open a store that fails.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
-
-/// How much of a hash stands for an address.
-const ADDRESS_HASH: usize = 16;
-
-/// How decisions see the state store of a Destination.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Availability {
-    /// The Destination names none.
-    Unset,
-    /// The Destination names a kind that does not exist.
-    UnknownKind,
-    /// There is no such object.
-    NotFound,
-    /// It is about to be opened; nothing is known yet.
-    Opening {
-        /// See [`place`].
-        place: String,
-    },
-    /// It cannot be written.
-    NotReady {
-        /// See [`place`].
-        place: String,
-        /// Why, in one line; empty where that is not known.
-        cause: String,
-    },
-    /// It can be written.
-    Ready {
-        /// See [`place`].
-        place: String,
-        /// Another number after every time in which the store may have lost what it held: what was written before is
-        /// handed to it once more.
-        epoch: u64,
-    },
-}
-
-impl Availability {
-    /// Returns reason and message of the condition that tells why nothing can be written.
-    pub(crate) fn problem(&self, reference: Option<&StateStoreRef>) -> (&'static str, String) {
-        let store = display(reference);
-        match self {
-            Self::Unset => ("StateStoreNotFound", "stateStoreRef is not set".to_owned()),
-            Self::UnknownKind => {
-                let kind = reference.map_or("", |reference| reference.kind.as_str());
-                ("StateStoreNotFound", format!("{store}: unknown state store type: {kind}"))
-            }
-            Self::NotFound => ("StateStoreNotFound", format!("{store}: not found")),
-            // Users look for the text before the cause.
-            Self::NotReady { cause, .. } if !cause.is_empty() => {
-                ("StateStoreNotReady", format!("{store}: not ready: {cause}"))
-            }
-            Self::Opening { .. } | Self::NotReady { .. } | Self::Ready { .. } => {
-                ("StateStoreNotReady", format!("{store}: not ready"))
-            }
-        }
-    }
-
-    /// Returns where writes go, or would go.
-    pub fn place(&self) -> Option<&str> {
-        match self {
-            Self::Unset | Self::UnknownKind | Self::NotFound => None,
-            Self::Opening { place } | Self::NotReady { place, .. } | Self::Ready { place, .. } => Some(place),
-        }
-    }
-}
-
-/// Returns `<Kind>/<name>`.
-pub fn display(reference: Option<&StateStoreRef>) -> String {
-    reference.map_or_else(|| "no state store".to_owned(), |reference| format!("{}/{}", reference.kind, reference.name))
-}
-
-/// A state store of either kind.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Store {
-    /// A Git repository.
-    Git(Arc<GitStateStore>),
-    /// A bucket.
-    Bucket(Arc<BucketStateStore>),
-}
 
 /// What is known of the Secret that a store names.
 #[derive(Clone, PartialEq, Eq)]
@@ -250,142 +177,6 @@ pub enum Effect {
     Close,
 }
 
-/// How to reach a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Connection {
-    /// A Git repository.
-    Git(GitConnection),
-    /// A bucket.
-    Bucket(BucketConnection),
-}
-
-/// How to reach a Git repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GitConnection {
-    /// URL, or path on this machine.
-    pub url: String,
-    /// Branch.
-    pub branch: String,
-    /// Directory in the repository.
-    pub path: String,
-    /// Name and email of the author.
-    pub author: (String, String),
-    /// How to prove who we are.
-    pub credentials: GitCredentials,
-    /// What signs every commit.
-    pub signing_key: Option<PrivateKey>,
-    /// At most that many pushes.
-    pub pushes_per_minute: Option<NonZeroU32>,
-    /// PEM certificates to trust.
-    pub ca_pem: Option<Vec<u8>>,
-    /// Accept any certificate.
-    pub skip_tls_verify: bool,
-}
-
-/// The text of a private key.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PrivateKey(pub String);
-
-/// Never shown.
-impl fmt::Debug for PrivateKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PrivateKey")
-    }
-}
-
-/// Credentials for a Git repository.
-#[derive(Clone, PartialEq, Eq)]
-pub enum GitCredentials {
-    /// None are sent.
-    None,
-    /// User name and password or token.
-    Basic {
-        /// User name.
-        username: String,
-        /// Password or token.
-        password: String,
-    },
-    /// Tokens that GitHub gives to an app.
-    GithubApp {
-        /// The app's number.
-        app_id: u64,
-        /// The number of its installation.
-        installation_id: u64,
-        /// Its key, PEM.
-        private_key: String,
-    },
-    /// A key, for ssh.
-    Ssh {
-        /// The private key.
-        private_key: PrivateKey,
-        /// The keys of hosts that are trusted, as the lines of a `known_hosts` file.
-        known_hosts: String,
-    },
-}
-
-/// Never shown.
-impl fmt::Debug for GitCredentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Basic { .. } => "Basic",
-            Self::GithubApp { .. } => "GithubApp",
-            Self::Ssh { .. } => "Ssh",
-        })
-    }
-}
-
-/// How to reach a bucket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BucketConnection {
-    /// Host and port of the service, or one of the other addresses that are understood.
-    pub endpoint: String,
-    /// The bucket's name.
-    pub bucket: String,
-    /// What the keys of all objects start with.
-    pub path: String,
-    /// Speak plain HTTP.
-    pub plain_http: bool,
-    /// Use Amazon's endpoints for both IP versions.
-    pub dual_stack: bool,
-    /// How to prove who we are.
-    pub credentials: BucketCredentials,
-    /// PEM certificates to trust.
-    pub ca_pem: Option<Vec<u8>>,
-    /// Accept any certificate.
-    pub skip_tls_verify: bool,
-}
-
-/// Credentials for a bucket.
-#[derive(Clone, PartialEq, Eq)]
-pub enum BucketCredentials {
-    /// A pair of keys.
-    Keys {
-        /// The public one.
-        id: String,
-        /// The secret one.
-        secret: String,
-    },
-    /// The key of a service account of Google Cloud.
-    ServiceAccount {
-        /// Its JSON text.
-        key: String,
-    },
-    /// The identity of the pod or machine.
-    Ambient,
-}
-
-/// Never shown.
-impl fmt::Debug for BucketCredentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Keys { .. } => "Keys",
-            Self::ServiceAccount { .. } => "ServiceAccount",
-            Self::Ambient => "Ambient",
-        })
-    }
-}
-
 /// What was found out about a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
@@ -415,12 +206,6 @@ struct Problem {
     reason: &'static str,
     message: String,
     next: Next,
-}
-
-/// Returns the Secret that a store needs.
-pub fn secret_of(store: &Store) -> Option<ObjectKey> {
-    let reference = store.secret_ref()?;
-    Some(ObjectKey::namespaced(namespace(reference), reference.name.clone()))
 }
 
 /// Decides what is to be done about a store.
@@ -469,25 +254,6 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
 pub fn record(snapshot: &Snapshot, opened: Opened) -> Plan<Finding> {
     let snapshot = Snapshot { opened: Some(opened), is_suspect: false, ..snapshot.clone() };
     decide(&snapshot).plan
-}
-
-/// Tells whether a change of a store concerns itself.
-///
-/// Its own status writes do: a pass that began before its cache knew of the last one compared with an older status, and may
-/// have found nothing to write.
-pub fn concerns_itself(old: Option<&Store>, new: Option<&Store>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
-    if old.status() != new.status() {
-        return true;
-    }
-    let is_annotated = push_limit::annotation(old) != push_limit::annotation(new);
-    match (old, new) {
-        (Store::Git(old), Store::Git(new)) => {
-            old.spec != new.spec || old.metadata.uid != new.metadata.uid || is_annotated
-        }
-        (Store::Bucket(old), Store::Bucket(new)) => old.spec != new.spec || old.metadata.uid != new.metadata.uid,
-        _ => true,
-    }
 }
 
 fn resolve(snapshot: &Snapshot) -> Result<Connection, Problem> {
@@ -592,113 +358,6 @@ fn fingerprint(snapshot: &Snapshot) -> String {
     let limit = push_limit::of(&snapshot.store).map_or(0, NonZeroU32::get);
     let generation = snapshot.store.generation().unwrap_or_default();
     format!("{}/{generation}/{secret}/{interval}/{limit}", snapshot.store.uid())
-}
-
-/// Identifies where a store's files are: one whose address changes is another place, one with other credentials is not.
-///
-/// [`Address`] tells what two places have in common.
-pub fn place(store: &Store) -> String {
-    let (server, name, root) = match store {
-        Store::Git(store) => (&store.spec.url, &store.spec.branch, &store.spec.path),
-        Store::Bucket(store) => (&store.spec.endpoint, &store.spec.bucket_name, &store.spec.path),
-    };
-    let short = |text: &str| truncated(&kratix_api::hash::text(text), ADDRESS_HASH).to_owned();
-    format!("{}/{}/{}", short(server), short(name), crate::work_placement::join(&[root]))
-}
-
-/// The parts of a [`place`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Address<'a> {
-    /// The repository, or the endpoint. One server can have two addresses.
-    pub(crate) server: &'a str,
-    /// The branch, or the bucket.
-    pub(crate) name: &'a str,
-    /// The store's path.
-    pub(crate) root: &'a str,
-}
-
-impl<'a> Address<'a> {
-    pub(crate) fn of(place: &'a str) -> Self {
-        let mut parts = place.splitn(3, '/');
-        let mut next = || parts.next().unwrap_or_default();
-        Self { server: next(), name: next(), root: next() }
-    }
-}
-
-fn namespace(reference: &SecretRef) -> &str {
-    if reference.namespace.is_empty() { SECRET_NAMESPACE_DEFAULT } else { &reference.namespace }
-}
-
-impl Store {
-    /// Returns how Destinations refer to it.
-    pub fn reference(&self) -> StateStoreRef {
-        let kind = match self {
-            Self::Git(_) => StateStoreKind::GitStateStore,
-            Self::Bucket(_) => StateStoreKind::BucketStateStore,
-        };
-        StateStoreRef { kind, name: self.name() }
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Git(_) => GitStateStore::KIND,
-            Self::Bucket(_) => BucketStateStore::KIND,
-        }
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Git(store) => store.name_any(),
-            Self::Bucket(store) => store.name_any(),
-        }
-    }
-
-    fn uid(&self) -> String {
-        match self {
-            Self::Git(store) => store.uid(),
-            Self::Bucket(store) => store.uid(),
-        }
-        .unwrap_or_default()
-    }
-
-    fn generation(&self) -> Option<i64> {
-        match self {
-            Self::Git(store) => store.metadata.generation,
-            Self::Bucket(store) => store.metadata.generation,
-        }
-    }
-
-    fn secret_ref(&self) -> Option<&SecretRef> {
-        match self {
-            Self::Git(store) => store.spec.secret_ref.as_ref(),
-            Self::Bucket(store) => store.spec.secret_ref.as_ref(),
-        }
-    }
-
-    fn secret_name(&self) -> (&str, &str) {
-        self.secret_ref().map_or(("", ""), |reference| (namespace(reference), reference.name.as_str()))
-    }
-
-    fn status(&self) -> Option<&StateStoreStatus> {
-        match self {
-            Self::Git(store) => store.status.as_ref(),
-            Self::Bucket(store) => store.status.as_ref(),
-        }
-    }
-
-    fn target(&self) -> Target {
-        match self {
-            Self::Git(store) => Target::of(&**store),
-            Self::Bucket(store) => Target::of(&**store),
-        }
-    }
-
-    fn reporter(&self) -> Reporter {
-        match self {
-            Self::Git(_) => Reporter::GitStateStore,
-            Self::Bucket(_) => Reporter::BucketStateStore,
-        }
-    }
 }
 
 #[cfg(test)]

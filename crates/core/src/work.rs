@@ -30,6 +30,7 @@ mod concern;
 mod course;
 mod deletion;
 mod group;
+pub mod parts;
 mod placement;
 mod selector;
 mod status;

@@ -37,7 +37,7 @@ mod site;
 mod status;
 mod verdict;
 
-pub use self::content::CONTENT_BYTES_MAX;
+pub use self::content::{CONTENT_BYTES_MAX, Parts};
 pub use self::location::{DIRECTORY_NAMESPACE, Location, ledger_name};
 pub(crate) use self::location::{is_below, join, pipeline};
 pub use self::relocation::{Claim, Former, Leftover, former_sites, leftovers, may_claim};
@@ -69,6 +69,8 @@ pub struct Snapshot {
     /// All placements on the Destination, sorted by key; needed only if there are neighbours, or a decision
     /// [`lacks_members`].
     pub members: Vec<Arc<WorkPlacement>>,
+    /// What large placements refer to; needed only what a decision [`lacks_parts`].
+    pub parts: Parts,
     /// Placements among the members, those of the neighbours included, that the process has written, whatever the cache
     /// shows of their status.
     pub written: BTreeSet<ObjectKey>,
@@ -266,6 +268,16 @@ pub fn repaired(snapshot: &Snapshot, attempt: &Attempt) -> Plan<Finding> {
 pub fn lacks_members(snapshot: &Snapshot, decision: &Decision) -> bool {
     let is_shared = snapshot.destination.as_deref().is_some_and(aggregates);
     is_shared && decision.effect.is_some() && snapshot.members.is_empty()
+}
+
+/// Returns the parts that the decision is about and was made without ([`Snapshot::parts`]): contents are large, and few
+/// passes need them.
+pub fn lacks_parts(snapshot: &Snapshot, decision: &Decision) -> BTreeSet<ObjectKey> {
+    let location = snapshot.destination.as_deref().and_then(|found| Location::of(&snapshot.placement, found).ok());
+    match location.filter(|_| decision.effect.is_some()) {
+        Some(location) => content::unread(snapshot, &location),
+        None => BTreeSet::new(),
+    }
 }
 
 /// Returns the plan that says on the placement that its content waits in the store's queue, in which so many changes are.

@@ -23,8 +23,10 @@
 pub mod access;
 mod configure;
 mod delete;
+pub mod failure;
 pub mod history;
 pub mod job;
+pub mod pods;
 mod retention;
 pub mod status;
 mod suspension;
@@ -60,6 +62,8 @@ pub const PREVIOUS_VERSION: &str = "internal.workflows.kratix.io/previous-versio
 
 /// Annotation on Jobs of requests: generation of the Promise when the Job was made.
 pub const PROMISE_GENERATION: &str = "internal.workflows.kratix.io/promise-generation";
+/// Annotation on Jobs of requests: generation of the request when the Job was made.
+pub const GENERATION: &str = "internal.workflows.kratix.io/generation";
 
 /// What one Promise spec says about workflows, decoded once: decoding and hashing cost more than a whole pass.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +95,7 @@ impl Definition {
             action,
             promise: promise.to_owned(),
             pipelines: self.pipelines[&(kind, action)].clone()?,
+            counterpart: self.pipelines[&(kind, action.other())].clone().ok(),
             hash: self.hash.clone(),
             namespace: self.namespace.clone(),
             is_shared: !self.namespace.is_empty(),
@@ -152,6 +157,8 @@ pub struct Workflow {
     pub promise: String,
     /// The pipelines in order.
     pub pipelines: Arc<[Pipeline]>,
+    /// Those of the other action, `None` when they cannot be decoded.
+    pub counterpart: Option<Arc<[Pipeline]>>,
     /// Hash of everything the Jobs depend on.
     pub hash: String,
     /// Namespace of Jobs, ServiceAccounts and Works.
@@ -172,6 +179,16 @@ impl Workflow {
     /// Returns the names of the pipelines in order.
     pub fn pipeline_names(&self) -> Vec<&str> {
         self.pipelines.iter().map(Pipeline::name).collect()
+    }
+
+    /// Returns the workflow of the same parent for an action, `None` when its pipelines cannot be decoded. Its hash is that
+    /// of both: Jobs are told apart by their labels.
+    fn for_action(&self, action: Action) -> Option<Self> {
+        if action == self.action {
+            return Some(self.clone());
+        }
+        let (pipelines, counterpart) = (self.counterpart.clone()?, Some(Arc::clone(&self.pipelines)));
+        Some(Self { action, pipelines, counterpart, ..self.clone() })
     }
 }
 
@@ -250,6 +267,14 @@ pub struct Settings {
     pub config: Arc<Config>,
 }
 
+impl Settings {
+    /// Returns the settings of a process that was started with this image and pull secret, under a configuration.
+    pub fn new(adapter_image: &str, adapter_pull_secret: Option<&str>, config: Arc<Config>) -> Self {
+        let adapter_pull_secret = adapter_pull_secret.filter(|name| !name.is_empty()).map(str::to_owned);
+        Self { adapter_image: adapter_image.to_owned(), adapter_pull_secret, config }
+    }
+}
+
 /// What only the start of a pipeline looks at: too much to gather for every pass.
 pub trait Surroundings {
     /// Returns the ServiceAccounts, ConfigMaps, roles and bindings that carry the label of `promise` and that are in
@@ -262,8 +287,18 @@ pub trait Surroundings {
         Vec::new()
     }
 
+    /// Returns the Jobs of the Promise and of all its requests; looked at only when permissions are to be removed.
+    fn jobs(&self, _promise: &str) -> Vec<Arc<v1::Job>> {
+        Vec::new()
+    }
+
     /// Returns whether a Job of this key exists that is not `parent`'s; see [`history::is_of`].
     fn is_taken(&self, key: &ObjectKey, parent: &Parent) -> bool;
+
+    /// Returns what is known of a Job's pods; see [`failure::Sight::of`].
+    fn sight(&self, _job: &v1::Job) -> failure::Sight {
+        failure::Sight::Unseen
+    }
 }
 
 /// Everything the engine may look at.
@@ -379,6 +414,13 @@ impl Snapshot<'_> {
         workflows.map(here).collect()
     }
 
+    /// Returns the removal of permissions that no pipeline has any more.
+    fn outdated_access(&self) -> Vec<Write> {
+        let existing = self.surroundings.existing(&self.workflow.promise, &self.workflow.namespace);
+        let jobs = || self.surroundings.jobs(&self.workflow.promise);
+        access::outdated(self.workflow, &self.others(), &existing, jobs)
+    }
+
     /// Returns the writes that start the pipeline at `index`: what its Job needs, then the Job.
     fn start(&self, index: usize, next_sequence: i64) -> Vec<Write> {
         let parent = self.parent;
@@ -387,7 +429,8 @@ impl Snapshot<'_> {
             &Workflow { scheduling_key: access::scheduling_key(self.workflow, &others), ..self.workflow.clone() };
         let pipeline = &workflow.pipelines[index];
         let existing = self.surroundings.existing(&workflow.promise, &workflow.namespace);
-        let mut writes = access::writes(parent, workflow, pipeline, &existing, &others);
+        let jobs = || self.surroundings.jobs(&workflow.promise);
+        let mut writes = access::writes(parent, workflow, pipeline, &existing, &others, jobs);
         // Five digits of a hash can coincide with those of another Job of a similar name.
         let is_taken = |sequence: i64| {
             let key = job::key(parent, workflow, pipeline, sequence);

@@ -22,7 +22,7 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// A file could not be read or written.
-    #[error("failed to {what} {}: {source}", path.display())]
+    #[error("failed to {what} {}: {source}{}", path.display(), advice(source))]
     File {
         /// What was tried.
         what: &'static str,
@@ -39,22 +39,33 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
-    /// More output than one Work can hold.
+    /// More output than is carried.
     #[error(
-        "output of pipeline {pipeline} is too large: {bytes} bytes as stored in a Work, the limit is {bytes_max}; \
-         largest file {largest:?} takes {largest_bytes}"
+        "the pipeline's output is too large: {bytes} bytes in {files} files, the limit is {bytes_max} ({} MiB) before \
+         compression; largest: {largest}", bytes_max >> 20
     )]
     TooLarge {
-        /// The pipeline.
-        pipeline: String,
-        /// Size of the Work.
+        /// Size of all files.
+        bytes: u64,
+        /// Number of files.
+        files: usize,
+        /// Limit.
+        bytes_max: u64,
+        /// The largest files with their sizes.
+        largest: String,
+    },
+    /// What a Work says besides its files is more than one object can hold.
+    #[error(
+        "work {work} takes {bytes} bytes without the files in it, the limit is {bytes_max}; \
+         destination-selectors.yaml has too many entries"
+    )]
+    Unstorable {
+        /// Name of the Work.
+        work: String,
+        /// Its size.
         bytes: usize,
         /// Limit.
         bytes_max: usize,
-        /// Path of the largest file.
-        largest: String,
-        /// What it takes of the Work.
-        largest_bytes: usize,
     },
     /// `destination-selectors.yaml`.
     #[error("{0}")]
@@ -88,6 +99,40 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns whether doing the same again is useless: what the pipeline has left is at fault, and stays as it is.
+    ///
+    /// The container then exits with [`kratix_api::keys::EXIT_FINAL`], and no further attempt is made. Whatever may change by
+    /// itself (the API server, permissions that are on their way, a clash with another writer) is worth another attempt.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Usage(_)
+            | Self::Refused { .. }
+            | Self::TooLarge { .. }
+            | Self::Unstorable { .. }
+            | Self::Selectors(_)
+            | Self::Control(_)
+            | Self::Status(_) => true,
+            Self::File { source, .. } => {
+                use io::ErrorKind::{IsADirectory, NotADirectory, PermissionDenied};
+                matches!(source.kind(), PermissionDenied | NotADirectory | IsADirectory)
+            }
+            // What does not fit the schema of the object, or into a request at all, does not fit the next time either.
+            Self::Api { source, .. } => {
+                matches!(source.as_ref(), kube::Error::Api(status) if matches!(status.code, 413 | 422))
+            }
+            Self::Client(_) | Self::Parent(_) | Self::Ambiguous { .. } | Self::Contended { .. } => false,
+            Self::WorkWriter(error) => error.is_final(),
+        }
+    }
+
+    /// Returns what is told beyond the log: the text, without the prefix that a log line of the original has.
+    pub fn last_words(&self) -> String {
+        match self {
+            Self::WorkWriter(error) => error.last_words(),
+            other => other.to_string(),
+        }
+    }
+
     pub(crate) fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         let what = what.into();
         move |source| Self::Api { what, source: Box::new(source) }
@@ -96,6 +141,17 @@ impl Error {
     pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { what, path, source }
+    }
+}
+
+/// Returns what helps against an error of the file system, if that is known.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; hint: let everybody read it (chmod -R a+rX), Kratix's containers run as a user of their own"
+        }
+        io::ErrorKind::StorageFull => "; hint: the volume is full, write less or make space on the node",
+        _ => "",
     }
 }
 

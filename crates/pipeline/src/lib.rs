@@ -4,12 +4,14 @@
 //! are read once, in [`run`]. What is decided (files to Work, status to status) is pure and tested without a server.
 //!
 //! Reading order: [`parameters`] (arguments and environment), [`reader`], [`output`] and [`selectors`] (what a pipeline
-//! leaves behind), [`work_writer`], [`control`], [`status`] (the decision) and [`status_writer`], [`yaml`].
+//! leaves behind), [`work_writer`], [`control`], [`status`] (the decision) and [`status_writer`], [`yaml`], [`termination`] (what a
+//! failure leaves behind).
 //!
 //! # Source
 //! `02-workflows.md` §14–§16
 
 mod error;
+mod parts;
 
 pub mod control;
 pub mod metadata;
@@ -20,6 +22,7 @@ pub mod reader;
 pub mod selectors;
 pub mod status;
 pub mod status_writer;
+pub mod termination;
 pub mod work_writer;
 pub mod yaml;
 
@@ -34,7 +37,8 @@ use parameters::Program;
 /// Runs the program that the arguments name, with the environment of this process.
 ///
 /// # Errors
-/// [`Error`]; the container fails, and the pod runs it again within the Job's limit.
+/// [`Error`]; the container fails with the code of [`termination::exit_code`], and the pod runs it again within the Job's
+/// limit, unless that is useless.
 pub async fn run(args: Vec<String>) -> Result<(), Error> {
     let program = Program::parse(&args, &|name| std::env::var(name).ok())?;
     let client = Client::try_default().await.map_err(Error::Client)?;

@@ -11,13 +11,14 @@ use std::fs::{self, File, FileType};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use kratix_api::part::OUTPUT_BYTES_MAX;
 use kratix_api::{Workload, WorkloadGroup, WorkloadGroupSelector, compression};
 
 use crate::Error;
 use crate::selectors::Entry;
 
-/// Largest file that is looked at. Far above what fits a Work; below it the message can tell how large the Work would be.
-const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How many files are named when there is too much.
+const NAMED_MAX: usize = 3;
 /// Deepest directory.
 const DEPTH_MAX: usize = 64;
 /// Most files of one pipeline.
@@ -35,20 +36,24 @@ pub struct Output {
 /// Reads all files below `root`.
 ///
 /// # Errors
-/// [`Error::Refused`] naming the file, [`Error::File`] for what the system says.
+/// [`Error::Refused`] naming the file, [`Error::TooLarge`] naming the largest ones, [`Error::File`] for what the system says.
 /// # Limits
-/// 64 MiB a file, 20,000 files, 64 levels.
+/// [`OUTPUT_BYTES_MAX`] in all files together, as the pipeline has written them; 20,000 files, 64 levels.
 pub fn read(root: &Path) -> Result<Output, Error> {
     let canonical = fs::canonicalize(root).map_err(Error::file("read", root))?;
-    let mut walk = Walk { root: canonical.clone(), output: Output::default() };
+    let mut walk = Walk { root: canonical.clone(), output: Output::default(), sizes: Vec::new(), bytes: 0 };
     walk.directory(&canonical, "", 0)?;
-    Ok(walk.output)
+    walk.finish()
 }
 
 struct Walk {
     /// Canonical, so that containment can be told by prefix.
     root: PathBuf,
     output: Output,
+    /// Sizes of the files, with their paths.
+    sizes: Vec<(u64, String)>,
+    /// The sum of them.
+    bytes: u64,
 }
 
 impl Walk {
@@ -115,17 +120,36 @@ impl Walk {
     }
 
     fn file(&mut self, path: &Path, relative: String) -> Result<(), Error> {
-        if self.output.files.len() == FILES_MAX {
+        if self.sizes.len() == FILES_MAX {
             return Err(refused(&relative, "there are more than 20000 files"));
         }
-        let mut bytes = Vec::new();
         let file = File::open(path).map_err(Error::file("read", path))?;
-        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Error::file("read", path))?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(refused(&relative, "it is larger than 64 MiB"));
+        let mut size = file.metadata().map_err(Error::file("read", path))?.len();
+        let room = OUTPUT_BYTES_MAX.saturating_sub(self.bytes);
+        // What is left is only measured as soon as it is too much.
+        if self.bytes.saturating_add(size) <= OUTPUT_BYTES_MAX {
+            let mut content = file.take(room + 1);
+            let (content, bytes) = compression::compress_from(&mut content).map_err(Error::file("read", path))?;
+            size = bytes;
+            self.output.files.push(Workload { filepath: relative.clone(), content });
         }
-        self.output.files.push(Workload { filepath: relative, content: compression::compress(&bytes) });
+        self.bytes = self.bytes.saturating_add(size);
+        self.sizes.push((size, relative));
+        if self.bytes > OUTPUT_BYTES_MAX {
+            self.output.files = Vec::new();
+        }
         Ok(())
+    }
+
+    fn finish(mut self) -> Result<Output, Error> {
+        if self.bytes <= OUTPUT_BYTES_MAX {
+            return Ok(self.output);
+        }
+        let files = self.sizes.len();
+        self.sizes.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
+        let largest = self.sizes.iter().take(NAMED_MAX).map(|(bytes, path)| format!("{path:?} has {bytes}"));
+        let largest = largest.collect::<Vec<_>>().join(", ");
+        Err(Error::TooLarge { bytes: self.bytes, files, bytes_max: OUTPUT_BYTES_MAX, largest })
     }
 }
 
@@ -268,6 +292,32 @@ mod tests {
             .unwrap_err();
             assert_eq!(error, format!(r#"refused "bad.yaml" in the pipeline's output: {reason}"#));
         }
+    }
+
+    #[test]
+    fn too_much_is_refused_with_its_size_the_limit_and_the_largest_files() {
+        let sparse = |root: &Path, path: &str, bytes: u64| {
+            File::create(root.join(path)).unwrap().set_len(bytes).unwrap();
+        };
+        let error = output(|root| {
+            for (path, mib) in [("a.bin", 10), ("b.bin", 33), ("c.bin", 1), ("d.bin", 20), ("e.bin", 1)] {
+                sparse(root, path, mib << 20);
+            }
+        })
+        .unwrap_err();
+        assert_eq!(
+            error,
+            "the pipeline's output is too large: 68157440 bytes in 5 files, the limit is 67108864 (64 MiB) before \
+             compression; largest: \"b.bin\" has 34603008, \"d.bin\" has 20971520, \"a.bin\" has 10485760"
+        );
+        let whole = output(|root| {
+            sparse(root, "a.bin", 1 << 20);
+            sparse(root, "b.bin", (64 << 20) - (1 << 20));
+        });
+        assert_eq!(paths(&whole.unwrap()), ["a.bin", "b.bin"]);
+        // One file is measured without being read.
+        let error = output(|root| sparse(root, "sparse.img", 1 << 40)).unwrap_err();
+        assert!(error.ends_with(r#"largest: "sparse.img" has 1099511627776"#), "{error}");
     }
 
     #[test]

@@ -12,15 +12,18 @@ use crate::Error;
 use crate::control::Control;
 
 /// Conditions that only Kratix writes; a workflow's own are kept beside them.
-const RESERVED_CONDITIONS: [&str; 6] = [
+const RESERVED_CONDITIONS: [&str; 8] = [
     CONFIGURE_WORKFLOW_COMPLETED,
     condition::DELETE_WORKFLOW_COMPLETED,
     condition::WORKS_SUCCEEDED,
     condition::RECONCILED,
     condition::PROMISE_AVAILABLE,
     condition::REQUIREMENTS_FULFILLED,
+    condition::PIPELINE_FAILING,
+    "Deleting",
 ];
 const PENDING: &str = "Pending";
+const COUNTERS: [&str; 3] = ["workflows", "workflowsSucceeded", "workflowsFailed"];
 
 /// Which run it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +93,12 @@ pub fn decide(
     let mut warnings = Vec::new();
     merge(&mut status, incoming, run, &mut warnings);
 
+    if run.workflow == WorkflowType::Promise {
+        // The API server takes no status of a Promise without them, and this one may be the first.
+        for counter in COUNTERS {
+            status.entry(counter).or_insert(json!(0));
+        }
+    }
     let is_known = has_entry(&status, &run.pipeline)?;
     if is_known == Some(false) {
         // The Promise has changed under the running pipeline and the list is already that of the next run.
@@ -324,6 +333,31 @@ mod tests {
         let pipelines = &outcome.status["kratix"]["workflows"]["pipelines"];
         assert_eq!(pipelines[0], json!({"name": "one", "phase": "Running", "lastTransitionTime": "t"}));
         assert_eq!(outcome.status["message"], "Pending");
+    }
+
+    /// §19.35
+    #[test]
+    fn conditions_of_kratix_are_not_a_workflows_to_write() {
+        for r#type in ["PipelineFailing", "Deleting", "Reconciled", "WorksSucceeded", "ConfigureWorkflowCompleted"] {
+            let incoming = json!({"conditions": [{"type": r#type, "status": "True"}]});
+            let outcome = after(incoming, &Control::Continue, &run("one"));
+            assert_eq!(outcome.status["conditions"], object()["status"]["conditions"], "{type}");
+            let warning = format!("Warning: condition {type} in status.yaml is left out, it is managed by Kratix");
+            assert_eq!(outcome.warnings, [warning]);
+        }
+    }
+
+    /// A manager that ends between the Job and the status leaves a Promise without one.
+    #[test]
+    fn the_first_status_of_a_promise_has_what_its_schema_requires() {
+        let promise = Run { workflow: WorkflowType::Promise, ..run("one") };
+        let outcome = decide(&json!({}), Map::new(), &Control::Continue, &promise, now()).unwrap();
+        for counter in COUNTERS {
+            assert_eq!(outcome.status[counter], 0, "{counter}");
+        }
+        let begun = json!({"status": {"workflows": 2, "workflowsSucceeded": 1, "workflowsFailed": 0}});
+        let outcome = decide(&begun, Map::new(), &Control::Continue, &promise, now()).unwrap();
+        assert_eq!((&outcome.status["workflows"], &outcome.status["workflowsSucceeded"]), (&json!(2), &json!(1)));
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Rules {
     /// Returns the rules with the image of Kratix's own containers in the Jobs that are tried.
     pub(crate) fn new(adapter_image: &str) -> Self {
         let config = Arc::new(Config::default());
-        let settings = Settings { adapter_image: adapter_image.to_owned(), adapter_pull_secret: None, config };
+        let settings = Settings::new(adapter_image, kratix_controllers::pull_secret().as_deref(), config);
         Self { api: RwLock::default(), settings }
     }
 

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 const FORMAT: u32 = 1;
 /// How long a lock may be taken by somebody who is not ready: `kratix status` and `kratix down` take it for an instant.
 const PROBED_MAX: Duration = Duration::from_secs(1);
+/// How long a platform that ends may take to give up its lock: one that was killed may have to wait for its disk first.
+const ENDING_MAX: Duration = Duration::from_secs(10);
 /// Pause between two attempts, far above the microseconds that a probe takes.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -225,9 +227,38 @@ pub fn running(root: &Path) -> Option<Running> {
 /// Returns when a process started, in the kernel's ticks since the machine did; `None` if there is no such process.
 pub fn process_started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name of the program in brackets, which may hold anything. The 22nd is the time.
+    stat_field(&stat, 22)?.parse().ok()
+}
+
+/// Returns whether a process can do nothing any more but end, or has ended. What it holds is given up in a moment.
+fn is_ending(pid: u32) -> bool {
+    let read = |file| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    // In this order: what is not pending any more is under way.
+    let status = read("status");
+    is_ending_by(&status, &read("stat"))
+}
+
+fn is_ending_by(status: &str, stat: &str) -> bool {
+    /// SIGKILL in a set of signals.
+    const KILL: u64 = 1 << 8;
+    /// The kernel's mark of a thread that ends (`PF_EXITING`).
+    const EXITING: u64 = 0x4;
+    let pending = status.lines().filter_map(|line| {
+        let set = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(set.trim(), 16).ok()
+    });
+    let flags: u64 = stat_field(stat, 9).and_then(|flags| flags.parse().ok()).unwrap_or_default();
+    // The first thread may have ended before the others have, and there may be no process any more.
+    matches!(stat_field(stat, 3), None | Some("Z" | "X"))
+        || flags & EXITING != 0
+        || pending.fold(0, |all, set| all | set) & KILL != 0
+}
+
+/// Returns a field of `/proc/<pid>/stat`, as its manual numbers them from one; not the first two.
+fn stat_field(stat: &str, number: usize) -> Option<&str> {
+    // The second one is the name of the program in brackets, which may hold anything.
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+    after_name.split_ascii_whitespace().nth(number.checked_sub(3)?)
 }
 
 /// Returns whether some process holds this data directory.
@@ -258,17 +289,23 @@ pub fn create(path: &Path) -> Result<(), Error> {
     created.map_err(|source| io_error("creating", path, source))
 }
 
-/// Takes the lock. A platform that is ready keeps it; of anybody else it is taken again for a while, for it may be a probe.
+/// Takes the lock. A platform that is ready keeps it, unless it is just ending; of anybody else it is taken again for a while,
+/// for it may be a probe.
 async fn take(root: &Path, lock_path: &Path, lock: &File) -> Result<(), Error> {
     let begin = tokio::time::Instant::now();
+    let mut patience = PROBED_MAX;
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::Error(source)) => return Err(io_error("locking", lock_path, source)),
             Err(TryLockError::WouldBlock) => {}
         }
-        let holder = running(root);
-        if holder.is_some() || begin.elapsed() > PROBED_MAX {
+        let mut holder = running(root);
+        if let Some(ending) = holder.take_if(|holder| is_ending(holder.pid)) {
+            tracing::debug!(pid = ending.pid, "the last platform in this directory is ending");
+            patience = ENDING_MAX;
+        }
+        if holder.is_some() || begin.elapsed() > patience {
             let holder = holder.map_or_else(|| "another process".into(), |running| format!("process {}", running.pid));
             return Err(Error::InUse { path: root.to_owned(), holder });
         }
@@ -317,6 +354,52 @@ mod tests {
         drop(held);
         assert!(!is_held(root.path()));
         DataDir::open(root.path()).await.unwrap();
+    }
+
+    /// Holds the lock of a directory that says it is a process's.
+    fn held_by(root: &Path, pid: u32) -> File {
+        let lock = File::create(root.join("lock")).unwrap();
+        lock.lock().unwrap();
+        let started = process_started(pid).unwrap();
+        let record =
+            format!(r#"{{"pid": {pid}, "started": {started}, "platform": "", "worker": "", "kubeconfig": ""}}"#);
+        fs::write(running_path(root), record).unwrap();
+        lock
+    }
+
+    #[tokio::test]
+    async fn a_platform_that_was_killed_is_waited_for_until_its_lock_is_free() {
+        let root = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let lock = held_by(root.path(), child.id());
+        let error = DataDir::open(root.path()).await.unwrap_err();
+        assert!(error.to_string().ends_with(&format!("in use by process {}", child.id())), "{error}");
+        child.kill().unwrap();
+        // Nobody has taken note of its end, so its number is still its own.
+        let mut opened = Box::pin(DataDir::open(root.path()));
+        assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(opened.as_mut().poll(cx))).await.is_pending());
+        drop(lock);
+        opened.await.unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_is_ending_from_the_moment_it_is_killed() {
+        let stat = |state: &str, flags: u32| format!("7 (a) b) {state} 1 7 7 0 -1 {flags} 0 0");
+        let status = |own: &str, shared: &str| format!("Name:\ta\nSigPnd:\t{own}\nShdPnd:\t{shared}\n");
+        let (none, kill) = ("0000000000000000", "0000000000000100");
+        for (status, stat, expected) in [
+            (status(none, none), stat("S", 0x40_0040), false),
+            (status(none, "0000000000004000"), stat("R", 0), false),
+            (status(none, kill), stat("D", 0), true),
+            (status(kill, none), stat("R", 0), true),
+            (status(none, none), stat("R", 0x40_0044), true),
+            (status(none, none), stat("Z", 0), true),
+            (String::new(), String::new(), true),
+        ] {
+            assert_eq!(is_ending_by(&status, &stat), expected, "{stat}");
+        }
+        assert!(!is_ending(std::process::id()));
     }
 
     #[test]

@@ -220,10 +220,11 @@ impl Platform {
             platform,
             kratix_controllers::Options {
                 adapter_image: ADAPTER_IMAGE.into(),
-                adapter_pull_secret: None,
+                adapter_pull_secret: kratix_controllers::pull_secret(),
                 cache_dir: data_dir.cache(),
                 git: kratix_controllers::git_environment(),
                 host: "embedded".into(),
+                clock: kratix_controllers::Clock::default(),
             },
         );
         let (node, controllers) = tokio::join!(node, controllers);

@@ -38,7 +38,7 @@ async fn a_failing_container_ends_in_a_condition_an_event_and_its_log() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_that_cannot_be_delivered_fail_visibly() {
     let cases = [
-        ("head -c 3145728 /dev/urandom > /kratix/output/big.bin", "big.bin"),
+        ("head -c 68157440 /dev/zero > /kratix/output/big.bin", r#"largest: "big.bin" has 68157440"#),
         ("ln -s /etc/passwd /kratix/output/link", "link"),
         ("mkdir -p /kratix/output/.git && echo x > /kratix/output/.git/config", ".git"),
         ("echo 'not: [a list' > /kratix/metadata/destination-selectors.yaml", "destination-selectors.yaml"),

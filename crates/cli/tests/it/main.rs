@@ -5,9 +5,13 @@
 
 mod admission;
 mod bad_input;
+mod containers;
 mod deletion;
+mod large;
 mod life;
 mod marketplace;
+mod namesakes;
+mod permissions;
 mod restart;
 mod stores;
 mod telemetry;

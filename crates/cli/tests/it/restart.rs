@@ -95,6 +95,15 @@ async fn kill_9_at_any_moment_loses_nothing_and_runs_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_platform_starts_while_the_one_that_was_killed_is_still_ending() {
+    let mut world = World::start().await;
+    for _ in 0..3 {
+        world.kill_unseen();
+        world.restart().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_platform_in_one_directory_and_a_busy_port_are_refused_clearly() {
     let world = World::start().await;
     let up = |listen: &str, directory: &Path| {

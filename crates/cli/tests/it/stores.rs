@@ -118,6 +118,13 @@ async fn wrong_credentials_are_told_and_everything_that_waited_is_written_when_t
     assert!(told.to_lowercase().contains("authentication"), "{told}");
     assert!(!told.contains("wrong"), "the password is nobody's business: {told}");
 
+    status_says(&world, "stores     1 of 2 ready", "           GitStateStore/remote: unable to clone repository: ")
+        .await;
+    let json = world.kratix(&["status", "--output", "json"]).await;
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let remote_store = json["stores"].as_array().unwrap().iter().find(|store| store["name"] == "remote").unwrap();
+    assert!(remote_store["cause"].as_str().unwrap().contains("Authentication failed"), "{json}");
+
     let requests = publish(&world).await;
     for name in ["a", "b", "c"] {
         ask(&world, name).await;
@@ -135,6 +142,20 @@ async fn wrong_credentials_are_told_and_everything_that_waited_is_written_when_t
         let file = format!("remote/resources/default/thing/{name}/configure/5058f/file.yaml");
         assert!(remote.files().contains(&file), "{:#?}", remote.files());
     }
+    status_says(&world, "stores     2 ready", "").await;
+}
+
+/// Waits until `kratix status` ends with this line about stores and one that begins like this.
+async fn status_says(world: &World, count: &str, about: &str) {
+    wait::poll(&format!("the status to say {count:?}"), || async {
+        let status = world.kratix(&["status"]).await;
+        assert!(status.status.success(), "stores are no reason to fail");
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        let mut lines = text.lines().skip_while(|line| !line.starts_with("stores"));
+        let is_said = lines.next() == Some(count) && lines.next().unwrap_or_default().starts_with(about);
+        if is_said { Ok(()) } else { Err(text) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -70,6 +70,11 @@ impl World {
         program.kill().await.unwrap();
     }
 
+    /// Kills the program and does not wait for its end.
+    pub(crate) fn kill_unseen(&mut self) {
+        self.program.take().expect("the program runs").start_kill().unwrap();
+    }
+
     /// Runs the program with this world's data directory.
     pub(crate) async fn kratix(&self, args: &[&str]) -> std::process::Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kratix"));

@@ -3,27 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::batch::v1::Job;
 use kratix_api::{PromiseRevision, keys};
 use kratix_core::object::ObjectKey;
 use kratix_core::promise_revision;
 use kratix_core::request;
 use kratix_core::workflow::access::Existing;
-use kratix_core::workflow::{self, Definition, Parent, Settings, history};
+use kratix_core::workflow::failure::Sight;
+use kratix_core::workflow::{self, Definition, Parent, history};
 use kube::{Resource, ResourceExt};
 use parking_lot::Mutex;
 
 use crate::cache::Cache;
 use crate::caches::{self, Caches};
-use crate::context::Context;
-
-/// Returns the settings of Jobs as they are now.
-pub(crate) fn settings(cx: &Context) -> Settings {
-    Settings {
-        adapter_image: cx.options.adapter_image.clone(),
-        adapter_pull_secret: cx.options.adapter_pull_secret.clone(),
-        config: cx.config(),
-    }
-}
 
 impl workflow::Surroundings for Caches {
     fn existing(&self, promise: &str, namespace: &str) -> Existing {
@@ -37,8 +29,16 @@ impl workflow::Surroundings for Caches {
         }
     }
 
+    fn jobs(&self, promise: &str) -> Vec<Arc<Job>> {
+        self.jobs.indexed(&caches::promise_entry(promise))
+    }
+
     fn is_taken(&self, key: &ObjectKey, parent: &Parent) -> bool {
         self.jobs.get(key).is_some_and(|job| !history::is_of(&job, parent))
+    }
+
+    fn sight(&self, job: &Job) -> Sight {
+        self.pods.sight(job)
     }
 }
 
@@ -109,8 +109,16 @@ impl workflow::Surroundings for View<'_> {
         used.into_iter().map(|revision| self.definitions.get(revision)).collect()
     }
 
+    fn jobs(&self, promise: &str) -> Vec<Arc<Job>> {
+        workflow::Surroundings::jobs(self.caches, promise)
+    }
+
     fn is_taken(&self, key: &ObjectKey, parent: &Parent) -> bool {
         self.caches.is_taken(key, parent)
+    }
+
+    fn sight(&self, job: &Job) -> Sight {
+        self.caches.sight(job)
     }
 }
 

@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(at(), 5);
     }
 
-    // spec 05 weakness 24
+    // Weakness 24
     #[test]
     fn names_that_join_to_the_same_text_are_kept_apart() {
         let attempts = Attempts::default();

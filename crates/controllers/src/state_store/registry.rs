@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kratix_api::destination::{StateStoreKind, StateStoreRef};
-use kratix_core::object::ObjectKey;
-use kratix_core::state_store::{self, Attempt, Availability, Change, Opened, Pushes, Store};
+use kratix_core::state_store::{self, Attempt, Availability, Change, Opened, Pushes};
 use kratix_core::work_placement::{Cleaned, Site};
 use kratix_state_store::{Handle, Imprint, Trouble, WriteError};
 use parking_lot::RwLock;
@@ -114,13 +113,10 @@ impl Registry {
         store: Option<&StateStoreRef>,
     ) -> (Availability, Option<Handle>) {
         let Some(store) = store else { return (Availability::Unset, None) };
-        let key = ObjectKey::cluster(store.name.clone());
-        let object = match store.kind {
-            StateStoreKind::GitStateStore => caches.git_stores.get(&key).map(Store::Git),
-            StateStoreKind::BucketStateStore => caches.bucket_stores.get(&key).map(Store::Bucket),
-            StateStoreKind::Other(_) => return (Availability::UnknownKind, None),
-        };
-        let Some(object) = object else { return (Availability::NotFound, None) };
+        if matches!(store.kind, StateStoreKind::Other(_)) {
+            return (Availability::UnknownKind, None);
+        }
+        let Some(object) = super::store(caches, store) else { return (Availability::NotFound, None) };
         self.availability_at(store, state_store::place(&object))
     }
 

@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::api::events::v1::Event;
-use kratix_api::{BucketStateStore, Condition, Destination, Work, WorkPlacement, compression, condition, keys};
+use kratix_api::{Condition, WorkPlacement, condition};
 use kratix_testing::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use kratix_testing::wait;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::runtime::watcher;
-use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::world::{World, typed};
+use crate::world::World;
+use crate::world::delivery::{self, Conditioned};
 
-/// Hash of the directory `.`, which is the id of the group that holds everything.
-const DOT: &str = "5058f1af8388633f609cadb75a75dc9d";
 const BUCKET: &str = "state";
 const NAME: &str = "store";
 
@@ -29,16 +26,12 @@ impl Scene {
     async fn start(secret: Value) -> Option<Self> {
         let server = S3::start().await?;
         let scene = Self { world: World::start().await, server };
-        let secret = json!({ "metadata": { "name": "creds" }, "stringData": secret });
-        scene.secrets().create(&PostParams::default(), &typed(secret)).await.unwrap();
-        let store = json!({
-            "apiVersion": keys::API_VERSION, "kind": "BucketStateStore", "metadata": { "name": NAME },
-            "spec": {
-                "endpoint": scene.server.endpoint(), "bucketName": BUCKET, "path": "clusters", "insecure": true,
-                "secretRef": { "name": "creds", "namespace": "default" },
-            },
+        scene.world.add_secret("creds", secret).await;
+        let spec = json!({
+            "endpoint": scene.server.endpoint(), "bucketName": BUCKET, "path": "clusters", "insecure": true,
+            "secretRef": { "name": "creds", "namespace": "default" },
         });
-        scene.stores().create(&PostParams::default(), &typed(store)).await.unwrap();
+        scene.world.add_bucket_store(NAME, spec).await;
         Some(scene)
     }
 
@@ -50,29 +43,8 @@ impl Scene {
         Some(scene)
     }
 
-    fn secrets(&self) -> Api<Secret> {
-        Api::namespaced(self.world.client.clone(), "default")
-    }
-
-    fn stores(&self) -> Api<BucketStateStore> {
-        Api::all(self.world.client.clone())
-    }
-
-    fn destinations(&self) -> Api<Destination> {
-        Api::all(self.world.client.clone())
-    }
-
-    fn works(&self) -> Api<Work> {
-        Api::namespaced(self.world.client.clone(), "default")
-    }
-
-    fn placements(&self) -> Api<WorkPlacement> {
-        Api::namespaced(self.world.client.clone(), "default")
-    }
-
     async fn put(&self, key: &str, value: &str) {
-        let patch = json!({ "stringData": { key: value } });
-        self.secrets().patch("creds", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        self.world.put("creds", json!({ key: value })).await;
     }
 
     /// Makes another version of the Secret that says the same, so that the store is tried at once.
@@ -81,91 +53,52 @@ impl Scene {
     }
 
     async fn add_destination(&self, name: &str, mode: &str, more: Value) {
-        let mut destination = json!({
-            "apiVersion": keys::API_VERSION, "kind": "Destination", "metadata": { "name": name },
-            "spec": {
-                "path": name, "filepath": { "mode": mode }, "strictMatchLabels": false,
-                "stateStoreRef": { "kind": "BucketStateStore", "name": NAME },
-            },
-        });
-        destination["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        self.destinations().create(&PostParams::default(), &typed(destination)).await.unwrap();
+        self.world.add_destination(name, ("BucketStateStore", NAME), mode, more).await;
     }
 
-    /// Applies a Work of one request with these files.
     async fn work(&self, request: &str, files: &[(&str, &str)]) {
-        let workloads = files
-            .iter()
-            .map(|(path, text)| json!({ "filepath": path, "content": compression::compress(text.as_bytes()) }));
-        let work = json!({
-            "apiVersion": keys::API_VERSION, "kind": "Work",
-            "metadata": { "name": request, "namespace": "default", "labels": {
-                keys::PROMISE_NAME: "redis", keys::WORK_TYPE: "resource", keys::RESOURCE_NAME: request,
-                keys::PIPELINE_NAME: "configure",
-            }},
-            "spec": {
-                "promiseName": "redis", "resourceName": request,
-                "workloadGroups": [{ "id": DOT, "directory": ".", "workloads": workloads.collect::<Vec<_>>() }],
-            },
-        });
-        let force = PatchParams::apply("test").force();
-        self.works().patch(request, &force, &Patch::Apply(work)).await.unwrap();
+        self.world.apply_work_of(request, files).await;
     }
 
     async fn remove(&self, request: &str) {
-        self.works().delete(request, &DeleteParams::background()).await.unwrap();
-        let names = self.placements().list(&ListParams::default()).await.unwrap();
+        self.world.works().delete(request, &DeleteParams::background()).await.unwrap();
+        let names = self.world.placements().list(&ListParams::default()).await.unwrap();
         for name in names.iter().map(ResourceExt::name_any).filter(|name| name.starts_with(request)) {
-            wait::gone(&self.placements(), &name).await;
+            wait::gone(&self.world.placements(), &name).await;
         }
     }
 
     async fn store_says(&self, reason: &str, text: &str) -> Condition {
-        let find = |store: &BucketStateStore| {
-            let ready = condition::find(&store.status.as_ref()?.conditions, condition::READY)?;
-            (ready.reason == reason && ready.message.contains(text)).then(|| ready.clone())
-        };
-        let store =
-            wait::until(&self.stores(), NAME, &format!("{reason}: {text}"), |store| find(store).is_some()).await;
-        find(&store).unwrap()
+        delivery::says(&self.world.bucket_stores(), NAME, reason, text).await
     }
 
     async fn destination_says(&self, name: &str, reason: &str, text: &str) {
-        let find = |destination: &Destination| {
-            let ready = condition::find(&destination.status.as_ref()?.conditions, condition::READY)?;
-            (ready.reason == reason && ready.message.contains(text)).then_some(())
-        };
-        let what = format!("{name} to be {reason}: {text}");
-        wait::until(&self.destinations(), name, &what, |destination| find(destination).is_some()).await;
+        delivery::says(&self.world.destinations(), name, reason, text).await;
     }
 
     async fn event(&self, reason: &str, text: &str) {
-        let events = Api::<Event>::namespaced(self.world.client.clone(), "default");
-        wait::any(&events, watcher::Config::default(), &format!("event {reason}: {text}"), |event: &Event| {
+        let is = |event: &k8s_openapi::api::events::v1::Event| {
             event.reason.as_deref() == Some(reason) && event.note.as_ref().is_some_and(|note| note.contains(text))
-        })
-        .await;
+        };
+        self.world.event(&format!("event {reason}: {text}"), is).await;
     }
 
     /// Waits until the bucket holds exactly these objects, leaving aside test documents.
     async fn holds(&self, expected: &[(&str, &str)]) {
         let expected: BTreeMap<String, String> =
             expected.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
-        wait::poll("the bucket to hold what it should", || async {
+        delivery::holds(&expected, || async {
             let mut files = self.server.files(BUCKET).await;
             files.retain(|key, _| !key.contains("kratix-canary"));
-            if files == expected { Ok(()) } else { Err(format!("{files:#?}")) }
+            files
         })
         .await;
     }
 
     async fn written(&self, request: &str) -> WorkPlacement {
         let what = format!("the placement of {request} to be written");
-        wait::any(&self.placements(), watcher::Config::default(), &what, |placement: &WorkPlacement| {
-            let status = placement.status.as_ref();
-            let write = status.and_then(|status| condition::find(&status.conditions, "WriteSucceeded"));
-            placement.spec.resource_name == request
-                && write.is_some_and(|write| write.status == condition::Status::True)
+        wait::any(&self.world.placements(), watcher::Config::default(), &what, |placement: &WorkPlacement| {
+            placement.spec.resource_name == request && condition::is_true(placement.conditions(), "WriteSucceeded")
         })
         .await
     }
@@ -218,8 +151,8 @@ async fn placements_that_share_a_directory_or_a_file_are_written_and_removed() {
     scene.holds(&of_one).await;
     scene.remove("one").await;
     scene.holds(&[]).await;
-    scene.destinations().delete("flat", &DeleteParams::default()).await.unwrap();
-    wait::gone(&scene.destinations(), "flat").await;
+    scene.world.destinations().delete("flat", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.world.destinations(), "flat").await;
 
     scene.add_destination("sum", "aggregatedYAML", json!({ "initWorkloads": { "enabled": false } })).await;
     scene.destination_says("sum", "DestinationReady", "").await;
@@ -273,7 +206,7 @@ async fn a_store_says_what_it_lacks_and_is_ready_as_soon_as_it_has_it() {
     scene.destination_says("worker-1", "StateStoreNotReady", "BucketStateStore/store: not ready").await;
     scene.put("secretAccessKey", SECRET_KEY).await;
     scene.destination_says("worker-1", "TestDocumentsWritten", "").await;
-    scene.secrets().delete("creds", &DeleteParams::default()).await.unwrap();
+    scene.world.secrets().delete("creds", &DeleteParams::default()).await.unwrap();
     scene.store_says("SecretNotFound", "Secret creds not found in namespace default").await;
     scene.event("NotReady", "Secret creds not found in namespace default").await;
     scene.destination_says("worker-1", "StateStoreNotReady", "BucketStateStore/store: not ready").await;
@@ -288,8 +221,8 @@ async fn cleaning_up_a_destination_leaves_nothing_of_it_in_the_bucket_and_not_cl
     scene.destination_says("worker-1", "TestDocumentsWritten", "").await;
     scene.work("one", &[("a.yaml", "a")]).await;
     scene.written("one").await;
-    scene.destinations().delete("worker-1", &DeleteParams::default()).await.unwrap();
-    wait::gone(&scene.destinations(), "worker-1").await;
+    scene.world.destinations().delete("worker-1", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.world.destinations(), "worker-1").await;
     assert_eq!(scene.server.keys(BUCKET).await, ["clusters/worker-2/foreign"]);
     scene.remove("one").await;
 
@@ -300,11 +233,11 @@ async fn cleaning_up_a_destination_leaves_nothing_of_it_in_the_bucket_and_not_cl
     let keys = scene.server.keys(BUCKET).await;
     assert_eq!(keys.len(), 4, "{keys:?}");
     let patch = json!({ "spec": { "initWorkloads": { "enabled": false } } });
-    scene.destinations().patch("worker-2", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    scene.world.destinations().patch("worker-2", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     scene.destination_says("worker-2", "DestinationReady", "Destination is ready").await;
     let keys = scene.server.keys(BUCKET).await;
     assert!(keys.len() == 2 && keys.iter().all(|key| !key.contains("kratix-canary")), "{keys:?}");
-    scene.destinations().delete("worker-2", &DeleteParams::default()).await.unwrap();
-    wait::gone(&scene.destinations(), "worker-2").await;
+    scene.world.destinations().delete("worker-2", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.world.destinations(), "worker-2").await;
     assert_eq!(scene.server.keys(BUCKET).await, keys);
 }

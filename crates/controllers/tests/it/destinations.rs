@@ -8,19 +8,19 @@ use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::placements::{Scene, placement_of};
+use crate::world::delivery::Conditioned;
 
 async fn says(scene: &Scene, message: &str) -> Destination {
     let what = format!("the Destination to say {message}");
     wait::until(&scene.destinations(), "worker-1", &what, |destination: &Destination| {
-        let conditions = destination.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        condition::find(conditions, condition::READY).is_some_and(|ready| ready.message == message)
+        destination.condition(condition::READY).is_some_and(|ready| ready.message == message)
     })
     .await
 }
 
 const WRITTEN: &str = "Test documents written to State Store";
 
-// spec 05 §14.1, §14.5
+/// §14.1, §14.5
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_is_ready_with_its_test_documents_and_without_them() {
     let scene = Scene::start().await;
@@ -35,7 +35,7 @@ async fn a_destination_is_ready_with_its_test_documents_and_without_them() {
     scene.holds("a", &[]).await;
 }
 
-// spec 05 §14.2
+/// §14.2
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_names_a_store_that_is_missing_and_heals_with_it() {
     let scene = Scene::start().await;
@@ -53,7 +53,7 @@ async fn a_destination_names_a_store_that_is_missing_and_heals_with_it() {
     says(&scene, WRITTEN).await;
 }
 
-// spec 05 §14.6, §7.5
+/// §14.6, §7.5
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_a_destination_cleans_up_as_it_says() {
     let scene = Scene::start().await;
@@ -77,7 +77,7 @@ async fn deleting_a_destination_cleans_up_as_it_says() {
     assert_eq!(scene.files("a").await.len(), 3, "without clean-up everything stays");
 }
 
-// spec 05 weakness 32
+/// Weakness 32
 #[tokio::test(flavor = "multi_thread")]
 async fn stores_whose_server_hangs_hold_up_no_other_store() {
     let scene = Scene::start().await;
@@ -99,7 +99,7 @@ async fn stores_whose_server_hangs_hold_up_no_other_store() {
     }
 }
 
-// spec 05 weakness 26
+/// Weakness 26
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_cleans_up_waits_for_a_store_that_is_away_and_goes_without_one_that_is_gone() {
     let scene = Scene::start().await;

@@ -5,14 +5,22 @@
 
 mod bindings;
 mod buckets;
+mod configuration;
 mod destinations;
+mod failing_pods;
 mod github_app;
+mod large;
 mod orphans;
 mod outage;
 mod placements;
+mod promise_changes;
 mod refusals;
+mod request_deletion;
+mod requests;
+mod retention;
 mod scheduling;
 mod ssh;
+mod status_writer;
 mod stopping;
 mod telemetry;
 mod world;

@@ -5,17 +5,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use kratix_api::{Condition, Destination, GitStateStore, Work, WorkPlacement, compression, condition, keys};
+use kratix_api::{Condition, WorkPlacement, condition};
 use kratix_testing::git_http::{Fault, Server};
 use kratix_testing::wait;
-use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
-use crate::world::{World, typed};
-
-/// Hash of the directory `.`, which is the id of the group that holds everything.
-const DOT: &str = "5058f1af8388633f609cadb75a75dc9d";
+use crate::world::World;
+use crate::world::delivery::{self, Conditioned};
 
 /// A platform whose only store is a repository behind a server that can be made to fail.
 struct Scene {
@@ -31,69 +29,30 @@ impl Scene {
         let server = Server::plain(directory.path()).await;
         let scene = Self { world: World::start().await, server, directory };
         scene.add_store().await;
-        let destination = json!({
-            "apiVersion": keys::API_VERSION, "kind": "Destination", "metadata": { "name": "worker-1" },
-            "spec": {
-                "path": "worker-1", "filepath": { "mode": mode }, "initWorkloads": { "enabled": false },
-                "stateStoreRef": { "kind": "GitStateStore", "name": "default" },
-            },
-        });
-        scene.destinations().create(&PostParams::default(), &typed(destination)).await.unwrap();
+        let without_documents = json!({ "initWorkloads": { "enabled": false } });
+        scene.world.add_destination("worker-1", ("GitStateStore", "default"), mode, without_documents).await;
         scene.destination_is("True", "").await;
         scene
     }
 
     async fn add_store(&self) {
-        let store = json!({
-            "apiVersion": keys::API_VERSION, "kind": "GitStateStore", "metadata": { "name": "default" },
-            "spec": { "url": self.server.url("state.git"), "branch": "main" },
-        });
-        self.stores().create(&PostParams::default(), &typed(store)).await.unwrap();
-    }
-
-    fn stores(&self) -> Api<GitStateStore> {
-        Api::all(self.world.client.clone())
-    }
-
-    fn destinations(&self) -> Api<Destination> {
-        Api::all(self.world.client.clone())
-    }
-
-    fn placements(&self) -> Api<WorkPlacement> {
-        Api::namespaced(self.world.client.clone(), "default")
+        self.world.add_git_store("default", &self.server.url("state.git"), json!({})).await;
     }
 
     /// Creates a Work of one request with these files.
     async fn work(&self, request: &str, files: &[&str]) {
-        let workloads: Vec<_> = files
-            .iter()
-            .map(|path| json!({ "filepath": path, "content": compression::compress(request.as_bytes()) }))
-            .collect();
-        let work = json!({
-            "apiVersion": keys::API_VERSION, "kind": "Work",
-            "metadata": { "name": request, "namespace": "default", "labels": {
-                keys::PROMISE_NAME: "redis", keys::WORK_TYPE: "resource", keys::RESOURCE_NAME: request,
-                keys::PIPELINE_NAME: "configure",
-            }},
-            "spec": {
-                "promiseName": "redis", "resourceName": request,
-                "workloadGroups": [{ "id": DOT, "directory": ".", "workloads": workloads }],
-            },
-        });
-        let works = Api::<Work>::namespaced(self.world.client.clone(), "default");
-        works.create(&PostParams::default(), &typed(work)).await.unwrap();
+        let files: Vec<(&str, &str)> = files.iter().map(|path| (*path, request)).collect();
+        self.world.apply_work_of(request, &files).await;
     }
 
     async fn store_is(&self, status: &str, text: &str) -> Condition {
-        let find = |store: &GitStateStore| ready(&store.status.as_ref()?.conditions, status, text);
-        let what = format!("the store's Ready to be {status} ({text})");
-        find(&wait::until(&self.stores(), "default", &what, |store| find(store).is_some()).await).unwrap()
+        let is = |ready: &Condition| is(ready, status, text);
+        delivery::ready(&self.world.git_stores(), "default", &format!("{status} ({text})"), is).await
     }
 
     async fn destination_is(&self, status: &str, text: &str) {
-        let find = |destination: &Destination| ready(&destination.status.as_ref()?.conditions, status, text);
-        let what = format!("the Destination's Ready to be {status} ({text})");
-        wait::until(&self.destinations(), "worker-1", &what, |destination| find(destination).is_some()).await;
+        let is = |ready: &Condition| is(ready, status, text);
+        delivery::ready(&self.world.destinations(), "worker-1", &format!("{status} ({text})"), is).await;
     }
 
     /// Waits until so many placements are written, or are not, and returns what their conditions say by request.
@@ -101,7 +60,7 @@ impl Scene {
         let mut found = BTreeMap::new();
         let last = std::cell::RefCell::new(&mut found);
         wait::poll(&format!("{count} placements with WriteSucceeded {status}"), || async {
-            let placements = self.placements().list(&ListParams::default()).await.unwrap();
+            let placements = self.world.placements().list(&ListParams::default()).await.unwrap();
             let with_status = placements.iter().filter_map(|placement| {
                 let write = write_of(placement)?;
                 (write.status.to_string() == status).then(|| (placement.spec.resource_name.clone(), write))
@@ -141,7 +100,7 @@ impl Scene {
                 *written.entry(name.to_owned()).or_default() += 1;
             }
         }
-        let placements = self.placements().list(&ListParams::default()).await.unwrap();
+        let placements = self.world.placements().list(&ListParams::default()).await.unwrap();
         assert_eq!((placements.items.len(), self.files().len()), (count, count));
         for placement in placements {
             assert_eq!(written.remove(&placement.name_any()), Some(1), "{}", placement.name_any());
@@ -150,13 +109,12 @@ impl Scene {
     }
 }
 
-fn ready(conditions: &[Condition], status: &str, text: &str) -> Option<Condition> {
-    let found = condition::find(conditions, condition::READY)?;
-    (found.status.to_string() == status && found.message.contains(text)).then(|| found.clone())
+fn is(found: &Condition, status: &str, text: &str) -> bool {
+    found.status.to_string() == status && found.message.contains(text)
 }
 
 fn write_of(placement: &WorkPlacement) -> Option<Condition> {
-    condition::find(&placement.status.as_ref()?.conditions, condition::WRITE_SUCCEEDED).cloned()
+    placement.condition(condition::WRITE_SUCCEEDED)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,7 +130,7 @@ async fn two_hundred_placements_outlast_an_outage_of_their_store_and_are_written
     assert!(!told.message.contains('\n'), "{}", told.message);
     scene.destination_is("False", "GitStateStore/default: not ready").await;
     wait::poll("all placements to exist", || async {
-        let placements = scene.placements().list(&ListParams::default()).await.unwrap().items;
+        let placements = scene.world.placements().list(&ListParams::default()).await.unwrap().items;
         let claims = placements.iter().filter_map(write_of).any(|write| write.status == condition::Status::True);
         assert!(!claims, "nothing is written");
         if placements.len() == COUNT { Ok(()) } else { Err(placements.len().to_string()) }
@@ -196,14 +154,14 @@ async fn a_store_object_that_is_deleted_and_made_again_gets_what_is_new_and_noth
         scene.work(&format!("old{at}"), &["a.yaml"]).await;
     }
     scene.placements_are(10, "True").await;
-    scene.stores().delete("default", &DeleteParams::default()).await.unwrap();
-    wait::gone(&scene.stores(), "default").await;
+    scene.world.git_stores().delete("default", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.world.git_stores(), "default").await;
     scene.destination_is("False", "GitStateStore/default: not found").await;
     for at in 0..10 {
         scene.work(&format!("new{at}"), &["a.yaml"]).await;
     }
     wait::poll("all placements to exist", || async {
-        let placements = scene.placements().list(&ListParams::default()).await.unwrap().items;
+        let placements = scene.world.placements().list(&ListParams::default()).await.unwrap().items;
         if placements.len() == 20 { Ok(()) } else { Err(placements.len().to_string()) }
     })
     .await;
@@ -223,7 +181,7 @@ async fn a_store_object_that_is_deleted_and_made_again_gets_what_is_new_and_noth
     assert_eq!(scene.commits(), after + 1);
 }
 
-// Weakness 17, decisions 9, 12 and 16.
+/// Weakness 17, decisions 9, 12 and 16
 #[tokio::test(flavor = "multi_thread")]
 async fn a_placement_with_a_bad_path_says_so_and_the_others_are_written() {
     let bad = [

@@ -4,34 +4,29 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::api::events::v1::Event;
-use kratix_api::{Condition, Destination, GitStateStore, Work, WorkPlacement, compression, condition, keys};
+use kratix_api::{Condition, Destination, GitStateStore, Work, WorkPlacement, condition, keys};
 use kratix_state_store::{Change, File, GitConfig, init_bare, open};
 use kratix_testing::git_http::{Fault, Server};
 use kratix_testing::wait;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::world::{World, typed};
+use crate::world::World;
+use crate::world::delivery::{self, Conditioned, is_about};
 
-const DOT: &str = "5058f1af8388633f609cadb75a75dc9d";
-
-/// A platform, repositories, and a client of a user.
+/// A platform and repositories.
 pub(crate) struct Scene {
     pub(crate) world: World,
-    pub(crate) user: Client,
     directory: tempfile::TempDir,
 }
 
 impl Scene {
     /// Starts with the store `default` in the repository `a`.
     pub(crate) async fn start() -> Self {
-        let world = World::start().await;
-        let user = world.client_of("user");
-        let scene = Self { world, user, directory: tempfile::tempdir().unwrap() };
+        let scene = Self { world: World::start().await, directory: tempfile::tempdir().unwrap() };
         scene.add_store("default", "a", json!({})).await;
         scene
     }
@@ -49,25 +44,12 @@ impl Scene {
     }
 
     pub(crate) async fn add_store(&self, name: &str, repository: &str, more: Value) {
-        let mut store = json!({
-            "apiVersion": keys::API_VERSION, "kind": "GitStateStore", "metadata": { "name": name },
-            "spec": { "url": self.url(repository), "branch": "main" },
-        });
-        merge(&mut store["spec"], more);
-        self.stores().create(&PostParams::default(), &typed(store)).await.unwrap();
+        self.world.add_git_store(name, &self.url(repository), more).await;
     }
 
     /// Creates the Destination `worker-1` in the store `default`.
     pub(crate) async fn add_destination(&self, mode: &str, more: Value) {
-        let mut destination = json!({
-            "apiVersion": keys::API_VERSION, "kind": "Destination", "metadata": { "name": "worker-1" },
-            "spec": {
-                "path": "worker-1", "stateStoreRef": { "kind": "GitStateStore", "name": "default" },
-                "filepath": { "mode": mode },
-            },
-        });
-        merge(&mut destination["spec"], more);
-        self.destinations().create(&PostParams::default(), &typed(destination)).await.unwrap();
+        self.world.add_destination("worker-1", ("GitStateStore", "default"), mode, more).await;
     }
 
     pub(crate) async fn edit_destination(&self, spec: Value) {
@@ -81,40 +63,25 @@ impl Scene {
     }
 
     pub(crate) async fn add_work(&self, namespace: &str, name: &str, labels: Value) {
-        let content = compression::compress(b"a: 1\n");
         let request = labels.get(keys::RESOURCE_NAME).and_then(Value::as_str).unwrap_or(name).to_owned();
-        let work = json!({
-            "apiVersion": keys::API_VERSION, "kind": "Work",
-            "metadata": { "name": name, "namespace": namespace, "labels": labels },
-            "spec": {
-                "promiseName": "redis", "resourceName": request,
-                "workloadGroups": [{
-                    "id": DOT, "directory": ".", "workloads": [{ "filepath": format!("{name}.yaml"), "content": content }],
-                }],
-            },
-        });
-        let works = Api::<Work>::namespaced(self.user.clone(), namespace);
-        works.create(&PostParams::default(), &typed(work)).await.unwrap();
+        let file = format!("{name}.yaml");
+        self.world.apply_work((namespace, name), &request, labels, &[(&file, "a: 1\n")]).await;
     }
 
     pub(crate) fn works(&self) -> Api<Work> {
-        Api::namespaced(self.user.clone(), "default")
+        self.world.works()
     }
 
     pub(crate) fn placements(&self) -> Api<WorkPlacement> {
-        Api::namespaced(self.user.clone(), "default")
+        self.world.placements()
     }
 
     pub(crate) fn destinations(&self) -> Api<Destination> {
-        Api::all(self.user.clone())
+        self.world.destinations()
     }
 
     pub(crate) fn stores(&self) -> Api<GitStateStore> {
-        Api::all(self.user.clone())
-    }
-
-    fn secrets(&self) -> Api<Secret> {
-        Api::namespaced(self.user.clone(), "default")
+        self.world.git_stores()
     }
 
     /// Waits until the placement of a Work says that its files are written.
@@ -139,11 +106,7 @@ impl Scene {
 
     pub(crate) async fn holds(&self, repository: &str, expected: &[&str]) {
         let expected: BTreeSet<String> = expected.iter().map(|path| (*path).to_owned()).collect();
-        wait::poll(&format!("{repository} to hold {expected:?}"), || async {
-            let found = self.files(repository).await;
-            if found == expected { Ok(()) } else { Err(format!("{found:?}")) }
-        })
-        .await;
+        delivery::holds(&expected, || self.files(repository)).await;
     }
 
     /// Changes a repository as somebody else.
@@ -160,37 +123,40 @@ impl Scene {
         Some(String::from_utf8_lossy(&content).into_owned())
     }
 
-    /// Waits for an event.
+    /// Waits for an event and returns its note.
     pub(crate) async fn event(&self, regarding: &str, reason: &str) -> String {
-        let events = Api::<Event>::all(self.user.clone());
-        let event =
-            wait::any(&events, watcher::Config::default(), &format!("{reason} about {regarding}"), |event: &Event| {
-                event.reason.as_deref() == Some(reason)
-                    && event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(regarding)
-            })
-            .await;
+        let what = format!("{reason} about {regarding}");
+        let event = self.world.event(&what, |event: &Event| is_about(event, regarding, reason)).await;
         event.note.unwrap_or_default()
     }
 
     /// Waits for an event with this note; the same reason may have been given for another cause before.
     pub(crate) async fn told(&self, regarding: &str, reason: &str, note: &str) {
-        let events = Api::<Event>::all(self.user.clone());
-        wait::any(
-            &events,
-            watcher::Config::default(),
-            &format!("{reason} about {regarding}: {note}"),
-            |event: &Event| {
-                event.reason.as_deref() == Some(reason)
-                    && event.note.as_deref() == Some(note)
-                    && event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(regarding)
-            },
-        )
-        .await;
+        let is = |event: &Event| is_about(event, regarding, reason) && event.note.as_deref() == Some(note);
+        self.world.event(&format!("{reason} about {regarding}: {note}"), is).await;
     }
 
     pub(crate) async fn has_event(&self, reason: &str) -> bool {
-        let events = Api::<Event>::all(self.user.clone()).list(&ListParams::default()).await.unwrap();
-        events.iter().any(|event| event.reason.as_deref() == Some(reason))
+        !self.world.events(reason).await.is_empty()
+    }
+
+    /// Waits for an event whose note contains this.
+    async fn told_of(&self, regarding: &str, reason: &str, text: &str) {
+        let contains = |event: &Event| event.note.as_ref().is_some_and(|note| note.contains(text));
+        let is = |event: &Event| is_about(event, regarding, reason) && contains(event);
+        self.world.event(&format!("{reason} about {regarding}: {text}"), is).await;
+    }
+
+    /// Makes a repository refuse every push, and returns the hook that does it.
+    #[cfg(unix)]
+    fn refuse(&self, repository: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+
+        let hook = self.repository(repository).join("hooks/pre-receive");
+        std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
+        std::fs::write(&hook, "#!/bin/sh\necho 'no changes on Friday'\nexit 1\n").unwrap();
+        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+        hook
     }
 
     async fn set_interval(&self, interval: &str) {
@@ -198,23 +164,8 @@ impl Scene {
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": keys::CONFIG_MAP },
             "data": { keys::CONFIG_KEY: format!("stateStoreReconciliationInterval: {interval}") },
         });
-        let maps = Api::<ConfigMap>::namespaced(self.user.clone(), keys::SYSTEM_NAMESPACE);
+        let maps = Api::<ConfigMap>::namespaced(self.world.user.clone(), keys::SYSTEM_NAMESPACE);
         maps.patch(keys::CONFIG_MAP, &PatchParams::apply("user"), &Patch::Apply(config)).await.unwrap();
-    }
-
-    async fn add_secret(&self) {
-        let secret = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "credentials", "namespace": "default" },
-            "stringData": { "username": "u", "password": "p" },
-        });
-        self.secrets().create(&PostParams::default(), &typed(secret)).await.unwrap();
-    }
-}
-
-fn merge(into: &mut Value, more: Value) {
-    let Value::Object(more) = more else { return };
-    for (key, value) in more {
-        into[key] = value;
     }
 }
 
@@ -223,7 +174,7 @@ pub(crate) fn placement_of(work: &str) -> String {
 }
 
 pub(crate) fn told(placement: &WorkPlacement, r#type: &str) -> Option<Condition> {
-    condition::find(&placement.status.as_ref()?.conditions, r#type).cloned()
+    placement.condition(r#type)
 }
 
 fn nested(root: &str, work: &str) -> String {
@@ -241,7 +192,7 @@ fn listed<'a>(files: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
     files.iter().map(String::as_str).chain(more.iter().copied()).collect()
 }
 
-// spec 05 weakness 19: the path of a Destination changes
+/// Weakness 19: the path of a Destination changes
 #[tokio::test(flavor = "multi_thread")]
 async fn files_follow_the_path_of_their_destination_and_leave_nothing_behind() {
     for mode in ["nestedByMetadata", "none", "aggregatedYAML"] {
@@ -285,7 +236,7 @@ async fn files_follow_the_path_of_their_destination_and_leave_nothing_behind() {
     }
 }
 
-// spec 05 weakness 19: the Destination gets another store, while nobody looks
+/// Weakness 19: the Destination gets another store, while nobody looks
 #[tokio::test(flavor = "multi_thread")]
 async fn files_follow_their_destination_to_another_store_across_a_restart() {
     let mut scene = Scene::start().await;
@@ -302,7 +253,7 @@ async fn files_follow_their_destination_to_another_store_across_a_restart() {
     assert!(!scene.has_event("FilesLeftBehind").await);
 }
 
-// spec 05 weakness 19: the same store gets another branch, path or address
+/// Weakness 19: the same store gets another branch, path or address
 #[tokio::test(flavor = "multi_thread")]
 async fn files_follow_the_address_of_their_store_and_one_repository_of_two_names_keeps_them() {
     let scene = Scene::start().await;
@@ -352,7 +303,7 @@ async fn a_place_that_cannot_be_reached_is_named_and_holds_up_nothing() {
     scene.holds("b", &listed(&documents("worker-1"), &[&nested("worker-1", "x")])).await;
 }
 
-// spec 05 weakness 21
+/// Weakness 21
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_one_name_made_at_the_same_moment_get_a_directory_each() {
     let scene = Scene::start().await;
@@ -375,7 +326,7 @@ async fn requests_of_one_name_made_at_the_same_moment_get_a_directory_each() {
     assert!(!scene.has_event("FailedWriteToDestination").await);
 }
 
-// spec 05 §8.4, §14.3, weaknesses 16, 20, 29
+/// §8.4, §14.3, weaknesses 16, 20, 29
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_store_lacks_is_said_by_everybody_who_waits_and_its_return_heals_all() {
     const WAITING: usize = 50;
@@ -399,20 +350,15 @@ async fn what_a_store_lacks_is_said_by_everybody_who_waits_and_its_return_heals_
         assert_eq!((ready.message.as_str(), ready.reason.as_str()), ("Pending", "StateStoreNotReady"));
     }
     assert_eq!(scene.event(&placement_of("w0"), "StateStoreNotReady").await, message);
-    scene.add_secret().await;
+    scene.world.add_secret("credentials", json!({ "username": "u", "password": "p" })).await;
     for n in 0..WAITING {
         scene.written(&format!("w{n}")).await;
     }
-    wait::until(&scene.destinations(), "worker-1", "the Destination to be ready", |destination: &Destination| {
-        let conditions = destination.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
-        condition::is_true(&conditions, condition::READY)
-    })
-    .await;
+    delivery::ready(&scene.destinations(), "worker-1", "ready", |ready| ready.status == condition::Status::True).await;
     let store = scene.stores().get("default").await.unwrap();
     assert!(condition::is_true(&store.status.unwrap().conditions, condition::READY));
 }
 
-// issue: the queue is visible
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_long_says_for_which_store_and_how_many_wait() {
     let scene = Scene::start().await;
@@ -436,7 +382,6 @@ async fn what_waits_long_says_for_which_store_and_how_many_wait() {
     }
 }
 
-// issue: change detection
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_have_changed_is_written_again_after_the_interval_and_nothing_else_is_touched() {
     for mode in ["nestedByMetadata", "aggregatedYAML"] {
@@ -459,9 +404,8 @@ async fn what_others_have_changed_is_written_again_after_the_interval_and_nothin
         })
         .await;
         assert_eq!(scene.read("a", "worker-1/beside").await.as_deref(), Some("foreign"));
-        let events = Api::<Event>::all(scene.user.clone());
         let repaired = |event: &Event| event.reason.as_deref() == Some("DriftRepaired");
-        let event = wait::any(&events, watcher::Config::default(), "the repair to be told", repaired).await;
+        let event = scene.world.event("the repair to be told", repaired).await;
         let note = event.note.unwrap();
         assert!(
             note.contains(
@@ -477,7 +421,7 @@ async fn what_others_have_changed_is_written_again_after_the_interval_and_nothin
     }
 }
 
-// spec 05 §14.22; issue: never written, store gone, Destination gone, Work gone
+/// §14.22: never written, store gone, Destination gone, Work gone
 #[tokio::test(flavor = "multi_thread")]
 async fn a_placement_goes_in_whatever_order_the_others_go() {
     // Never written: its store was never there.
@@ -529,15 +473,15 @@ async fn the_files_of_a_namespace_that_terminates_go_with_it() {
     scene.world.add_namespace("team").await;
     scene.add_work("team", "x", json!({})).await;
     scene.holds("a", &["worker-1/resources/team/redis/x/5058f/x.yaml"]).await;
-    let namespaces = Api::<Namespace>::all(scene.user.clone());
+    let namespaces = Api::<Namespace>::all(scene.world.user.clone());
     namespaces.delete("team", &DeleteParams::default()).await.unwrap();
     scene.holds("a", &[]).await;
-    let placements = Api::<WorkPlacement>::namespaced(scene.user.clone(), "team");
+    let placements = Api::<WorkPlacement>::namespaced(scene.world.user.clone(), "team");
     wait::gone(&placements, &placement_of("x")).await;
     wait::gone(&namespaces, "team").await;
 }
 
-// spec 05 weakness 12
+/// Weakness 12
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_returns_gets_its_files_again() {
     let scene = Scene::start().await;
@@ -580,26 +524,18 @@ async fn files_of_all_placements_are_back_once_it_is_noticed_that_their_reposito
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_whose_hook_refuses_says_so_itself_until_the_hook_is_gone() {
-    use std::os::unix::fs::PermissionsExt;
-
     let scene = Scene::start().await;
     scene.add_destination("nestedByMetadata", json!({ "initWorkloads": { "enabled": false } })).await;
     scene.add_work("default", "one", json!({})).await;
     scene.written("one").await;
-    let hook = scene.repository("a").join("hooks/pre-receive");
-    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
-    std::fs::write(&hook, "#!/bin/sh\necho 'no changes on Friday'\nexit 1\n").unwrap();
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let hook = scene.refuse("a");
     scene.add_work("default", "two", json!({})).await;
-    let refusal = |store: &GitStateStore| {
-        let status = store.status.clone().unwrap_or_default();
-        condition::find(&status.conditions, "PushesAccepted").map(|found| found.message.clone())
-    };
+    const ACCEPTED: &str = "PushesAccepted";
     let said = wait::until(&scene.stores(), "default", "the store to say what was refused", |store: &GitStateStore| {
-        refusal(store).is_some()
+        store.condition(ACCEPTED).is_some()
     })
     .await;
-    let message = refusal(&said).unwrap();
+    let message = said.condition(ACCEPTED).unwrap().message;
     assert!(
         message.contains("no changes on Friday") && message.contains("hint: a hook of the repository"),
         "{message}"
@@ -610,11 +546,47 @@ async fn a_store_whose_hook_refuses_says_so_itself_until_the_hook_is_gone() {
                 .is_some_and(|write| write.message.contains("no changes on Friday"))
         })
         .await;
+    // Its Destinations say so beside their own state, and are told of once.
+    let is_marked = |destination: &Destination| destination.condition(ACCEPTED).is_some();
+    let marked = wait::until(&scene.destinations(), "worker-1", "the Destination to say so", is_marked).await;
+    let mark = marked.condition(ACCEPTED).unwrap();
+    let said_there = format!("GitStateStore/default: {message}");
+    assert_eq!(
+        (mark.status, mark.reason, &mark.message),
+        (condition::Status::False, "PushRefused".into(), &said_there)
+    );
+    assert!(condition::is_true(marked.conditions(), condition::READY), "{marked:?}");
+    scene.told("worker-1", "PushRefused", &said_there).await;
     std::fs::remove_file(&hook).unwrap();
     scene.add_work("default", "three", json!({})).await;
     wait::until(&scene.stores(), "default", "the store to take it back", |store: &GitStateStore| {
-        refusal(store).is_none()
+        store.condition(ACCEPTED).is_none()
     })
     .await;
+    let is_unmarked = |destination: &Destination| !is_marked(destination);
+    wait::until(&scene.destinations(), "worker-1", "the Destination to take it back", is_unmarked).await;
     scene.written("two").await;
+    let told: Vec<Event> = scene.world.events("PushRefused").await;
+    let of_destination: Vec<&Event> = told.iter().filter(|event| is_about(event, "worker-1", "PushRefused")).collect();
+    assert!(of_destination.len() == 1 && of_destination[0].series.is_none(), "{of_destination:?}");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn test_documents_that_a_hook_refused_are_written_as_soon_as_the_store_takes_something() {
+    let scene = Scene::start().await;
+    let hook = scene.refuse("a");
+    scene.add_destination("nestedByMetadata", json!({})).await;
+    let refused =
+        delivery::says(&scene.destinations(), "worker-1", "StateStoreWriteFailed", "no changes on Friday").await;
+    assert!(refused.message.starts_with("Failed to write test documents to State Store: "), "{refused:?}");
+    scene.told_of("worker-1", "PushRefused", "no changes on Friday").await;
+    std::fs::remove_file(&hook).unwrap();
+    // Another Destination of the store has something to write, and the first one hears of it.
+    let other = json!({ "path": "worker-2" });
+    scene.world.add_destination("worker-2", ("GitStateStore", "default"), "nestedByMetadata", other).await;
+    delivery::says(&scene.destinations(), "worker-1", "TestDocumentsWritten", "").await;
+    scene.holds("a", &listed(&[documents("worker-1"), documents("worker-2")].concat(), &[])).await;
+    let is_unmarked = |destination: &Destination| destination.condition("PushesAccepted").is_none();
+    wait::until(&scene.destinations(), "worker-1", "nothing to be refused any more", is_unmarked).await;
 }

@@ -217,7 +217,7 @@ fn names(prefix: &str, count: usize) -> BTreeSet<String> {
     (0..count).map(|n| format!("default/{prefix}-{n}")).collect()
 }
 
-// spec 05 weakness 9, §5.7
+/// Weakness 9, §5.7
 #[tokio::test]
 async fn a_change_of_a_destination_brings_back_the_works_it_concerns_and_no_other() {
     let passes = Passes::default();
@@ -306,7 +306,7 @@ async fn a_change_of_a_destination_brings_back_the_works_it_concerns_and_no_othe
     assert_eq!(passes.take(), expected);
 }
 
-// decision 7; issue: at most six writes for each Work, Events included, at most four without
+/// Decision 7: at most six writes for each Work, Events included, at most four without.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_work_costs_three_writes_and_three_events() {
     let scene = Scene::start().await;
@@ -335,7 +335,7 @@ async fn a_work_costs_three_writes_and_three_events() {
     assert_eq!(cheapest.unwrap(), expected.map(|(kind, count)| (kind.to_owned(), count)).into());
 }
 
-// spec 05 §2.2, decision 7
+/// §2.2, decision 7
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_with_nothing_changed_writes_nothing() {
     let mut scene = Scene::start().await;
@@ -363,7 +363,7 @@ async fn a_restart_with_nothing_changed_writes_nothing() {
     assert!(new.is_empty(), "{new:?}");
 }
 
-// spec 05 §14.16
+/// §14.16
 #[tokio::test(flavor = "multi_thread")]
 async fn a_work_made_by_hand_gets_its_finalizer_and_takes_its_placements_along() {
     let scene = Scene::start().await;
@@ -381,7 +381,7 @@ async fn a_work_made_by_hand_gets_its_finalizer_and_takes_its_placements_along()
     assert!(scene.placements().get_opt("w.a-5058f").await.unwrap().is_none(), "the Work waits for its files");
 }
 
-// spec 05 weakness 5
+/// Weakness 5
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_a_work_leaves_the_placements_of_its_namesake_in_another_namespace() {
     let scene = Scene::start().await;
@@ -406,7 +406,7 @@ async fn deleting_a_work_leaves_the_placements_of_its_namesake_in_another_namesp
     assert!(Api::<WorkPlacement>::namespaced(scene.user, "team").get_opt("w.a-5058f").await.unwrap().is_none());
 }
 
-// spec 05 weaknesses 6 and 12
+/// Weaknesses 6 and 12
 #[tokio::test(flavor = "multi_thread")]
 async fn a_placement_whose_destination_comes_back_is_ready_again() {
     let scene = Scene::start().await;
@@ -426,7 +426,7 @@ async fn a_placement_whose_destination_comes_back_is_ready_again() {
     .await;
 }
 
-// spec 05 weakness 8
+/// Weakness 8
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_too_long_are_told_on_the_work() {
     let scene = Scene::start().await;

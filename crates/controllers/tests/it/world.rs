@@ -1,5 +1,7 @@
 //! An API server in memory with the controllers on it, and what tests ask of them.
 
+pub(crate) mod delivery;
+
 use std::collections::BTreeMap;
 
 use embedded_apiserver::{Server, User};
@@ -22,6 +24,8 @@ pub(crate) const NAME: &str = "env";
 
 pub(crate) struct World {
     pub(crate) client: Client,
+    /// Of a user, whose writes are counted apart from those of the controllers.
+    pub(crate) user: Client,
     controllers: Option<Controllers>,
     directory: TempDir,
     server: Server,
@@ -31,12 +35,13 @@ impl World {
     pub(crate) async fn start() -> Self {
         let server = Server::builder().build().await.unwrap();
         let client = Client::new(server.service(User::admin("admin")), "default");
+        let user = Client::new(server.service(User::admin("user")), "default");
         let crds = Api::<CustomResourceDefinition>::all(client.clone());
         for crd in kratix_api::crds() {
             crds.create(&PostParams::default(), &crd).await.unwrap();
             wait::until(&crds, &crd.name_any(), "the CRD to be served", is_established).await;
         }
-        let mut world = Self { client, controllers: None, directory: tempfile::tempdir().unwrap(), server };
+        let mut world = Self { client, user, controllers: None, directory: tempfile::tempdir().unwrap(), server };
         world.add_namespace(keys::SYSTEM_NAMESPACE).await;
         world.start_controllers().await;
         world
@@ -54,6 +59,7 @@ impl World {
             cache_dir: self.directory.path().into(),
             git: kratix_core::config::GitEnvironment::default(),
             host: "test".into(),
+            clock: kratix_controllers::Clock::default(),
         };
         Controllers::start(client, options).await
     }

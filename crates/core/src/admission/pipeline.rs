@@ -20,7 +20,7 @@ use super::{Denial, Question, Ruling, Snapshot, joined, label};
 use crate::config::Config;
 use crate::object::{Kind, ObjectKey};
 use crate::patch::to_value;
-use crate::workflow::job::{Attempt, job};
+use crate::workflow::job::{Attempt, RESERVED_LABELS, job};
 use crate::workflow::{Definition, Parent, Settings, Workflow};
 
 /// Name of the request for which the Jobs of resource workflows are tried.
@@ -124,6 +124,27 @@ fn label_faults(pipeline: &Pipeline, kind: WorkflowType, action: Action) -> Vec<
         }
     }
     faults
+}
+
+/// Warns of labels of pipelines that have no effect: Kratix needs their keys itself. They are no reason to refuse a Promise that
+/// has worked so far.
+pub(super) fn reserved_labels(spec: &PromiseSpec) -> Vec<String> {
+    let workflows = WorkflowType::ALL.into_iter().flat_map(|kind| Action::ALL.map(|action| (kind, action)));
+    let of = |(kind, action): (WorkflowType, Action)| {
+        let pipelines = spec.pipelines(kind, action).iter().filter_map(|element| pipeline::decode(element).ok());
+        pipelines.flat_map(move |pipeline| {
+            let keys: Vec<String> = pipeline.metadata.labels.iter().flatten().map(|(key, _)| key.clone()).collect();
+            let warning = |key: String| {
+                let name = pipeline.name();
+                format!(
+                    "label {key:?} of pipeline {name:?} in workflow \"{kind}\" action \"{action}\" is set by Kratix; the pipeline's \
+                     value has no effect"
+                )
+            };
+            keys.into_iter().filter(|key| RESERVED_LABELS.contains(&key.as_str())).map(warning).collect::<Vec<_>>()
+        })
+    };
+    workflows.flat_map(of).collect()
 }
 
 impl Examined {

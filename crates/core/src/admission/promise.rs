@@ -54,6 +54,7 @@ pub(super) fn rule(snapshot: &Snapshot) -> Ruling<Allowed> {
     api::check_immutable(&case)?;
     let mut warnings = requirement::warnings(&case)?;
     warnings.extend(idle_pipelines(&case.promise.spec));
+    warnings.extend(pipeline::reserved_labels(&case.promise.spec));
     Ok(Allowed { warnings, ..Allowed::default() })
 }
 

@@ -37,6 +37,7 @@ resourceBindingVersionStrategy: pinned
 featureFlags: {dryRun: false}
 workflows:
   reconcileAfterFailure: false
+  maxConcurrentReruns: 50
   defaultImagePullPolicy: IfNotPresent
   jobOptions: {defaultBackoffLimit: 4, podTTLSecondsAfterFinished: 3600}
   defaultContainerSecurityContext: {runAsNonRoot: true}
@@ -63,6 +64,7 @@ telemetry:
     assert_eq!(config.binding_strategy, BindingStrategy::Pinned);
     assert!(!config.dry_run);
     assert!(!config.workflows.reconcile_after_failure);
+    assert_eq!(config.workflows.reruns_max, 50);
     assert_eq!(config.workflows.default_image_pull_policy.as_deref(), Some("IfNotPresent"));
     assert_eq!(config.workflows.default_backoff_limit, Some(4));
     assert_eq!(config.workflows.pod_ttl_after_finished, Some(minutes(60)));
@@ -95,6 +97,12 @@ fn each_odd_setting_is_named_and_leaves_the_rest_alone() {
             same,
             "configuration key \"numberOfJobsToKeep\" has value \"many\", which is not a whole number; the default is \
              used",
+        ),
+        (
+            "workflows: {maxConcurrentReruns: 0}",
+            same,
+            "workflows.maxConcurrentReruns cannot be less than one; default used (configuration key \
+             \"workflows.maxConcurrentReruns\" has value 0)",
         ),
         ("NumberOfJobsToKeep: 7", |config| config.number_of_jobs_to_keep = 7, ""),
         ("numberOfJobsToKeep: 6\nnumberOfJobsToKeep: 7", |config| config.number_of_jobs_to_keep = 7, ""),

@@ -1,13 +1,14 @@
 //! Tables over `decide`.
 
-use std::collections::BTreeMap;
-
 use kratix_api::destination::{InitWorkloads, StateStoreKind, StateStoreRef};
 use kratix_api::{DestinationSpec, Time, WorkPlacementSpec};
 
 use super::*;
+use crate::state_store::model::{self, Cleaning, Files};
 use crate::state_store::{About, Written};
 use crate::work::tests::{at, patched, reasons};
+
+mod refusal;
 
 fn destination(mode: FilepathMode) -> Destination {
     let spec = DestinationSpec {
@@ -47,15 +48,15 @@ struct World {
     interval: Option<Duration>,
     refuses: Option<Failure>,
     now: i64,
-    files: BTreeMap<String, String>,
+    files: Files,
     notes: Vec<String>,
     deleted: Vec<String>,
     statuses: usize,
     /// The stores of sites that were left, where they are not ready.
     former: Option<Availability>,
     others: Vec<(Arc<Destination>, String)>,
-    has_twin: bool,
-    refuses_cleaning: bool,
+    cleaning: Cleaning,
+    refusal: Option<String>,
 }
 
 impl World {
@@ -68,14 +69,14 @@ impl World {
             interval: None,
             refuses: None,
             now: 0,
-            files: BTreeMap::new(),
+            files: Files::new(),
             notes: Vec::new(),
             deleted: Vec::new(),
             statuses: 0,
             former: None,
             others: Vec::new(),
-            has_twin: false,
-            refuses_cleaning: false,
+            cleaning: Cleaning::default(),
+            refusal: None,
         }
     }
 
@@ -84,6 +85,7 @@ impl World {
             now: at(self.now),
             destination: Arc::new(self.destination.clone().expect("the destination exists")),
             store: self.store.clone(),
+            refusal: self.refusal.clone(),
             placements: self.placements.iter().cloned().map(Arc::new).collect(),
             attempt: self.attempt.clone(),
             interval: self.interval,
@@ -103,34 +105,12 @@ impl World {
     }
 
     fn clean(&mut self, snapshot: &Snapshot) -> Vec<(Site, Cleaned)> {
-        let mut outcomes = Vec::new();
-        for leftover in leftovers(snapshot) {
-            let outcome = if leftover.needs_proof && self.has_twin {
-                Cleaned::Same
-            } else if self.refuses_cleaning {
-                Cleaned::Failed("no".into())
-            } else {
-                self.apply(leftover.change, &leftover.site.place);
-                Cleaned::Removed
-            };
-            outcomes.push((leftover.site, outcome));
-        }
-        outcomes
-    }
-
-    /// Returns whether the change altered anything.
-    fn apply(&mut self, change: Change, place: &str) -> bool {
-        let Operation::Edit { write, remove } = change.operation else { panic!("not an edit") };
-        let root = if place == "here" { String::new() } else { format!("{place}:") };
-        let path = |file: &str| format!("{root}{}", join(&[&change.prefix, file]));
-        let before = self.files.clone();
-        for file in remove {
-            self.files.remove(&path(&file));
-        }
-        for file in write {
-            self.files.insert(path(&file.path), String::from_utf8(file.content).unwrap());
-        }
-        self.files != before
+        let clean = |leftover: Leftover| {
+            let (change, place) = (&leftover.change, leftover.site.place.as_str());
+            let outcome = model::clean(&mut self.files, change, place, leftover.needs_proof, self.cleaning);
+            (leftover.site, outcome)
+        };
+        leftovers(snapshot).into_iter().map(clean).collect()
     }
 
     fn execute(&mut self, plan: &Plan<Finding>) {
@@ -161,7 +141,10 @@ impl World {
                 Some(failure) => Err(failure),
                 None => {
                     let place = snapshot.store.place().unwrap().to_owned();
-                    Ok(Written { version: Some("v".into()), changed: self.apply(effect.change, &place) })
+                    Ok(Written {
+                        version: Some("v".into()),
+                        changed: model::apply(&mut self.files, &effect.change, &place),
+                    })
                 }
             };
             let attempt = Attempt { stamp: effect.stamp, at: at(self.now), outcome };
@@ -402,7 +385,6 @@ fn test_documents_that_others_have_changed_are_put_right_with_a_word() {
     assert_eq!(world.notes, ["test documents in worker-1 were changed by others and have been put right"]);
 }
 
-// spec 05 weakness 19
 #[test]
 fn test_documents_follow_the_destination_and_leave_nothing_behind() {
     let mut world = World::new(destination(FilepathMode::NestedByMetadata));
@@ -421,7 +403,7 @@ fn test_documents_follow_the_destination_and_leave_nothing_behind() {
     world.settle();
     assert_eq!(paths(&world), at("elsewhere"));
     world.store = Availability::Ready { place: "there".into(), epoch: 0 };
-    let mut twin = World { has_twin: true, ..world.clone() };
+    let mut twin = World { cleaning: Cleaning { has_twin: true, ..Cleaning::default() }, ..world.clone() };
     let mut gone = World { former: Some(Availability::NotFound), ..world.clone() };
     let mut dead =
         World { former: Some(Availability::NotReady { place: "here".into(), cause: "dead".into() }), ..world.clone() };
@@ -469,11 +451,11 @@ fn deleting_with_clean_up_removes_test_documents_of_all_places() {
         start.spec.cleanup = Cleanup::All;
         let mut world = World::new(start);
         world.settle();
-        world.refuses_cleaning = true;
+        world.cleaning.is_refused = true;
         world.destination.as_mut().unwrap().spec.path = "elsewhere".into();
         world.settle();
         assert_eq!(world.files.len(), 4);
-        world.refuses_cleaning = !is_cleaned;
+        world.cleaning.is_refused = !is_cleaned;
         world.delete();
         world.settle();
         assert!(world.destination.is_none());

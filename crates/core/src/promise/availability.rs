@@ -3,9 +3,14 @@
 //! # Source
 //! `03-promises.md` §14.1, §25 (2–6); decision 15
 
+use std::sync::Arc;
+
+use k8s_openapi::api::batch::v1::Job;
 use kratix_api::condition::Status;
+use kratix_api::pipeline::Action;
 
 use super::{Finding, Seen, Walk, Workflows, api, requirement, revision};
+use crate::workflow::history;
 
 /// Sets the three signals of availability: condition, `status` and `kratix.status`.
 pub(super) fn keep(walk: &mut Walk<'_>, seen: &Seen) {
@@ -43,8 +48,19 @@ fn is_available(walk: &Walk<'_>, seen: &Seen) -> bool {
     seen.requirements == requirement::State::Fulfilled && has_workflow_run && has_revision && has_api
 }
 
+/// Returns whether the workflow has been completed with this spec before.
 fn is_rerun(walk: &Walk<'_>) -> bool {
-    let generation = walk.snapshot.generation();
+    let snapshot = walk.snapshot;
+    let generation = snapshot.generation();
     // Generation 1 is not always on record: the original never wrote it.
-    walk.status.stored().observed_generation == generation || generation == 1
+    if walk.status.stored().observed_generation == generation || generation == 1 {
+        return true;
+    }
+    // Requests may still be told of this generation, a few at a time.
+    let Ok(workflow) = snapshot.definition.promise_workflow(snapshot.name(), Action::Configure) else { return false };
+    let Some(last) = workflow.pipelines.last() else { return false };
+    let is_done = |job: &Arc<Job>| {
+        history::belongs_to(job, &workflow, last.name()) && history::state(job) == history::State::Completed
+    };
+    snapshot.own_jobs().any(is_done)
 }

@@ -79,7 +79,7 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
     let finalizers = snapshot.promise.finalizers();
     let has = |finalizer: &str| finalizers.iter().any(|present| present == finalizer);
     if !keys::PROMISE_FINALIZERS.iter().any(|finalizer| has(finalizer)) {
-        return Decision { plan: Plan::silent(), requests: Requests::Stopped };
+        return still(Plan::silent(), Requests::Stopped);
     }
     let running = api::requests(snapshot);
     type Take = fn(&Snapshot) -> Step;
@@ -99,15 +99,20 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
         }
         let requests = if has_requests { running.clone() } else { Requests::Stopped };
         match take(snapshot) {
-            Step::Done if has(finalizer) => return Decision { plan: release(snapshot, finalizer), requests },
+            Step::Done if has(finalizer) => return still(release(snapshot, finalizer), requests),
             Step::Done => {}
             Step::Waits { writes, waits_for } => {
-                return Decision { plan: wait(snapshot, writes, waits_for), requests };
+                return still(wait(snapshot, writes, waits_for), requests);
             }
-            Step::Workflow(waiting) => return Decision { plan: tell(snapshot, *waiting), requests },
+            Step::Workflow(waiting) => return still(tell(snapshot, *waiting), requests),
         }
     }
-    Decision { plan: Plan::silent(), requests: Requests::Stopped }
+    still(Plan::silent(), Requests::Stopped)
+}
+
+/// Returns the decision that tells no request to run.
+fn still(plan: Plan<Finding>, requests: Requests) -> Decision {
+    Decision { plan, calls: Vec::new(), requests }
 }
 
 /// Returns the removal of one finalizer, in a write of its own.

@@ -40,5 +40,5 @@ pub(super) fn decide(snapshot: &Snapshot) -> Decision {
     let status = draft.write(snapshot);
     let plan = Plan { status, events, findings: vec![Finding::Paused], ..Plan::silent() };
     // Requests of a paused Promise are paused too, and it is their controller that tells them.
-    Decision { plan, requests: api::requests(snapshot) }
+    Decision { plan, calls: Vec::new(), requests: api::requests(snapshot) }
 }

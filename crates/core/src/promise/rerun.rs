@@ -1,20 +1,53 @@
-//! Telling all requests of an API to run their workflow again, each exactly once per round, a bounded number per pass.
+//! Telling all requests of an API to run their workflow again, each exactly once per round, a bounded number at a time.
 //!
-//! A round is named by a token that every request keeps once it was told. So a pass that was interrupted goes on where it
-//! stopped, and a request that has consumed its label meanwhile is not told twice. A round begins with a new generation of
-//! the Promise, with the label `kratix.io/reconcile-resources`, or with the end of a pause.
+//! A round begins with a new generation of the Promise, with the label `kratix.io/reconcile-resources`, or with the end of
+//! a pause. It is named by a token that every request keeps once it was told, so whom it has still to reach is read from
+//! the requests themselves: a pass that was interrupted goes on where it stopped, and a request that has consumed its label
+//! meanwhile is not told twice. A request that would run only because the Promise has changed waits until it is told
+//! (`request/turn.rs`), so that the setting `workflows.maxConcurrentReruns` bounds how many of them run.
+//!
+//! **Order.** Who has succeeded before, the longest ago first; then who has failed; then who is busy. So neither a
+//! workflow that never ends nor one that fails each time keeps the others waiting.
 //!
 //! # Source
 //! `03-promises.md` §13, §25 (8, 12, 13, 24, 29)
 
-use kratix_api::keys;
+mod progress;
+mod request;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use kratix_api::{Promise, condition, keys};
 use kube_core::ResourceExt;
 use serde_json::{Map, Value, json};
 
-use super::{Finding, Seen, Snapshot, Walk, Workflows, api, pause, requirement, revision};
-use crate::object::{Kind, ObjectKey, Target};
+use super::{Finding, SAFETY_NET, Seen, Snapshot, Walk, Workflows, api, pause, requirement, revision};
 use crate::plan::Write;
-use crate::trace;
+use crate::workflow::history;
+
+pub use progress::REQUESTS_UP_TO_DATE;
+pub use request::{Refusal, Request, Standing};
+
+/// The write that tells one request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// The request, as it was seen.
+    pub request: Request,
+    /// What it is told.
+    pub write: Write,
+    round: String,
+}
+
+impl Call {
+    /// Returns the request as it is once it was told, for whoever looks again before a cache shows it.
+    pub fn told(&self) -> Request {
+        Request { round: Some(self.round.clone()), is_told: true, refusal: None, ..self.request.clone() }
+    }
+}
 
 /// Annotation: on a Promise the round that is going on, on a request the last round it was told of.
 pub const RERUN: &str = "internal.workflows.kratix.io/rerun";
@@ -22,48 +55,88 @@ pub const RERUN: &str = "internal.workflows.kratix.io/rerun";
 /// Requests told per pass: one pass stays short beside the passes of other Promises.
 const REQUESTS_MAX: usize = 100;
 
-/// One request of the Promise's API, as far as the Promise looks at it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Request {
-    /// Namespace and name.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-    /// Identity.
-    pub uid: Option<String>,
-    /// Version of the object that was read.
-    pub resource_version: Option<String>,
-    /// Value of its [`RERUN`] annotation.
-    pub round: Option<String>,
-    /// Whether it is being deleted.
-    pub is_deleting: bool,
-    /// Its generation.
-    pub generation: Option<i64>,
-    /// Whether it is part of a trace.
-    pub has_trace: bool,
+/// Returns the round that is going on: the one that the Promise's annotation names, else that of its generation.
+///
+/// A new generation overtakes a round that began before it: whoever runs for the one need not run for the other.
+pub(crate) fn going_on(promise: &Promise) -> Option<String> {
+    let generation = promise.metadata.generation.unwrap_or_default();
+    // The first generation has nothing to repeat: every request starts with it.
+    let is_new = generation > 1 && observed_generation(promise) != generation;
+    match promise.annotations().get(RERUN) {
+        Some(round) if !is_new || covers(round, generation) => Some(round.clone()),
+        _ if is_new => Some(format!("generation-{generation}")),
+        _ => None,
+    }
 }
 
-impl Request {
-    /// Returns what the Promise looks at of a request.
-    pub fn of<K: kube_core::Resource>(request: &K) -> Self {
-        Self {
-            namespace: request.namespace().unwrap_or_default(),
-            name: request.name_any(),
-            uid: request.uid(),
-            resource_version: request.resource_version(),
-            round: request.annotations().get(RERUN).cloned(),
-            is_deleting: request.meta().deletion_timestamp.is_some(),
-            generation: request.meta().generation,
-            has_trace: trace::has_any(request.meta()),
+/// Returns whether it matters to the Promise how the workflows of its requests stand.
+pub fn follows_requests(promise: &Promise) -> bool {
+    going_on(promise).is_some() || progress::is_open(promise)
+}
+
+/// One round and the requests it concerns.
+struct Round<'a> {
+    /// Its token; `None` once everybody was told.
+    token: Option<String>,
+    /// Those that are not being deleted.
+    requests: Vec<Request>,
+    /// What the Jobs of each request tell, by its namespace and name.
+    begun: HashMap<(&'a str, &'a str), Begun>,
+}
+
+/// What the Jobs of one request tell.
+#[derive(Clone, Copy, Default)]
+struct Begun {
+    /// Number of the last run that has a Job.
+    run: i64,
+    /// Whether one of them may still do something; a cache may show it before it shows what the request says of it.
+    is_live: bool,
+}
+
+impl<'a> Round<'a> {
+    fn of(token: Option<String>, requests: &[Request], jobs: &'a [Arc<Job>]) -> Self {
+        let mut begun: HashMap<_, Begun> = HashMap::new();
+        for job in jobs {
+            let annotation = |key: &str| job.annotations().get(key).map(String::as_str);
+            let key = annotation(keys::JOB_RESOURCE_NAMESPACE).zip(annotation(keys::JOB_RESOURCE_NAME));
+            if let Some(key) = key {
+                let begun = begun.entry(key).or_default();
+                begun.run = history::run(job).max(begun.run);
+                begun.is_live |= history::is_live(job);
+            }
+        }
+        let requests = requests.iter().filter(|request| !request.is_deleting).cloned().collect();
+        Self { token, requests, begun }
+    }
+
+    fn has_told(&self, request: &Request) -> bool {
+        if self.token.is_none() { request.round.is_some() } else { request.round == self.token }
+    }
+
+    /// Returns whether a request that was told is about to run or runs. One that is held does not, whatever it was told.
+    fn is_running(&self, request: &Request) -> bool {
+        let begun = self.begun.get(&(request.namespace.as_str(), request.name.as_str()));
+        let runs = request.is_told || begun.is_some_and(|begun| begun.is_live || begun.run < request.run);
+        match request.standing {
+            Standing::Held => false,
+            Standing::Running => true,
+            Standing::Settled | Standing::Failed => runs,
         }
     }
 
-    pub(crate) fn target(&self, kind: &Kind) -> Target {
-        let key = match self.namespace.is_empty() {
-            true => ObjectKey::cluster(&self.name),
-            false => ObjectKey::namespaced(&self.namespace, &self.name),
-        };
-        Target { kind: kind.clone(), key, uid: self.uid.clone(), resource_version: self.resource_version.clone() }
+    /// Returns whom the round has still to reach, in the order in which they are told.
+    fn untold(&self) -> Vec<&Request> {
+        let mut untold: Vec<&Request> = self.requests.iter().filter(|request| !self.has_told(request)).collect();
+        untold.sort_by_key(|request| {
+            let never = request.last_success.is_none();
+            (request.standing, never, &request.last_success, &request.namespace, &request.name)
+        });
+        untold
+    }
+
+    /// Returns how many of those that were told run.
+    fn running(&self) -> usize {
+        self.requests.iter().filter(|request| self.has_told(request) && self.is_running(request)).count()
     }
 }
 
@@ -72,13 +145,13 @@ fn round_by_annotation(snapshot: &Snapshot) -> Option<&str> {
     snapshot.promise.annotations().get(RERUN).map(String::as_str)
 }
 
-/// Returns whether a round includes the present generation, so that this does not need a round of its own.
-fn covers_generation(round: &str, snapshot: &Snapshot) -> bool {
-    round.split_once('.').is_some_and(|(generation, _)| generation == snapshot.generation().to_string())
+/// Returns whether a round includes a generation, so that this does not need a round of its own.
+fn covers(round: &str, generation: i64) -> bool {
+    round.split_once('.').is_some_and(|(covered, _)| covered == generation.to_string())
 }
 
-fn observed_generation(snapshot: &Snapshot) -> i64 {
-    snapshot.promise.status.as_ref().map_or(0, |status| status.observed_generation)
+fn observed_generation(promise: &Promise) -> i64 {
+    promise.status.as_ref().map_or(0, |status| status.observed_generation)
 }
 
 fn left<'a>(requests: &'a [Request], round: &'a str) -> impl Iterator<Item = &'a Request> {
@@ -115,9 +188,11 @@ pub(super) fn own_metadata(snapshot: &Snapshot) -> Option<Write> {
         return Write::metadata(snapshot.target(), &patch.into());
     }
     let round = round?;
+    let generation = snapshot.generation();
     let is_told = snapshot.requests.as_ref().is_some_and(|requests| left(requests, round).next().is_none());
-    let is_recorded = observed_generation(snapshot) == snapshot.generation() || !covers_generation(round, snapshot);
-    if snapshot.promise.spec.has_api() && !(is_told && is_recorded && !was_paused) {
+    let is_recorded = observed_generation(&snapshot.promise) == generation || !covers(round, generation);
+    let is_overtaken = going_on(&snapshot.promise).is_some_and(|token| token != round);
+    if snapshot.promise.spec.has_api() && (was_paused || !(is_overtaken || (is_told && is_recorded))) {
         return None;
     }
     Write::metadata(snapshot.target(), &json!({ "annotations": { RERUN: Value::Null } }))
@@ -133,45 +208,56 @@ pub(super) fn keep(walk: &mut Walk<'_>, seen: &Seen) {
     let Some(kind) = api::established_kind(snapshot) else {
         if seen.api == api::State::Absent {
             walk.status.now.observed_generation = generation;
+            condition::remove(&mut walk.status.now.conditions, REQUESTS_UP_TO_DATE);
         }
         return;
     };
-    let is_new = observed_generation(snapshot) != generation;
-    let by_generation = format!("generation-{generation}");
-    let round = match round_by_annotation(snapshot) {
-        Some(round) => round,
-        // The first generation has nothing to repeat: every request starts with it.
-        None if is_new && generation == 1 => {
-            walk.status.now.observed_generation = generation;
-            return;
-        }
-        None if is_new => by_generation.as_str(),
-        None => return,
+    let Some(token) = going_on(&snapshot.promise) else {
+        walk.status.now.observed_generation = generation;
+        follow(walk);
+        return;
     };
     // Requests that follow the latest revision must find the one of this spec.
     if seen.revision != revision::State::Latest {
         return;
     }
     let Some(requests) = &snapshot.requests else { return };
-    let untold: Vec<&Request> = left(requests, round).collect();
-    for request in untold.iter().take(REQUESTS_MAX) {
+    let round = Round::of(Some(token.clone()), requests, &snapshot.jobs);
+    let untold = round.untold();
+    let free = snapshot.settings.config.workflows.reruns_max.saturating_sub(round.running()).min(REQUESTS_MAX);
+    let is_asked = |request: &&&Request| request.refusal.as_ref().is_none_or(|refusal| is_over(refusal, snapshot.now));
+    for request in untold.iter().filter(is_asked).take(free) {
         let patch = json!({
-            "metadata": { "labels": { keys::RUN_FROM_START: keys::TRUE }, "annotations": { RERUN: round } }
+            "metadata": { "labels": { keys::RUN_FROM_START: keys::TRUE }, "annotations": { RERUN: token } }
         });
-        walk.writes.push(Write::Patch { target: request.target(&kind), patch });
+        let write = Write::Patch { target: request.target(&kind), patch };
+        walk.calls.push(Call { request: (*request).clone(), write, round: token.clone() });
     }
-    let left = untold.len().saturating_sub(REQUESTS_MAX);
-    if !untold.is_empty() {
-        walk.findings.push(Finding::Rerunning { left });
-    }
+    let left = untold.len() - walk.calls.len();
     let by_annotation = round_by_annotation(snapshot).is_some();
-    if left == 0 && is_new && (!by_annotation || covers_generation(round, snapshot)) {
-        walk.status.now.observed_generation = generation;
-        if !by_annotation {
-            walk.events.push(snapshot.normal("ReconcilingResources", "Reconciling all resource requests"));
-        }
-    }
-    if by_annotation && left == 0 && !untold.is_empty() {
+    // Told once: when the round reaches its first requests.
+    let is_first = untold.len() == round.requests.len() && untold.iter().all(|request| request.refusal.is_none());
+    if is_first && (!untold.is_empty() || !by_annotation) {
         walk.events.push(snapshot.normal("ReconcilingResources", "Reconciling all resource requests"));
     }
+    if untold.is_empty() {
+        walk.status.now.observed_generation = generation;
+    } else {
+        walk.findings.push(Finding::Rerunning { left });
+        walk.look_again(SAFETY_NET);
+    }
+    progress::tell(walk, &round);
+}
+
+/// Returns whether a request that could not be told is to be told once more: the cause may lie where no watch sees it.
+fn is_over(refusal: &Refusal, now: Timestamp) -> bool {
+    Duration::try_from(now.duration_since(refusal.at)).is_ok_and(|since| since >= SAFETY_NET)
+}
+
+/// Follows those that were told last, once everybody was, until they have run.
+fn follow(walk: &mut Walk<'_>) {
+    let snapshot = walk.snapshot;
+    let Some(requests) = snapshot.requests.as_ref().filter(|_| progress::is_open(&snapshot.promise)) else { return };
+    progress::tell(walk, &Round::of(None, requests, &snapshot.jobs));
+    walk.look_again(SAFETY_NET);
 }

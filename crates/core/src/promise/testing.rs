@@ -1,5 +1,7 @@
 //! A platform in memory: holds objects as an API server would, executes plans, and plays everybody else's part.
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +11,8 @@ use kratix_api::{Promise, PromiseRevision, keys, promise_api};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Decision, Finding, Request, Requests, Snapshot, decide, revision_names};
+use super::{Decision, Finding, Requests, Snapshot, decide, revision_names};
+use crate::config::Config;
 use crate::object::{Kind, ObjectKey};
 use crate::plan::{Next, Plan, Write};
 use crate::promise_revision;
@@ -26,6 +29,9 @@ pub(crate) struct World {
     /// Writes executed so far.
     pub(crate) writes: Vec<Write>,
     pub(crate) requests: Requests,
+    pub(crate) config: Config,
+    /// Requests that the API server does not take in any more, and when it said so.
+    pub(crate) refuses: BTreeMap<String, Option<Timestamp>>,
     versions: u64,
 }
 
@@ -110,6 +116,8 @@ impl World {
             now: "2025-01-02T03:04:05Z".parse().unwrap(),
             writes: Vec::new(),
             requests: Requests::Unchanged,
+            config: Config::default(),
+            refuses: BTreeMap::new(),
             versions: 0,
         }
     }
@@ -339,7 +347,7 @@ impl World {
             works: self.labelled("Work", name),
             // The list comes and goes with the controller of the requests.
             requests: (self.requests != Requests::Stopped)
-                .then(|| requests.iter().map(|request| Request::of(&**request)).collect()),
+                .then(|| requests.iter().map(|request| self.request_of(request)).collect()),
             bindings: self.labelled("ResourceBinding", name),
             surroundings: Arc::new(Nearby { existing: existing.clone(), jobs: Vec::new() }),
             jobs,
@@ -347,7 +355,7 @@ impl World {
             settings: Settings {
                 adapter_image: "kratix-adapter:1".into(),
                 adapter_pull_secret: None,
-                config: Arc::default(),
+                config: Arc::new(self.config.clone()),
             },
             promise,
         }
@@ -361,6 +369,7 @@ impl World {
     pub(crate) fn pass(&mut self) -> Decision {
         let decision = decide(&self.snapshot());
         self.act(&decision.plan, usize::MAX);
+        self.call(&decision.calls);
         self.requests = decision.requests.clone();
         decision
     }
@@ -480,9 +489,14 @@ impl World {
             let mut changed = false;
             if self.kinds("Promise").contains(&&ObjectKey::cluster(NAME)) {
                 let decision = decide(&self.snapshot());
-                changed |= !decision.plan.is_silent() || decision.requests != self.requests;
+                changed |= !decision.plan.is_silent() || !decision.calls.is_empty();
+                changed |= decision.requests != self.requests;
                 let limit = limit(number, self, &decision.plan);
                 self.act(&decision.plan, limit);
+                // A crash hits the plan or what comes after it.
+                if limit == usize::MAX {
+                    self.call(&decision.calls);
+                }
                 self.requests = decision.requests;
             }
             changed |= self.others();
@@ -505,6 +519,7 @@ impl World {
                     let decision = decide(&self.snapshot_of(&name));
                     changed |= !decision.plan.is_silent();
                     self.act(&decision.plan, usize::MAX);
+                    self.call(&decision.calls);
                 }
             }
             changed |= self.others();
@@ -535,7 +550,8 @@ impl World {
     }
 
     pub(crate) fn is_silent(&self) -> bool {
-        decide(&self.snapshot()).plan.is_silent()
+        let decision = decide(&self.snapshot());
+        decision.plan.is_silent() && decision.calls.is_empty()
     }
 }
 

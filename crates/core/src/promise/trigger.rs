@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
 use kratix_api::{Promise, PromiseRevision, Work, keys};
-use kube_core::{Resource, ResourceExt};
+use kube_core::{DynamicObject, ResourceExt};
 
 use super::Request;
 use crate::request::{job_concerns_request, work_concerns_request};
@@ -48,8 +48,8 @@ pub fn requiring(name: &str, all: &[Arc<Promise>]) -> Vec<String> {
     all.iter().filter(requires).map(|promise| promise.name_any()).collect()
 }
 
-/// Returns the Promise that a change of a Job concerns. Jobs of requests concern it only while it is being deleted, which
-/// the caller knows: `true` goes with those.
+/// Returns the Promise that a change of a Job concerns. Jobs of requests concern it only while it is being deleted or
+/// follows its requests, which the caller knows: `true` goes with those.
 pub fn by_job(old: Option<&Job>, new: Option<&Job>) -> Option<(String, bool)> {
     let job = new.or(old).filter(|_| job_concerns_request(old, new))?;
     let promise = job.labels().get(keys::PROMISE_NAME)?.clone();
@@ -72,7 +72,7 @@ pub fn revision_concerns_others(old: Option<&PromiseRevision>, new: Option<&Prom
 }
 
 /// Returns whether a change of a request concerns its Promise: it has gone, is going, or was told to run again.
-pub fn request_concerns<K: Resource>(old: Option<&K>, new: Option<&K>) -> bool {
+pub fn request_concerns(old: Option<&DynamicObject>, new: Option<&DynamicObject>) -> bool {
     match (old, new) {
         // The list of requests is complete.
         (None, None) => true,
@@ -80,13 +80,23 @@ pub fn request_concerns<K: Resource>(old: Option<&K>, new: Option<&K>) -> bool {
         (None, Some(_)) => false,
         (Some(_), None) => true,
         (Some(old), Some(new)) => {
-            let view = |request: &K| {
+            let view = |request: &DynamicObject| {
                 let request = Request::of(request);
                 (request.round, request.is_deleting)
             };
             view(old) != view(new)
         }
     }
+}
+
+/// Returns whether a change of a request concerns a Promise that follows how its requests run: see
+/// [`super::follows_requests`].
+pub fn run_concerns(old: Option<&DynamicObject>, new: Option<&DynamicObject>) -> bool {
+    let view = |request: &DynamicObject| {
+        let request = Request::of(request);
+        (request.is_told, request.run, request.standing)
+    };
+    old.zip(new).is_some_and(|(old, new)| view(old) != view(new))
 }
 
 #[cfg(test)]
@@ -116,7 +126,10 @@ mod tests {
 
     #[test]
     fn requests_matter_when_they_go_and_when_they_were_told() {
-        let request = |metadata| serde_json::from_value::<Work>(json!({ "metadata": metadata })).unwrap();
+        let request = |metadata| {
+            let object = json!({ "apiVersion": "a/v1", "kind": "A", "metadata": metadata });
+            serde_json::from_value::<DynamicObject>(object).unwrap()
+        };
         let plain = request(json!({ "name": "a" }));
         let told = request(json!({ "name": "a", "annotations": { super::super::RERUN: "generation-2" } }));
         let labelled = request(json!({ "name": "a", "labels": { "a": "b" } }));
@@ -130,5 +143,24 @@ mod tests {
         for (old, new, expected) in table {
             assert_eq!(request_concerns(old, new), expected);
         }
+    }
+
+    #[test]
+    fn how_a_request_runs_matters_when_it_is_told_begins_and_ends() {
+        let request = |metadata, status| {
+            let mut object = json!({ "apiVersion": "a/v1", "kind": "A", "metadata": metadata });
+            object["status"] = json!({ "message": status, "conditions": [
+                { "type": "ConfigureWorkflowCompleted", "status": status, "reason": "PipelinesInProgress" },
+            ]});
+            serde_json::from_value::<DynamicObject>(object).unwrap()
+        };
+        let ended = request(json!({ "name": "a" }), "True");
+        let told = json!({ "name": "a", "labels": { keys::RUN_FROM_START: "true" } });
+        let run = json!({ "name": "a", "annotations": { crate::workflow::RUN: "2" } });
+        for other in [request(told, "True"), request(run, "True"), request(json!({ "name": "a" }), "False")] {
+            assert!(run_concerns(Some(&ended), Some(&other)) && run_concerns(Some(&other), Some(&ended)));
+        }
+        assert!(!run_concerns(Some(&ended), Some(&request(json!({ "name": "a" }), "Unknown"))));
+        assert!(!run_concerns(None, Some(&ended)) && !run_concerns(Some(&ended), None));
     }
 }

@@ -9,13 +9,13 @@ use std::time::Duration;
 use kratix_api::condition::Status;
 use kratix_api::keys;
 use kratix_api::pipeline::Action;
-use kube_core::{Resource, ResourceExt};
+use kube_core::{DynamicObject, Resource, ResourceExt};
 use serde_json::json;
 
 use super::revision::Chosen;
 use super::{DELETING, FINALIZERS, Finding, Pass};
 use crate::object::{ObjectKey, Target};
-use crate::plan::{Event, Next, Plan, Write};
+use crate::plan::{Event, Next, Plan, Reporter, Write};
 use crate::text::listed;
 use crate::trace;
 use crate::workflow::status::Document;
@@ -126,6 +126,19 @@ impl Pass<'_> {
         if changes_metadata { plan } else { self.with_status(plan, document) }
     }
 
+    /// As [`Pass::tell`], where the same holds up a request that is not being deleted.
+    pub(super) fn tell_if_deleting(
+        &self,
+        plan: &mut Plan<Finding>,
+        document: &mut Document,
+        reason: &str,
+        waits_for: String,
+    ) {
+        if self.is_deleting() {
+            self.tell(plan, document, reason, waits_for);
+        }
+    }
+
     fn tell(&self, plan: &mut Plan<Finding>, document: &mut Document, reason: &str, waits_for: String) {
         document.set_condition(DELETING, Status::True, reason, &format!("waits for {waits_for}"), self.snapshot.now);
         plan.findings.push(Finding::Deleting { waits_for });
@@ -141,6 +154,29 @@ impl Pass<'_> {
         let patch = if left.len() == present.len() { json!({}) } else { json!({ "finalizers": left }) };
         Write::metadata(self.parent.target.clone(), &patch)
     }
+}
+
+/// Returns the plan that goes on without the delete workflow, if `cause` is that the request's own namespace goes.
+pub(super) fn skipped_in_terminating_namespace(
+    target: &Target,
+    request: &DynamicObject,
+    cause: &str,
+) -> Option<Plan<Finding>> {
+    let namespace = target.key.namespace.as_deref()?;
+    let terminates = cause.contains(&format!("in namespace {namespace} because it is being terminated"));
+    let finalizers = request.finalizers();
+    let left: Vec<&String> =
+        finalizers.iter().filter(|finalizer| *finalizer != keys::FINALIZER_DELETE_WORKFLOWS).collect();
+    if !terminates || left.len() == finalizers.len() || request.metadata.deletion_timestamp.is_none() {
+        return None;
+    }
+    let note =
+        format!("namespace {namespace} is being terminated, so no Job can be made; the delete workflow is skipped");
+    Some(Plan {
+        writes: Write::metadata(target.clone(), &json!({ "finalizers": left })).into_iter().collect(),
+        events: vec![Event::warning(Reporter::ResourceRequest, target.clone(), "DeleteWorkflowSkipped", note)],
+        ..Plan::silent()
+    })
 }
 
 fn removals<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<Write> {

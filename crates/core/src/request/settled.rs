@@ -35,7 +35,7 @@ impl Pass<'_> {
         events.extend(self.tell_works(document, &summary));
         let turned = self.tell_reconciled(document, engine.workflow.is_dry_run);
         if turned {
-            events.push(self.event(Event::normal, "ReconcileSucceeded", "Successfully reconciled".into()));
+            events.push(self.reconciled());
         }
         events.extend(self.tell_versions(document, chosen, bound, engine));
         if let Some(completed) = document.condition(condition::CONFIGURE_WORKFLOW_COMPLETED)
@@ -51,7 +51,12 @@ impl Pass<'_> {
         (events, finding)
     }
 
-    fn tell_works(&self, document: &mut Document, summary: &works::Summary) -> Option<Event> {
+    /// Returns the event that tells of success.
+    pub(super) fn reconciled(&self) -> Event {
+        self.event(Event::normal, "ReconcileSucceeded", "Successfully reconciled".into())
+    }
+
+    pub(super) fn tell_works(&self, document: &mut Document, summary: &works::Summary) -> Option<Event> {
         let text = |what: &str, names: &[String]| {
             format!("Some works associated with this resource {what}: [{}]", names.join(","))
         };
@@ -75,7 +80,7 @@ impl Pass<'_> {
     }
 
     /// Sums up the conditions; returns whether the request has become reconciled.
-    fn tell_reconciled(&self, document: &mut Document, is_dry_run: bool) -> bool {
+    pub(super) fn tell_reconciled(&self, document: &mut Document, is_dry_run: bool) -> bool {
         let before = self.document();
         let works = document.condition(condition::WORKS_SUCCEEDED).map(|works| works.status);
         let (status, reason, message) = match works {
@@ -102,9 +107,11 @@ impl Pass<'_> {
         if stored != version {
             document.set("promiseVersion", version);
         }
-        // Told together with success, which may come later than the version: once the files are written.
+        // Told together with success, which may come later than the version: once the files are written. The first version is
+        // no news beside it; the original's recorder folds the two into one event.
         let turned = is_reconciled(document) && !is_reconciled(&self.document());
-        if is_reconciled(document) && (stored != version || (turned && rolled_out(engine, version))) {
+        let is_another = !stored.is_empty() && stored != version;
+        if is_reconciled(document) && (is_another || (turned && rolled_out(engine, version))) {
             let promise = self.snapshot.promise_name;
             let note = format!("Resource request reconciled with promise {promise} version {version}");
             events.push(self.event(Event::normal, "ReconcileSucceeded", note));
@@ -118,14 +125,13 @@ impl Pass<'_> {
     }
 }
 
-/// Returns whether the last run brought a version that the request did not have before.
+/// Returns whether the last run brought a version other than the one that the request had before.
 fn rolled_out(engine: &workflow::Snapshot<'_>, version: &str) -> bool {
     let history = History::of(engine.jobs, engine.workflow);
     let latest = history.latest().filter(|job| history::sequence(job) > 0);
-    latest.is_some_and(|job| {
-        let annotations = job.metadata.annotations.as_ref();
-        annotations.and_then(|annotations| annotations.get(PREVIOUS_VERSION)).map(String::as_str) != Some(version)
-    })
+    let annotations = latest.and_then(|job| job.metadata.annotations.as_ref());
+    let before = annotations.and_then(|annotations| annotations.get(PREVIOUS_VERSION));
+    before.is_some_and(|before| !before.is_empty() && before != version)
 }
 
 /// A workflow without pipelines leaves nothing to wait for: no stale message, no condition of a run that no longer exists.

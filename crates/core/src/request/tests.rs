@@ -1,11 +1,16 @@
 //! A platform in memory: it holds objects as an API server would, executes plans, and plays pods, scheduler and users.
 
 mod binding;
+mod concern;
 mod deletion;
+mod engine;
+mod failure;
 mod golden;
 mod life;
+mod namesakes;
 mod properties;
 mod triggers;
+mod turn;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,6 +23,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::Config;
 use crate::workflow::access::Existing;
+use crate::workflow::failure::Sight;
 
 const PROMISE: &str = "env";
 
@@ -36,6 +42,8 @@ pub(super) struct World {
     pub(super) stale_in: Option<usize>,
     /// Seconds by which the clock of the nodes differs from that of the API server.
     pub(super) node_clock_ahead: i64,
+    /// What the API server says when a pod is to be made.
+    pub(super) refusal: Option<String>,
     passes: usize,
     versions: u64,
     previous: Option<(ObjectKey, Value)>,
@@ -77,6 +85,13 @@ impl workflow::Surroundings for Nearby<'_> {
     fn is_taken(&self, key: &ObjectKey, parent: &Parent) -> bool {
         let job = self.0.objects.get(&("Job".to_owned(), key.clone()));
         job.is_some_and(|job| !workflow::history::is_of(&typed::<Job>(job), parent))
+    }
+
+    fn sight(&self, job: &Job) -> Sight {
+        let mut pods: Vec<Arc<k8s_openapi::api::core::v1::Pod>> = self.0.list("Pod");
+        pods.retain(|pod| pod.owner_references().iter().any(|owner| Some(&owner.uid) == job.meta().uid.as_ref()));
+        let pods: Vec<_> = pods.iter().map(|pod| workflow::failure::attempt(pod)).collect();
+        Sight::of(job, &pods, self.0.refusal.as_deref())
     }
 }
 
@@ -139,6 +154,7 @@ impl World {
             crash_before: None,
             stale_in: None,
             node_clock_ahead: 0,
+            refusal: None,
             passes: 0,
             versions: 0,
             previous: None,

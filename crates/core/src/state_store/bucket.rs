@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use kratix_api::BucketStateStore;
 use kratix_api::state_store::{BucketAuthMethod, BucketStateStoreSpec};
 
-use super::{BucketConnection, BucketCredentials, namespace};
+use super::store::namespace;
+use super::{BucketConnection, BucketCredentials};
 
 /// Key of the Secret with certificates to trust.
 const CA_FILE: &str = "caFile";

@@ -7,7 +7,8 @@ use kratix_api::{GitStateStore, GitStateStoreSpec};
 
 mod ssh;
 
-use super::{GitConnection, GitCredentials, PrivateKey, Secret, Snapshot, Store, namespace};
+use super::store::namespace;
+use super::{GitConnection, GitCredentials, PrivateKey, Secret, Snapshot, Store};
 
 /// User name that GitHub wants beside a token.
 const TOKEN_USER: &str = "x-access-token";

@@ -1,9 +1,12 @@
 //! Tables over `decide`.
 
+use std::sync::Arc;
+
 use kratix_api::state_store::{BucketAuthMethod, GitAuthMethod};
-use kratix_api::{BucketStateStoreSpec, GitStateStoreSpec};
+use kratix_api::{BucketStateStore, BucketStateStoreSpec, GitStateStore, GitStateStoreSpec, SecretRef};
 
 use super::*;
+use crate::plan::Reporter;
 use crate::work::tests::{at, merge};
 
 mod keys;
@@ -165,20 +168,20 @@ fn a_store_that_refuses_what_it_is_given_says_so_once_and_until_it_takes_somethi
 }
 
 #[test]
-fn a_pass_over_an_older_status_is_followed_by_one_over_the_newer() {
-    let ready = of_git(git("https://x/"), secret(&[("password", "p")]));
-    let opened = open(&ready, Ok(()));
-    let Secret::Found { data, .. } = opened.secret.clone() else { panic!("no secret") };
-    let rotated = Secret::Found { resource_version: "another".into(), data };
-    let failed = open(&Snapshot { secret: rotated, ..opened.clone() }, failure(Step::Read, "no"));
-    assert_ne!(opened.store, failed.store);
-    // The store works again, and the pass that finds out still sees the status from before it failed.
-    let late = Snapshot { store: opened.store.clone(), ..failed.clone() };
-    let works = Opened { outcome: Ok(()), ..late.opened.clone().expect("an attempt") };
-    assert!(record(&late, works.clone()).is_silent());
-    assert!(concerns_itself(Some(&opened.store), Some(&failed.store)), "or it would say for good that it fails");
-    assert!(record(&failed, works).status.is_some());
-    assert!(!concerns_itself(Some(&failed.store), Some(&failed.store.clone())));
+fn own_status_writes_do_not_bring_a_store_back_and_its_destinations_hear_of_what_it_refuses_alone() {
+    let ready = open(&healthy(), Ok(()));
+    let (old, new) = (Some(&ready.store), open(&healthy(), failure(Step::Read, "no")).store);
+    assert_ne!(old, Some(&new));
+    assert!(!concerns_itself(old, Some(&new)));
+    assert!(!concerns_destinations(old, Some(&new)), "what can be written is the registry's to say");
+    let refusing = Snapshot { pushes: Pushes::Refused("frozen".into()), ..ready.clone() };
+    let refusing = after(&refusing, &decide(&refusing).plan).store;
+    assert_eq!((refusal(&ready.store), refusal(&refusing)), (None, Some("frozen")));
+    assert!(!concerns_itself(old, Some(&refusing)));
+    for (old, new) in [(old, Some(&refusing)), (Some(&refusing), old), (Some(&refusing), None)] {
+        assert!(concerns_destinations(old, new));
+    }
+    assert!(!concerns_destinations(old, None) && !concerns_destinations(Some(&refusing), Some(&refusing.clone())));
 }
 
 #[test]

@@ -161,10 +161,11 @@ impl Placement<'_> {
     }
 
     fn mismatch(&self, existing: &WorkPlacement) -> Event {
-        let note = format!(
-            "labels for destination: {} no longer match the expected labels, marking this workplacement as misplaced",
-            self.destination
-        );
+        let cause = match self.object {
+            Some(_) => format!("labels for destination: {} no longer match the expected labels", self.destination),
+            None => format!("destination: {} does not exist any more", self.destination),
+        };
+        let note = format!("{cause}, marking this workplacement as misplaced");
         Event::warning(Reporter::Scheduler, Target::of(existing), "DestinationSelectorMismatch", note)
     }
 

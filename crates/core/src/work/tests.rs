@@ -5,6 +5,7 @@ mod choice;
 mod concern;
 mod golden;
 mod names;
+mod parts;
 mod refusals;
 mod traces;
 
@@ -99,7 +100,8 @@ impl World {
         let is_of_work = |placement: &&WorkPlacement| {
             let is_owned =
                 placement.owner_references().iter().any(|owner| Some(&owner.uid) == work.metadata.uid.as_ref());
-            is_owned || placement.labels().get(keys::WORK) == Some(&work.name_any())
+            let is_beside = placement.metadata.namespace == work.metadata.namespace;
+            is_owned || (is_beside && placement.labels().get(keys::WORK) == Some(&work.name_any()))
         };
         Snapshot {
             now: at(self.now),

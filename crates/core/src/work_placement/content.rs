@@ -1,7 +1,9 @@
 //! What is written for a placement.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use kratix_api::part::{self, Document, Reference};
 use kratix_api::{Destination, WorkPlacement, Workload, compression};
 use kube_core::ResourceExt;
 
@@ -14,6 +16,12 @@ use crate::state_store::{About, Change, ChangeKind, Failure, File, Operation};
 /// How much content a placement carries when decompressed; a store takes no more in one change.
 pub const CONTENT_BYTES_MAX: usize = 64 << 20;
 
+/// What parts of one change may hold together as they are stored: more than enough for the most that is written.
+const STORED_BYTES_MAX: u64 = 2 * CONTENT_BYTES_MAX as u64;
+
+/// What was read of the parts that placements refer to; nothing for those that do not exist.
+pub type Parts = BTreeMap<ObjectKey, Option<Arc<[Workload]>>>;
+
 /// Between the documents of an aggregate.
 const SEPARATOR: &[u8] = b"\n---\n";
 
@@ -22,12 +30,12 @@ pub(super) fn update(snapshot: &Snapshot, destination: &Destination, location: &
     let placement = &snapshot.placement;
     match location {
         Location::Directory(directory) => {
-            let files = files(&placement.spec.workloads)?;
+            let files = files(placement, &snapshot.parts)?;
             let kind = if files.is_empty() { ChangeKind::Delete } else { ChangeKind::Update };
             Ok(change(placement, kind, directory, Operation::Replace(files)))
         }
         Location::Shared { directory, ledger } => {
-            let files = files(&placement.spec.workloads)?;
+            let files = files(placement, &snapshot.parts)?;
             if let Some(file) = files.iter().find(|file| is_reserved(&file.path)) {
                 return Err(Failure::content(format!("path {:?} cannot be written: it belongs to Kratix", file.path)));
             }
@@ -42,7 +50,7 @@ pub(super) fn update(snapshot: &Snapshot, destination: &Destination, location: &
         }
         Location::Aggregate { directory, file } => {
             let members = snapshot.members.iter().filter(|member| member.metadata.deletion_timestamp.is_none());
-            let content = aggregate(members)?;
+            let content = aggregate(members, &snapshot.parts)?;
             Ok(aggregate_change(placement, directory, file, Some(content)))
         }
     }
@@ -59,7 +67,7 @@ pub(super) fn removal(snapshot: &Snapshot, location: &Location) -> Result<Change
                 .iter()
                 .filter(|member| member.metadata.deletion_timestamp.is_none() && !is_same(member, placement))
                 .collect();
-            let content = if others.is_empty() { None } else { Some(aggregate(others.into_iter())?) };
+            let content = if others.is_empty() { None } else { Some(aggregate(others.into_iter(), &snapshot.parts)?) };
             Ok(aggregate_change(placement, directory, file, content))
         }
     }
@@ -96,34 +104,83 @@ fn aggregate_change(placement: &WorkPlacement, directory: &str, file: &str, cont
     change(placement, kind, directory, operation)
 }
 
-/// Decompresses workloads into files; `..` that stays inside is resolved, what leads out is left for the store to refuse.
-fn files(workloads: &[Workload]) -> Result<Vec<File>, Failure> {
+/// Returns the parts that a change of the placement's store needs and that were not read yet.
+pub(super) fn unread(snapshot: &Snapshot, location: &Location) -> BTreeSet<ObjectKey> {
+    let own = [&snapshot.placement];
+    let concerned: Vec<&Arc<WorkPlacement>> = match location {
+        Location::Aggregate { .. } => snapshot.members.iter().collect(),
+        Location::Directory(_) | Location::Shared { .. } => own.into(),
+    };
+    let alive = concerned.into_iter().filter(|placement| placement.metadata.deletion_timestamp.is_none());
+    let needed = alive.flat_map(|placement| {
+        let references = placement.spec.workloads.iter().filter_map(Reference::of);
+        references.map(|reference| ObjectKey { namespace: placement.namespace(), name: reference.name })
+    });
+    needed.filter(|part| !snapshot.parts.contains_key(part)).collect()
+}
+
+/// Returns the documents of a placement. Parts that were not read yet have none: they are asked for after the decision.
+fn documents<'a>(placement: &'a WorkPlacement, parts: &'a Parts) -> Result<Vec<Document<'a>>, Failure> {
+    let workloads = &placement.spec.workloads;
+    check_stored([placement].into_iter())?;
+    part::documents(workloads, |reference| {
+        let key = ObjectKey { namespace: placement.namespace(), name: reference.name.clone() };
+        let cause = match parts.get(&key) {
+            None => return Ok(&[][..]),
+            Some(Some(found)) if reference.describes(found) => return Ok(found),
+            Some(Some(_)) => "was altered",
+            Some(None) => "does not exist",
+        };
+        let text = format!("work {key} with a part of the files {cause}: the pipeline has to run again");
+        // It may be on its way back, which nothing here tells.
+        Err(Failure { retry: true, ..Failure::content(text) })
+    })
+}
+
+/// Refuses before it is read what cannot be written.
+fn check_stored<'a>(placements: impl Iterator<Item = &'a WorkPlacement>) -> Result<(), Failure> {
+    let references = placements.flat_map(|placement| placement.spec.workloads.iter().filter_map(Reference::of));
+    let stored = references.fold(0, |sum: u64, reference| sum.saturating_add(reference.bytes));
+    if stored > STORED_BYTES_MAX { Err(Failure::content(too_large())) } else { Ok(()) }
+}
+
+fn too_large() -> String {
+    format!("the files are larger than {CONTENT_BYTES_MAX} bytes together")
+}
+
+/// Decompresses documents into files; `..` that stays inside is resolved, what leads out is left for the store to refuse.
+fn files(placement: &WorkPlacement, parts: &Parts) -> Result<Vec<File>, Failure> {
     let mut rest = CONTENT_BYTES_MAX;
-    workloads
-        .iter()
-        .map(|workload| {
-            let content = decompress(workload, &mut rest)?;
-            Ok(File { path: clean(&workload.filepath), content })
-        })
-        .collect()
+    let documents = documents(placement, parts)?;
+    let files = documents.iter().map(|document| {
+        let content = decompress(document, &mut rest)?;
+        Ok(File { path: clean(document.filepath), content })
+    });
+    files.collect()
 }
 
 /// Joins the documents of all members, in the order of their names.
-fn aggregate<'a>(members: impl Iterator<Item = &'a Arc<WorkPlacement>>) -> Result<Vec<u8>, Failure> {
+fn aggregate<'a>(members: impl Iterator<Item = &'a Arc<WorkPlacement>>, parts: &Parts) -> Result<Vec<u8>, Failure> {
     let mut members: Vec<_> = members.collect();
     members.sort_by_key(|member| (member.name_any(), member.namespace()));
+    check_stored(members.iter().map(|member| &***member)).map_err(|failure| Failure {
+        about: About::Aggregate,
+        retry: true,
+        ..failure
+    })?;
     let mut rest = CONTENT_BYTES_MAX;
     let mut all = Vec::new();
     let mut is_first = true;
     for member in members {
-        for workload in &member.spec.workloads {
-            let content = decompress(workload, &mut rest).map_err(|failure| Failure {
-                message: format!("workplacement {}: {}", ObjectKey::of(&**member), failure.message),
-                about: About::Aggregate,
-                // The culprit may be another placement, whose change does not bring this one back.
-                retry: true,
-                retry_after: None,
-            })?;
+        let of_member = |failure: Failure| Failure {
+            message: format!("workplacement {}: {}", ObjectKey::of(&**member), failure.message),
+            about: About::Aggregate,
+            // The culprit may be another placement, whose change does not bring this one back.
+            retry: true,
+            retry_after: None,
+        };
+        for document in documents(member, parts).map_err(of_member)? {
+            let content = decompress(&document, &mut rest).map_err(of_member)?;
             if !is_first {
                 all.extend_from_slice(SEPARATOR);
             }
@@ -134,17 +191,15 @@ fn aggregate<'a>(members: impl Iterator<Item = &'a Arc<WorkPlacement>>) -> Resul
     Ok(all)
 }
 
-fn decompress(workload: &Workload, rest: &mut usize) -> Result<Vec<u8>, Failure> {
-    let content = compression::decompress(&workload.content, *rest).map_err(|error| {
+fn decompress(document: &Document<'_>, rest: &mut usize) -> Result<Vec<u8>, Failure> {
+    let content = compression::decompress_pieces(&document.pieces, *rest).map_err(|error| {
         let cause = match error {
-            compression::Error::TooLarge { .. } => {
-                format!("the files are larger than {CONTENT_BYTES_MAX} bytes together")
-            }
+            compression::Error::TooLarge { .. } => too_large(),
             compression::Error::Base64(cause) => format!("content is not base64: {cause}"),
             compression::Error::Gzip(cause) => format!("content is not gzip: {cause}"),
             other => other.to_string(),
         };
-        Failure::content(format!("unable to decompress file content: {}: {cause}", workload.filepath))
+        Failure::content(format!("unable to decompress file content: {}: {cause}", document.filepath))
     })?;
     *rest -= content.len();
     Ok(content)

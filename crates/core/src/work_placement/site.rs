@@ -7,6 +7,7 @@
 //! there stay, and an event says so.
 
 use kratix_api::destination::StateStoreRef;
+use kratix_api::part::Reference;
 use kratix_api::{Destination, WorkPlacement};
 use kube_core::{Resource, ResourceExt};
 use serde::{Deserialize, Serialize};
@@ -144,7 +145,11 @@ impl Site {
             Ok(Location::Directory(directory)) => meets(&[&directory]),
             Ok(Location::Aggregate { directory, file }) => meets(&[&directory, &file]),
             Ok(Location::Shared { directory, .. }) => {
-                claim.placement.spec.workloads.iter().any(|workload| meets(&[&directory, &workload.filepath]))
+                claim.placement.spec.workloads.iter().any(|workload| match Reference::of(workload) {
+                    // Its files are elsewhere, so each may be meant.
+                    Some(_) => meets(&[&directory]),
+                    None => meets(&[&directory, &workload.filepath]),
+                })
             }
             Err(_) => false,
         }

@@ -4,12 +4,11 @@ mod drift;
 mod moving;
 mod namesakes;
 mod owners;
+mod parts;
 mod paths;
 mod places;
 mod removal;
 mod world;
-
-use std::collections::BTreeMap;
 
 use kratix_api::condition::Status;
 use kratix_api::destination::{FilepathMode, StateStoreKind, StateStoreRef};
@@ -19,7 +18,8 @@ use proptest::prelude::*;
 use self::world::World;
 use super::*;
 use crate::plan::EventType;
-use crate::state_store::{About, ChangeKind, File, Operation, Written};
+use crate::state_store::model::Cleaning;
+use crate::state_store::{About, ChangeKind, Operation, Written};
 use crate::work::tests::{at, labels, patched, reasons};
 
 const DOT: &str = "5058f1af8388633f609cadb75a75dc9d";

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
 use kratix_api::pipeline::{Action, Pipeline, WorkflowType};
@@ -14,6 +15,7 @@ use kube_core::{Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::history::{self, State};
 use super::{Parent, Workflow};
 use crate::object::{Kind, ObjectKey, Target};
 use crate::patch::to_value;
@@ -27,6 +29,8 @@ const KEY_DIGITS: usize = 8;
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 const VERBS: [&str; 5] = ["get", "list", "update", "create", "patch"];
 const ANYWHERE: &str = "*";
+/// A role for one permission namespace serves pipelines of several namespaces, of which its label names one.
+const SHARED: &str = "ClusterRole";
 
 /// The supporting objects of a Promise that exist.
 #[derive(Clone, Debug, Default)]
@@ -60,19 +64,21 @@ fn id(workflow: &Workflow, pipeline: &Pipeline) -> String {
     name::pipeline_id(&workflow.promise, workflow.kind, workflow.action, pipeline.name())
 }
 
-/// Returns the writes that bring the supporting objects of a pipeline to what its Job needs: outdated permissions are
-/// removed (configure only), missing objects created, differing ones patched.
+/// Returns the writes that bring the supporting objects of a pipeline to what its Job needs: permissions that no pipeline
+/// has any more are removed (configure only), missing objects created, differing ones patched.
 ///
 /// # Guarantees
 /// Nothing is written for what exists as it should; labels, annotations and fields that others added stay. Accounts and
 /// roles come before the bindings that name them. What `others`, the same workflow in the revisions in use, may do stays
-/// allowed: names do not tell revisions apart, and a pod of another one may be running.
+/// allowed: names do not tell revisions apart, and a pod of another one may be running. `jobs` returns the Jobs of the Promise
+/// and its requests, asked for only if there is something to remove: see [`outdated`].
 pub fn writes(
     parent: &Parent,
     workflow: &Workflow,
     pipeline: &Pipeline,
     existing: &Existing,
     others: &[Workflow],
+    jobs: impl FnOnce() -> Vec<Arc<Job>>,
 ) -> Vec<Write> {
     let mut wanted = objects(parent, workflow, pipeline);
     let mut kept = Vec::new();
@@ -81,9 +87,8 @@ pub fn writes(
         kept.extend(same.map(|same| objects(parent, other, same)).unwrap_or_default());
     }
     wanted.iter_mut().for_each(|wanted| wanted.allow(&kept));
-    kept.extend(wanted.iter().cloned());
     let mut writes = match workflow.action {
-        Action::Configure => outdated(workflow, pipeline, &kept, existing),
+        Action::Configure => outdated(workflow, others, existing, jobs),
         Action::Delete => Vec::new(),
     };
     writes.extend(wanted.iter().flat_map(|wanted| wanted.writes(existing)));
@@ -378,43 +383,106 @@ fn rules_by_namespace(pipeline: &Pipeline) -> BTreeMap<&str, Vec<Value>> {
     groups
 }
 
-/// Returns the removal of permission objects of this very pipeline that are no longer wanted.
-fn outdated(workflow: &Workflow, pipeline: &Pipeline, wanted: &[Wanted], existing: &Existing) -> Vec<Write> {
-    let labels = permission_labels(workflow, pipeline);
-    let ours = |found: &BTreeMap<String, String>| {
-        labels.iter().all(|(key, value)| {
-            let legacy = match key.as_str() {
-                keys::WORKFLOW_TYPE => Some(keys::WORK_TYPE),
-                keys::WORKFLOW_ACTION => Some(keys::WORK_ACTION),
-                _ => None,
-            };
-            let found = found.get(key).or_else(|| found.get(legacy?));
-            found == Some(value)
-        })
-    };
-    let mut writes = Vec::new();
-    // Bindings first: a binding never names a role that is gone.
-    remove(&existing.cluster_role_bindings, wanted, ours, &mut writes);
-    remove(&existing.role_bindings, wanted, ours, &mut writes);
-    remove(&existing.cluster_roles, wanted, ours, &mut writes);
-    remove(&existing.roles, wanted, ours, &mut writes);
-    writes
-}
-
-fn remove<K: Resource<DynamicType = ()>>(
-    objects: &[Arc<K>],
-    wanted: &[Wanted],
-    ours: impl Fn(&BTreeMap<String, String>) -> bool,
-    writes: &mut Vec<Write>,
-) {
-    let kind = Kind::of::<K>();
-    for object in objects {
-        let key = ObjectKey::of(object.as_ref());
-        let is_wanted = wanted.iter().any(|wanted| wanted.kind == kind && wanted.key == key);
-        if ours(object.labels()) && !is_wanted && object.meta().deletion_timestamp.is_none() {
-            writes.push(Write::Delete { target: Target::of(object.as_ref()) });
+/// Returns the removal of permissions beyond the default ones that no pipeline of this Promise, type and namespace has any
+/// more: of the present pipelines, of those that were removed or renamed, and of delete pipelines, which remove nothing
+/// themselves. What cannot be decoded is not judged, and a Job that still runs for another parent keeps what its pod may do:
+/// the start that follows it removes that.
+pub(super) fn outdated(
+    workflow: &Workflow,
+    others: &[Workflow],
+    existing: &Existing,
+    jobs: impl FnOnce() -> Vec<Arc<Job>>,
+) -> Vec<Write> {
+    let mut kept = Vec::new();
+    let mut judged = Vec::from(Action::ALL);
+    for action in Action::ALL {
+        for one in std::iter::once(workflow).chain(others) {
+            match one.for_action(action) {
+                Some(one) => kept.extend(one.pipelines.iter().flat_map(|pipeline| user_permissions(&one, pipeline))),
+                None => judged.retain(|judged| *judged != action),
+            }
         }
     }
+    let rule = Outdated { workflow, kept, judged };
+    let mut found = Vec::new();
+    // Bindings first: a binding never names a role that is gone.
+    rule.apply(&existing.cluster_role_bindings, &mut found);
+    rule.apply(&existing.role_bindings, &mut found);
+    rule.apply(&existing.cluster_roles, &mut found);
+    rule.apply(&existing.roles, &mut found);
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let mut running = jobs();
+    running.retain(|job| history::state(job) == State::Running);
+    let unused =
+        found.into_iter().filter(|(target, labels)| !running.iter().any(|job| serves(&target.kind, labels, job)));
+    unused.map(|(target, _)| Write::Delete { target }).collect()
+}
+
+/// Returns whether the pod of a Job of the same Promise may do what it does because of a permission with these labels.
+fn serves(kind: &Kind, labels: &BTreeMap<String, String>, job: &Job) -> bool {
+    let of_job = job.labels();
+    let r#type = label(labels, keys::WORKFLOW_TYPE, keys::WORK_TYPE);
+    labels.get(keys::PIPELINE_NAME).map(String::as_str) == Some(history::pipeline(job))
+        && r#type == label(of_job, keys::WORKFLOW_TYPE, keys::WORK_TYPE)
+        && label(labels, keys::WORKFLOW_ACTION, keys::WORK_ACTION) == Some(history::action(job).as_str())
+        && (kind.kind == SHARED || labels.get(keys::PIPELINE_NAMESPACE) == job.namespace().as_ref())
+}
+
+/// Returns the value of a label, in the spelling of early versions as well.
+fn label<'a>(labels: &'a BTreeMap<String, String>, key: &str, legacy: &str) -> Option<&'a str> {
+    labels.get(key).or_else(|| labels.get(legacy)).map(String::as_str)
+}
+
+/// Which permission objects are to be removed.
+struct Outdated<'a> {
+    workflow: &'a Workflow,
+    kept: Vec<Wanted>,
+    /// Actions of which all pipelines in use are known.
+    judged: Vec<Action>,
+}
+
+impl Outdated<'_> {
+    fn apply<'a, K: Resource<DynamicType = ()>>(
+        &self,
+        objects: &'a [Arc<K>],
+        found: &mut Vec<(Target, &'a BTreeMap<String, String>)>,
+    ) {
+        let kind = Kind::of::<K>();
+        for object in objects {
+            let key = ObjectKey::of(object.as_ref());
+            let is_kept = self.kept.iter().any(|kept| kept.kind == kind && kept.key == key);
+            let is_ours = self.covers(&kind, object.labels()) && is_named_by_us(&key.name, object.labels());
+            if !is_kept && is_ours && object.meta().deletion_timestamp.is_none() {
+                found.push((Target::of(object.as_ref()), object.labels()));
+            }
+        }
+    }
+
+    /// Returns whether the labels are those of a permission of this Promise, type and namespace; in the spelling of early
+    /// versions as well.
+    fn covers(&self, kind: &Kind, labels: &BTreeMap<String, String>) -> bool {
+        let action = label(labels, keys::WORKFLOW_ACTION, keys::WORK_ACTION);
+        let namespace = labels.get(keys::PIPELINE_NAMESPACE);
+        let is_here = kind.kind == SHARED || namespace == Some(&self.workflow.namespace);
+        labels.get(keys::PROMISE_NAME) == Some(&self.workflow.promise)
+            && labels.contains_key(keys::PIPELINE_NAME)
+            && namespace.is_some()
+            && is_here
+            && label(labels, keys::WORKFLOW_TYPE, keys::WORK_TYPE) == Some(self.workflow.kind.as_str())
+            && self.judged.iter().any(|judged| action == Some(judged.as_str()))
+    }
+}
+
+/// Returns whether a permission object with these labels has a name that Kratix gives: a copy that somebody has made of it,
+/// labels and all, is theirs.
+fn is_named_by_us(name: &str, labels: &BTreeMap<String, String>) -> bool {
+    let text = |key: &str| labels.get(key).map_or("", String::as_str);
+    let r#type = label(labels, keys::WORKFLOW_TYPE, keys::WORK_TYPE).unwrap_or_default();
+    let action = label(labels, keys::WORKFLOW_ACTION, keys::WORK_ACTION).unwrap_or_default();
+    let id = [text(keys::PROMISE_NAME), r#type, action, text(keys::PIPELINE_NAME)].join("-");
+    name.starts_with(name::stem(&id))
 }
 
 impl Existing {

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use kratix_api::condition::{self, Status, whole_seconds};
-use kratix_api::keys;
 use kratix_api::promise::Phase;
+use kratix_api::{WorkflowType, keys};
 
 use super::history::{self, History, State};
 use super::status::{Document, PENDING};
-use super::{Outcome, PROMISE_GENERATION, Progress, RUN, Snapshot, describe, retention, stop, suspension, works};
+use super::{
+    Outcome, PROMISE_GENERATION, Progress, RUN, Snapshot, describe, failure, retention, stop, suspension, works,
+};
 use crate::plan::{Event, Next, Write};
 use crate::refusal;
 
@@ -29,8 +31,8 @@ enum Start {
 /// Decides the next step of a configure workflow.
 ///
 /// # Guarantees
-/// With no pipelines the workflow is finished and the status untouched; control labels that would start a run are
-/// removed. A finished or failed workflow on record asks for nothing but the removal of surplus Jobs and stale Works.
+/// With no pipelines the workflow is finished and the status keeps what it says of workflows, but for what kept them from
+/// getting on; control labels that would start a run are removed. A finished or failed workflow on record asks for nothing but the removal of surplus Jobs and stale Works.
 /// # Source
 /// `02-workflows.md` §8, §9, §12.3
 pub fn configure(snapshot: &Snapshot<'_>) -> Outcome {
@@ -46,7 +48,14 @@ pub fn configure(snapshot: &Snapshot<'_>) -> Outcome {
         if manual || restart {
             return snapshot.relabel(&triggers, &[]);
         }
-        return Outcome { writes: surplus(snapshot), ..Outcome::new(snapshot.document(), Progress::Finished) };
+        let mut writes = surplus(snapshot);
+        // No start will do it; a pod that still runs keeps what it may do.
+        if running.is_none() {
+            writes.extend(snapshot.outdated_access());
+        }
+        let mut document = snapshot.document();
+        failure::clear(&mut document);
+        return Outcome { writes, ..Outcome::new(document, Progress::Finished) };
     }
     if let Some(run) = latest.map(|job| history::run(job)).filter(|run| *run > parent.run()) {
         // Either the parent in hand is older than the one that started the Job, and the write conflicts; or somebody has
@@ -105,7 +114,7 @@ fn advance(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
         return start(snapshot, suspended, history, Start::Within);
     }
     if history::state(latest) == State::Failed {
-        return failed(snapshot, index);
+        return failed(snapshot, latest, index);
     }
     let mut recorded = document.clone();
     record_success(&mut recorded, snapshot, index);
@@ -141,11 +150,24 @@ fn record_success(document: &mut Document, snapshot: &Snapshot<'_>, index: usize
         document.set_phase(name, Phase::Succeeded, snapshot.now);
     }
     set_counters(document, names.len(), index + 1, 0);
+    failure::clear(document);
     let completed = document.condition(condition::CONFIGURE_WORKFLOW_COMPLETED);
     if index + 1 == names.len() && completed.is_none_or(|completed| completed.status != Status::True) {
         // The last pipeline says so itself; this heals a status that somebody else has overwritten since.
         let r#type = condition::CONFIGURE_WORKFLOW_COMPLETED;
         document.set_condition(r#type, Status::True, SUCCEEDED, "Pipelines completed", snapshot.now);
+    }
+    if index + 1 == names.len() && (!document.has("message") || document.text("message") == PENDING) {
+        // Its pod has ended before the start of the run was written down, or what it wrote was overwritten by that.
+        document.set("message", message_of_success(snapshot.workflow.kind));
+    }
+}
+
+/// Returns what the last pipeline says when it says nothing of its own.
+fn message_of_success(kind: WorkflowType) -> &'static str {
+    match kind {
+        WorkflowType::Promise => "Promise configured",
+        WorkflowType::Resource => "Resource requested",
     }
 }
 
@@ -188,12 +210,13 @@ fn begin(document: &mut Document, snapshot: &Snapshot<'_>, index: usize, how: St
     }
     document.set_phase(names[index], Phase::Running, now);
     set_counters(document, names.len(), index, 0);
+    failure::clear(document);
     let (completed, message) = (condition::CONFIGURE_WORKFLOW_COMPLETED, "Pipelines are still in progress");
     document.set_condition(completed, Status::False, IN_PROGRESS, message, now);
     document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowPending", PENDING, now);
 }
 
-fn failed(snapshot: &Snapshot<'_>, index: usize) -> Outcome {
+fn failed(snapshot: &Snapshot<'_>, job: &Job, index: usize) -> Outcome {
     let name = snapshot.workflow.pipelines[index].name();
     let names = snapshot.workflow.pipeline_names();
     let now = snapshot.now;
@@ -209,6 +232,7 @@ fn failed(snapshot: &Snapshot<'_>, index: usize) -> Outcome {
     // Told by what nobody but the engine writes: others say on `Reconciled` what became of the removals below.
     let is_new = document != before;
     document.set_condition(condition::RECONCILED, Status::False, FAILED, "Failing", now);
+    let trouble = failure::tell_failed(snapshot, job, &mut document);
     let next = next_run_after(snapshot, &document);
     let mut outcome = Outcome { next, ..Outcome::new(document, Progress::Failed { pipeline: name.to_owned() }) };
     if is_new {
@@ -217,6 +241,7 @@ fn failed(snapshot: &Snapshot<'_>, index: usize) -> Outcome {
     } else {
         outcome.writes = retention::removals(snapshot);
     }
+    outcome.events.extend(trouble);
     outcome
 }
 
@@ -248,7 +273,8 @@ fn wait_for(snapshot: &Snapshot<'_>, job: &Job, starts_over: bool) -> Outcome {
             begin(&mut document, snapshot, index, if index == 0 { Start::Fresh } else { Start::Within });
         }
     }
-    waiting(document, describe(job))
+    let told = failure::tell_running(snapshot, job, &mut document);
+    Outcome { writes: told.writes, events: told.events, ..waiting(document, describe(job)) }
 }
 
 /// Returns whether the pipeline itself has reported completion since the Job was made: its pod is about to end.
@@ -294,7 +320,7 @@ fn is_overdue(snapshot: &Snapshot<'_>) -> bool {
 }
 
 /// Returns when a settled workflow is to be looked at for its next regular run.
-fn next_run_after(snapshot: &Snapshot<'_>, document: &Document) -> Next {
+pub(super) fn next_run_after(snapshot: &Snapshot<'_>, document: &Document) -> Next {
     // One second more: times are stored in whole seconds, and a run is due only after more than the interval.
     let wait = |(settled, interval): (Duration, Duration)| interval.saturating_sub(settled) + Duration::from_secs(1);
     settled_for(snapshot, document).zip(snapshot.interval).map_or(Next::OnChange, |pair| Next::After(wait(pair)))

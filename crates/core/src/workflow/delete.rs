@@ -9,7 +9,8 @@ use kratix_api::pipeline::Action;
 use kratix_api::promise::Phase;
 
 use super::history::{self, History, State};
-use super::{Outcome, Progress, Snapshot, describe, stop, suspension};
+use super::status::Document;
+use super::{Outcome, Progress, Snapshot, describe, failure, stop, suspension};
 use crate::plan::{Event, Next};
 
 /// A look in between, although Jobs are watched.
@@ -57,7 +58,7 @@ pub fn delete(snapshot: &Snapshot<'_>) -> Outcome {
     }
     match history::state(job) {
         State::Completed => Outcome::new(snapshot.document(), Progress::Finished),
-        State::Failed | State::Running => failed(snapshot, first.name()),
+        State::Failed | State::Running => failed(snapshot, job, first.name()),
     }
 }
 
@@ -69,7 +70,7 @@ pub fn live_configure_job<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Job> {
 
 fn start(snapshot: &Snapshot<'_>, history: &History<'_>, resumes: bool) -> Outcome {
     if let Some(job) = live_configure_job(snapshot) {
-        return waiting(snapshot, describe(job));
+        return told(waiting(snapshot, describe(job)), snapshot, job, snapshot.document());
     }
     let name = snapshot.workflow.pipelines[0].name();
     let mut document = snapshot.document();
@@ -78,6 +79,7 @@ fn start(snapshot: &Snapshot<'_>, history: &History<'_>, resumes: bool) -> Outco
     }
     document.set_phase(name, Phase::Running, snapshot.now);
     document.remove_condition(condition::DELETE_WORKFLOW_COMPLETED);
+    failure::clear(&mut document);
     let progress = Progress::InProgress { waits_for: format!("delete pipeline {name} to end") };
     let mut outcome = Outcome::new(document, progress);
     outcome.writes = snapshot.start(0, history.next_sequence());
@@ -98,7 +100,6 @@ fn stop_for_manual_run(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
 
 /// Waits for a running Job and puts right a status whose write was lost when the Job was made.
 fn wait_for(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
-    let mut outcome = waiting(snapshot, describe(job));
     let name = snapshot.workflow.pipelines[0].name();
     let mut document = snapshot.document();
     let begun = matches!(document.phase(name), Some(Phase::Running | Phase::Suspended));
@@ -107,20 +108,30 @@ fn wait_for(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
         document.set_phase(name, Phase::Running, snapshot.now);
     }
     document.remove_condition(condition::DELETE_WORKFLOW_COMPLETED);
+    told(waiting(snapshot, describe(job)), snapshot, job, document)
+}
+
+/// Adds what keeps a Job from getting on: the deletion waits for as long.
+fn told(mut outcome: Outcome, snapshot: &Snapshot<'_>, job: &Job, mut document: Document) -> Outcome {
+    let told = failure::tell_running(snapshot, job, &mut document);
+    outcome.writes.extend(told.writes);
+    outcome.events.extend(told.events);
     outcome.status = document.into_value();
     outcome
 }
 
-fn failed(snapshot: &Snapshot<'_>, name: &str) -> Outcome {
+fn failed(snapshot: &Snapshot<'_>, job: &Job, name: &str) -> Outcome {
     let mut document = snapshot.document();
     document.set_phase(name, Phase::Failed, snapshot.now);
     let text = "The Delete Pipeline has failed";
     let r#type = condition::DELETE_WORKFLOW_COMPLETED;
     let is_new = document.set_condition(r#type, Status::False, "DeleteWorkflowFailed", text, snapshot.now);
+    let trouble = failure::tell_failed(snapshot, job, &mut document);
     let mut outcome = Outcome::new(document, Progress::Failed { pipeline: name.to_owned() });
     if is_new {
         outcome.events.push(snapshot.event(Event::warning, "Failed Pipeline", text.into()));
     }
+    outcome.events.extend(trouble);
     outcome
 }
 

@@ -62,6 +62,19 @@ pub fn key(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline, sequence: 
     ObjectKey::namespaced(workflow.namespace.clone(), job_name(parent, workflow, pipeline, sequence))
 }
 
+/// Labels of Jobs by which Kratix finds them: whatever a pipeline gives them is replaced.
+pub const RESERVED_LABELS: [&str; 9] = [
+    keys::PROMISE_NAME,
+    keys::WORKFLOW_TYPE,
+    keys::WORKFLOW_ACTION,
+    keys::PIPELINE_NAME,
+    keys::MANAGED_BY,
+    keys::HASH,
+    keys::RESOURCE_NAME,
+    keys::RESOURCE_NAMESPACE,
+    keys::PIPELINE_HASH,
+];
+
 /// Returns the labels of the Job and its Pod. Labels that Kratix selects by win over those of the pipeline: a pipeline
 /// that overwrote them would hide its own Jobs.
 pub fn labels(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline) -> BTreeMap<String, String> {
@@ -139,6 +152,7 @@ fn job_annotations(parent: &Parent, attempt: Attempt<'_>) -> BTreeMap<String, St
     set(super::RUN, attempt.run.to_string());
     if let Some(generation) = parent.promise_generation {
         set(super::PROMISE_GENERATION, generation.to_string());
+        set(super::GENERATION, parent.generation.to_string());
     }
     if !attempt.previous_version.is_empty() {
         set(super::PREVIOUS_VERSION, attempt.previous_version.to_owned());

@@ -84,6 +84,11 @@ impl Document {
         text(&self.fields, key)
     }
 
+    /// Returns whether there is such a field at the top level.
+    pub fn has(&self, key: &str) -> bool {
+        self.fields.contains_key(key)
+    }
+
     /// Returns whether the top-level field holds exactly this value.
     pub fn holds(&self, key: &str, value: &Value) -> bool {
         self.fields.get(key) == Some(value)

@@ -9,9 +9,10 @@ use kratix_api::condition::{self, Status};
 use kratix_api::pipeline::{Action, WorkflowType};
 use kratix_api::{Timestamp, keys};
 
+use super::configure::next_run_after;
 use super::history::History;
 use super::status::Document;
-use super::{Outcome, Progress, RESUME, Snapshot};
+use super::{Outcome, Progress, RESUME, Snapshot, failure};
 use crate::plan::{Event, Next};
 
 /// Decides about a workflow whose parent carries the label.
@@ -27,9 +28,11 @@ pub(super) fn hold(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
         return resume(snapshot, history);
     }
     let mut outcome = held(snapshot, document);
-    if let Some(retry) = retry {
-        outcome.next = Next::After(until(snapshot.now, retry));
-    }
+    // What is held by hand is settled, and the interval overrides the label.
+    outcome.next = match retry {
+        Some(retry) => Next::After(until(snapshot.now, retry)),
+        None => next_run_after(snapshot, &snapshot.document()),
+    };
     outcome
 }
 
@@ -54,11 +57,12 @@ fn restarts(snapshot: &Snapshot<'_>, document: &Document) -> bool {
     snapshot.parent.has_label(keys::MANUAL_RECONCILIATION) || (follows_spec && changed)
 }
 
-/// Returns when the first pipeline that asked for it is to be run again; an unreadable time is none.
+/// Returns when the first pipeline that asked for it is to be run again. A time that nobody can read has come: the run
+/// writes a new one, while a wait for it would never end.
 fn retry_at(document: &Document) -> Option<Timestamp> {
     let suspended = |entry: &super::status::Entry<'_>| entry.phase() == kratix_api::promise::Phase::Suspended;
     let retry = document.pipelines().into_iter().filter(suspended).find_map(|entry| entry.next_retry_at());
-    retry?.parse().ok()
+    retry.map(|retry| retry.parse().unwrap_or(Timestamp::MIN))
 }
 
 fn held(snapshot: &Snapshot<'_>, mut document: Document) -> Outcome {
@@ -74,6 +78,7 @@ fn held(snapshot: &Snapshot<'_>, mut document: Document) -> Outcome {
             now,
         );
     }
+    failure::clear(&mut document);
     let pipeline = document.suspended().map(|entry| entry.name().to_owned());
     let mut outcome = Outcome::new(document, Progress::Suspended { pipeline });
     if is_new {

@@ -1,8 +1,12 @@
 //! The engine's own tests. How workflows run is tested with requests and Promises, whose controllers they are part of.
 
 mod access;
+mod failure;
 mod golden;
 mod history;
+mod jobs;
+mod pods;
+mod suspension;
 
 use std::sync::Arc;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
 use kratix_api::condition::whole_seconds;
+use kratix_api::pipeline::WorkflowType;
 use kratix_api::{Work, keys};
 use kube_core::{Resource, ResourceExt};
 
@@ -36,17 +37,8 @@ pub struct Summary {
 /// Each pipeline writes a Work, even an empty one, so a completed Job without the Work that it wrote means that the cache is
 /// behind. That is told only as long as `is_settled` is false: a Work that somebody removed later is not waited for.
 pub fn summary(snapshot: &Snapshot<'_>, is_settled: bool) -> Summary {
-    let mut summary = Summary::default();
     let current = current(snapshot);
-    for work in &current {
-        let name = work.name_any();
-        match readiness(work) {
-            Readiness::Ready => summary.ready.push(name),
-            Readiness::Pending => summary.pending.push(name),
-            Readiness::Misplaced => summary.misplaced.push(name),
-            Readiness::Failing => summary.failing.push(name),
-        }
-    }
+    let mut summary = by_readiness(&current);
     if !is_settled {
         let history = History::of(snapshot.jobs, snapshot.workflow);
         for pipeline in snapshot.workflow.pipeline_names() {
@@ -55,6 +47,26 @@ pub fn summary(snapshot: &Snapshot<'_>, is_settled: bool) -> Summary {
             if history::state(job) == State::Completed && !current.iter().any(is_fresh) {
                 summary.awaited.push(pipeline.to_owned());
             }
+        }
+    }
+    summary
+}
+
+/// Sums up what the last run of a request has left, whatever its workflow would write now.
+pub fn of_last_run(works: &[Arc<Work>]) -> Summary {
+    let counts = |work: &&Arc<Work>| counts(work, WorkflowType::Resource);
+    by_readiness(&works.iter().filter(counts).collect::<Vec<_>>())
+}
+
+fn by_readiness(works: &[&Arc<Work>]) -> Summary {
+    let mut summary = Summary::default();
+    for work in works {
+        let name = work.name_any();
+        match readiness(work) {
+            Readiness::Ready => summary.ready.push(name),
+            Readiness::Pending => summary.pending.push(name),
+            Readiness::Misplaced => summary.misplaced.push(name),
+            Readiness::Failing => summary.failing.push(name),
         }
     }
     for names in [&mut summary.failing, &mut summary.pending, &mut summary.misplaced, &mut summary.ready] {
@@ -81,12 +93,16 @@ fn is_written_since(work: &Work, job: &Job) -> bool {
 }
 
 fn current<'a>(snapshot: &Snapshot<'a>) -> Vec<&'a Arc<Work>> {
-    snapshot.works.iter().filter(|work| counts(work, snapshot.workflow) && !is_stale(work, snapshot.workflow)).collect()
+    snapshot
+        .works
+        .iter()
+        .filter(|work| counts(work, snapshot.workflow.kind) && !is_stale(work, snapshot.workflow))
+        .collect()
 }
 
-fn counts(work: &Work, workflow: &Workflow) -> bool {
+fn counts(work: &Work, kind: WorkflowType) -> bool {
     // Dependencies of a Promise are Works too, but of no workflow.
-    if work.labels().get(keys::WORK_TYPE).map(String::as_str) != Some(workflow.kind.as_str()) {
+    if work.labels().get(keys::WORK_TYPE).map(String::as_str) != Some(kind.as_str()) {
         return false;
     }
     let summary = work.labels().get(keys::DRY_RUN_SUMMARY).is_some_and(|value| value == keys::TRUE);
@@ -97,15 +113,28 @@ fn pipeline_of(work: &Work) -> &str {
     work.labels().get(keys::PIPELINE_NAME).map_or("", String::as_str)
 }
 
-/// Returns whether no pipeline of the workflow writes this Work any more: its pipeline was removed, or pipelines moved to
-/// another namespace.
+/// Returns whether no pipeline of the workflow writes this Work any more: its pipeline was removed, pipelines moved to
+/// another namespace, or it was a preview and the workflow is none.
 fn is_stale(work: &Work, workflow: &Workflow) -> bool {
     let moved = work.namespace().as_deref() != Some(workflow.namespace.as_str());
-    moved || !workflow.pipeline_names().contains(&pipeline_of(work))
+    let previewed = is_preview(work) && !workflow.is_dry_run;
+    moved || previewed || !workflow.pipeline_names().contains(&pipeline_of(work))
 }
 
-/// Returns the removal of Works that no pipeline writes any more.
+fn is_preview(work: &Work) -> bool {
+    work.labels().get(keys::DRY_RUN).is_some_and(|value| value == keys::TRUE)
+}
+
+/// Returns the removal of Works that no pipeline writes any more. A preview removes nothing but previews.
 pub(super) fn removals(snapshot: &Snapshot<'_>) -> Vec<Write> {
-    let stale = |work: &&Arc<Work>| counts(work, snapshot.workflow) && is_stale(work, snapshot.workflow);
-    snapshot.works.iter().filter(stale).map(|work| Write::Delete { target: Target::of(work.as_ref()) }).collect()
+    let workflow = snapshot.workflow;
+    let stale = |work: &&Arc<Work>| counts(work, workflow.kind) && is_stale(work, workflow);
+    let allowed = |work: &&Arc<Work>| is_preview(work) || !workflow.is_dry_run;
+    snapshot
+        .works
+        .iter()
+        .filter(stale)
+        .filter(allowed)
+        .map(|work| Write::Delete { target: Target::of(work.as_ref()) })
+        .collect()
 }

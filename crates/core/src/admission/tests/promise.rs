@@ -402,3 +402,20 @@ fn what_cannot_be_read_is_refused_and_never_a_panic() {
         assert!(denial.message.starts_with("Object 'Kind' is missing in '"), "{}", denial.message);
     }
 }
+
+/// 02 §19.5: a reserved key is the platform's, and whoever writes it is told.
+#[test]
+fn labels_of_pipelines_that_kratix_sets_itself_are_warned_of() {
+    let mut labelled = pipeline("one");
+    labelled["metadata"]["labels"] =
+        json!({"kratix.io/hash": "mine", "app.kubernetes.io/managed-by": "me", "team": "a"});
+    let spec = json!({"workflows": {"promise": {"configure": [labelled]}}});
+    let text = |key: &str| {
+        format!(
+            "label {key:?} of pipeline \"one\" in workflow \"promise\" action \"configure\" is set by Kratix; the pipeline's value \
+             has no effect"
+        )
+    };
+    let warnings = World::default().warnings(promise(spec));
+    assert_eq!(warnings, [text("app.kubernetes.io/managed-by"), text("kratix.io/hash")]);
+}

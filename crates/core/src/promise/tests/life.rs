@@ -295,6 +295,34 @@ fn a_suspended_workflow_makes_it_unavailable() {
 }
 
 #[test]
+fn requests_are_looked_after_in_every_state_of_the_promise() {
+    type Bring = fn(&mut World);
+    let states: [(&str, Bring); 5] = [
+        ("its workflow runs", |world| drop(world.pass())),
+        ("its workflow has failed", |world| world.fail_jobs()),
+        ("suspended", |world| world.label("kratix.io/workflow-suspended", json!("true"))),
+        ("paused", |world| world.label("kratix.io/paused", json!("true"))),
+        ("unavailable", |world| {
+            world.patch_promise(json!({ "spec": { "requiredPromises": [{ "name": "missing" }] } }))
+        }),
+    ];
+    for (state, bring) in states {
+        let workflows = json!({ "promise": { "configure": [pipeline("one")] } });
+        let mut world = World::with(json!({ "api": api(), "workflows": workflows }));
+        while world.kinds("Job").is_empty() {
+            world.pass();
+            world.others();
+        }
+        bring(&mut world);
+        // As a process that has just started.
+        world.requests = Requests::Unchanged;
+        world.pass();
+        assert_eq!(world.requests, Requests::Running { api: redis() }, "{state}");
+        assert!(!world.says("Available").starts_with("True"), "{state}");
+    }
+}
+
+#[test]
 fn labels_that_nothing_else_consumes_are_removed() {
     let mut world = World::with(json!({}));
     world.settle();

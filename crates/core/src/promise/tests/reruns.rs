@@ -6,10 +6,13 @@ use serde_json::json;
 
 use crate::object::ObjectKey;
 use crate::plan::Write;
-use crate::promise::Finding;
-use crate::promise::testing::{World, api, dependency};
+use crate::promise::testing::{World, api, dependency, pipeline};
+use crate::promise::{Finding, REQUESTS_UP_TO_DATE, follows_requests};
+use crate::workflow::RUN;
 
 const LABEL: &str = "internal.workflows.kratix.io/run-from-start";
+
+const DONE: &str = "True/RequestsUpToDate/All resource requests have run since the Promise has changed";
 
 /// Returns how often each request was told.
 fn told(world: &World) -> BTreeMap<String, usize> {
@@ -53,26 +56,217 @@ fn requests_of_the_first_generation_are_left_alone() {
 }
 
 #[test]
-fn a_new_generation_tells_every_request_once_a_bounded_number_per_pass() {
-    let mut world = with_requests(250);
+fn a_new_generation_tells_every_request_once_and_no_more_than_may_run_at_once() {
+    let mut world = with_requests(47);
     world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
-    let mut passes = Vec::new();
-    for _ in 0..12 {
-        let before = world.writes.len();
-        let plan = world.pass().plan;
-        let count = plan.writes.iter().filter(|write| write.address().0.kind == "Redis").count();
-        assert!(world.writes.len() - before >= count);
-        if count > 0 {
-            passes.push(count);
-        }
-        world.others();
-        consume(&mut world);
-    }
-    assert_eq!(passes, [100, 100, 50]);
-    assert!(told(&world).values().all(|count| *count == 1));
+    world.settle();
+    assert_eq!(world.told_requests().len(), 20, "the default");
+    assert_eq!(world.promise()["status"]["observedGeneration"], 1);
+    // One that begins keeps its place, one that ends gives it to the next.
+    let in_turn = |world: &mut World, name: &str| {
+        world.request_stands(name, "False", "PipelinesInProgress");
+        world.settle();
+        assert_eq!(world.told_requests().len(), 19);
+        world.request_stands(name, "True", "PipelinesExecutedSuccessfully");
+        world.settle();
+        assert_eq!(world.told_requests().len(), 20);
+    };
+    ["r000", "r007"].iter().for_each(|name| in_turn(&mut world, name));
+    world.config.workflows.reruns_max = 30;
+    world.settle();
+    assert_eq!(world.told_requests().len(), 30, "a changed setting takes effect at once");
+    world.run_requests();
+    assert_eq!((told(&world).len(), told(&world).values().max()), (47, Some(&1)));
     assert_eq!(world.promise()["status"]["observedGeneration"], 2);
     assert_eq!(world.events.iter().filter(|event| event.contains("ReconcilingResources")).count(), 1);
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), DONE);
     assert!(world.is_silent());
+}
+
+#[test]
+fn the_generation_is_recorded_once_everybody_was_told_and_the_last_are_followed_to_their_end() {
+    let mut world = with_requests(21);
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.settle();
+    world.request_stands("r003", "True", "PipelinesExecutedSuccessfully");
+    world.settle();
+    assert_eq!(world.promise()["status"]["observedGeneration"], 2);
+    let told = "False/RequestsRerunning/1 of 21 resource requests have run since the Promise has changed";
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), told);
+    assert!(follows_requests(&world.snapshot().promise));
+    world.run_requests();
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), DONE);
+    assert!(!follows_requests(&world.snapshot().promise));
+    // A run that somebody else asks for is no round.
+    world.request_stands("r003", "False", "PipelinesInProgress");
+    assert!(world.is_silent());
+}
+
+#[test]
+fn progress_costs_a_bounded_number_of_writes() {
+    let mut world = with_requests(300);
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.settle();
+    world.writes.clear();
+    let mut ended = 0;
+    while let Some(name) = world.told_requests().first().cloned() {
+        world.request_stands(&name, "True", "PipelinesExecutedSuccessfully");
+        world.pass();
+        ended += 1;
+    }
+    assert_eq!(ended, 300);
+    let status = world.writes.iter().filter(|write| matches!(write, Write::PatchStatus { .. })).count();
+    assert!((10..=22).contains(&status), "{status} writes of the status");
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), DONE);
+}
+
+#[test]
+fn who_has_failed_or_is_busy_comes_last_and_the_longest_ago_first() {
+    let mut world = with_requests(5);
+    let success = |time: &str| json!({ "status": { "lastSuccessfulConfigureWorkflowTime": time } });
+    world.change_request("r003", success("2025-01-01T00:00:00Z"));
+    world.change_request("r001", success("2025-01-02T00:00:00Z"));
+    world.change_request("r004", success("2024-01-01T00:00:00Z"));
+    world.request_stands("r004", "False", "ConfigureWorkflowFailed");
+    world.request_stands("r000", "False", "PipelinesInProgress");
+    world.config.workflows.reruns_max = 1;
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        world.settle();
+        let told = world.told_requests();
+        assert_eq!(told.len(), 1, "{told:?}");
+        order.extend(told);
+        world.request_stands(order.last().unwrap(), "True", "PipelinesExecutedSuccessfully");
+    }
+    assert_eq!(order, ["r003", "r001", "r002", "r004", "r000"]);
+}
+
+#[test]
+fn a_request_that_fails_or_is_held_gives_its_place_to_the_next_and_is_named_at_the_end() {
+    let mut world = with_requests(6);
+    world.config.workflows.reruns_max = 1;
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.settle();
+    assert_eq!(world.told_requests(), ["r000"]);
+    world.request_stands("r000", "False", "ConfigureWorkflowFailed");
+    world.settle();
+    assert_eq!(world.told_requests(), ["r001"]);
+    // Paused or suspended, with the label still on it.
+    let held = |label: &str| json!({ "metadata": { "labels": { label: "true" } } });
+    world.change_request("r001", held("kratix.io/paused"));
+    world.settle();
+    assert_eq!(world.told_requests(), ["r001", "r002"]);
+    world.change_request("r002", held("kratix.io/workflow-suspended"));
+    world.settle();
+    let blocked = json!([{ "type": "Reconciled", "status": "Unknown", "reason": "PromiseRevisionNotFound" }]);
+    world.change_request("r003", json!({ "status": { "conditions": blocked } }));
+    world.settle();
+    for name in ["r004", "r005"] {
+        assert_eq!(world.told_requests(), ["r001", "r002", "r003", name]);
+        world.request_stands(name, "True", "PipelinesExecutedSuccessfully");
+        world.settle();
+    }
+    let told = "False/RequestsHeldUp/Resource requests that have failed, or cannot run, since the Promise has changed: \
+                default/r000, default/r001, default/r002 and others; see their conditions";
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), told);
+    assert!(world.is_silent());
+    world.change_request("r001", json!({ "metadata": { "labels": { "kratix.io/paused": null } } }));
+    world.settle();
+    assert!(world.says(REQUESTS_UP_TO_DATE).starts_with("False/RequestsRerunning/"));
+    for name in ["r000", "r001", "r002", "r003"] {
+        world.change_request(name, json!({ "metadata": { "labels": { "kratix.io/workflow-suspended": null } } }));
+        world.request_stands(name, "True", "PipelinesExecutedSuccessfully");
+    }
+    world.settle();
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), DONE);
+}
+
+#[test]
+fn a_request_that_cannot_be_told_holds_up_no_other_and_is_named_with_the_cause() {
+    let mut world = with_requests(3);
+    world.refuses.insert("r000".into(), None);
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.run_requests();
+    assert_eq!(told(&world).len(), 2);
+    let said = "False/RequestsHeldUp/Resource requests that have failed, or cannot run, since the Promise has changed: \
+                default/r000; patch of Redis r000 failed: no";
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), said);
+    assert_eq!(world.promise()["status"]["observedGeneration"], 1, "not everybody was told");
+    assert_eq!(world.events.iter().filter(|event| event.contains("ReconcilingResources")).count(), 1);
+    assert!(world.is_silent());
+    world.now += std::time::Duration::from_secs(60);
+    assert_eq!(world.pass().calls.len(), 1, "the cause may lie where no watch sees it");
+    assert!(world.is_silent());
+    world.refuses.clear();
+    world.run_requests();
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), DONE);
+    assert_eq!(world.promise()["status"]["observedGeneration"], 2);
+}
+
+#[test]
+fn between_the_label_and_the_job_a_request_keeps_its_place() {
+    let mut world = with_requests(2);
+    world.config.workflows.reruns_max = 1;
+    let complete = json!([{ "type": "Complete", "status": "True" }]);
+    world.create(json!({
+        "apiVersion": "batch/v1", "kind": "Job", "status": { "conditions": complete }, "metadata": {
+            "name": "j", "namespace": "elsewhere", "labels": { "kratix.io/promise-name": "redis" },
+            "annotations": {
+                "kratix.io/job-resource-namespace": "default", "kratix.io/job-resource-name": "r000", RUN: "3",
+            },
+        },
+    }));
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.settle();
+    world.request_stands("r000", "True", "PipelinesExecutedSuccessfully");
+    world.change_request("r000", json!({ "metadata": { "annotations": { RUN: "4" } } }));
+    world.settle();
+    assert!(world.told_requests().is_empty());
+    // The Job is seen before what the request says of it.
+    let job = ObjectKey::namespaced("elsewhere", "j");
+    let live = json!({ "metadata": { "annotations": { RUN: "4" } }, "status": { "active": 1, "conditions": null } });
+    world.patch("Job", &job, &live);
+    world.settle();
+    assert!(world.told_requests().is_empty());
+    world.patch("Job", &job, &json!({ "status": { "active": 0, "conditions": complete } }));
+    world.settle();
+    assert_eq!(world.told_requests(), ["r001"]);
+}
+
+#[test]
+fn a_new_generation_overtakes_a_round_that_is_going_on() {
+    let mut world = with_requests(3);
+    world.config.workflows.reruns_max = 1;
+    world.label("kratix.io/reconcile-resources", json!("true"));
+    world.settle();
+    world.request_stands("r000", "True", "PipelinesExecutedSuccessfully");
+    world.settle();
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.run_requests();
+    let told = told(&world);
+    assert_eq!((told["r000"], told["r001"], told["r002"]), (2, 2, 1), "nobody is told of the round before any more");
+    assert!(world.promise()["metadata"]["annotations"].as_object().unwrap().is_empty());
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), DONE);
+}
+
+#[test]
+fn while_requests_are_told_a_repeated_run_of_the_workflow_does_not_take_the_promise_down() {
+    let mut world = World::with(json!({ "api": api(), "workflows": { "promise": { "configure": [pipeline("p")] } } }));
+    world.settle();
+    ["a", "b"].iter().for_each(|name| world.request(name));
+    world.config.workflows.reruns_max = 1;
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.settle();
+    assert_eq!(world.told_requests(), ["a"]);
+    world.label("kratix.io/manual-reconciliation", json!("true"));
+    for _ in 0..3 {
+        world.pass();
+        assert!(world.says("Available").starts_with("True"), "{}", world.says("Available"));
+    }
+    assert!(world.says("ConfigureWorkflowCompleted").starts_with("False/PipelinesInProgress"));
+    world.run_requests();
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), DONE);
 }
 
 #[test]
@@ -130,13 +324,11 @@ fn a_request_that_changed_meanwhile_conflicts_instead_of_being_told_twice() {
     world.pass();
     world.others();
     let stale = world.clone().pass();
+    assert_eq!(stale.calls[0].told().round.as_deref(), Some("generation-2"));
     world.settle();
     consume(&mut world);
-    for write in &stale.plan.writes {
-        if write.address().0.kind == "Redis" {
-            assert!(world.execute(write).is_err());
-        }
-    }
+    assert_eq!(stale.calls.len(), 1);
+    assert!(world.execute(&stale.calls[0].write).is_err());
     let request = world.get("Redis", &ObjectKey::namespaced("default", "r000")).unwrap();
     assert!(request["metadata"]["labels"].as_object().unwrap().is_empty());
 }
@@ -154,7 +346,7 @@ fn unmet_requirements_hold_a_round_back() {
 
 #[test]
 fn what_is_left_is_told() {
-    let mut world = with_requests(101);
+    let mut world = with_requests(21);
     world.label("kratix.io/reconcile-resources", json!("true"));
     world.pass();
     assert!(world.pass().plan.findings.contains(&Finding::Rerunning { left: 1 }));

@@ -18,6 +18,168 @@ fn left(world: &World) -> Vec<String> {
     world.objects.keys().filter(|(kind, _)| kinds.contains(&kind.as_str())).map(|(kind, _)| kind.clone()).collect()
 }
 
+/// Returns what a request that is being deleted waits for.
+fn says(world: &World) -> String {
+    Document::read(world.status("a")).condition(DELETING).map(|told| told.message).unwrap_or_default()
+}
+
+/// Brings a request into a state.
+type State = (&'static str, fn(&mut World));
+
+fn promise(world: &mut World, patch: Value) {
+    world.change("Promise", &ObjectKey::cluster(PROMISE), patch);
+}
+
+fn unavailable() -> Value {
+    json!({ "status": { "requiredPromises": [{ "name": "r", "state": "Requirement not installed" }] } })
+}
+
+const STATES: [State; 12] = [
+    ("the first look has just been taken", |world| {
+        let plan = world.decide("a");
+        world.act(&plan);
+    }),
+    ("its version does not exist", |world| {
+        world.settle("a");
+        let binding = world.keys("ResourceBinding").remove(0);
+        world.change("ResourceBinding", &binding, json!({ "spec": { "version": "v9" } }));
+        world.settle("a");
+        world.stop_jobs("a");
+    }),
+    ("running", |world| drop(world.settle("a"))),
+    ("failed", |world| {
+        world.settle("a");
+        world.finish("a", Pod::Fails);
+        world.settle("a");
+    }),
+    ("suspended", |world| {
+        world.settle("a");
+        world.finish("a", Pod::Suspends);
+        world.settle("a");
+    }),
+    ("waiting for its next attempt", |world| {
+        world.settle("a");
+        world.finish("a", Pod::RetriesAfter(3600));
+        world.settle("a");
+    }),
+    ("settled", |world| world.play("a")),
+    ("settled and suspended by hand", |world| {
+        world.play("a");
+        world.label("a", keys::WORKFLOW_SUSPENDED, Some("true"));
+        world.settle("a");
+    }),
+    ("its required Promise is gone", |world| {
+        world.play("a");
+        promise(world, unavailable());
+        world.settle("a");
+    }),
+    ("running, its required Promise is gone", |world| {
+        world.settle("a");
+        promise(world, unavailable());
+        world.settle("a");
+    }),
+    ("its Promise goes as well", |world| {
+        world.play("a");
+        let now = world.now.to_string();
+        promise(world, json!({ "metadata": { "deletionTimestamp": now, "finalizers": ["a/b"] } }));
+        world.settle("a");
+    }),
+    ("about to run again because its Promise has changed", |world| {
+        world.play("a");
+        promise(world, json!({ "metadata": { "generation": 2 }, "status": { "observedGeneration": 1 } }));
+        world.revise("not-set", spec(&["build", "test"], &["bye"], ""));
+        world.settle("a");
+    }),
+];
+
+#[test]
+fn from_every_state_everything_goes_after_one_delete_workflow() {
+    for (state, bring) in STATES {
+        for namespace in ["", "pipes"] {
+            let mut world = World::new(spec(&["build"], &["bye"], namespace));
+            world.ask("a");
+            bring(&mut world);
+            world.delete("Env", &key("a"));
+            let mut waited_for = Vec::new();
+            for _ in 0..5 {
+                world.settle("a");
+                if is_gone(&world, "a") {
+                    break;
+                }
+                waited_for.push(says(&world));
+                world.finish("a", Pod::Succeeds);
+            }
+            assert_eq!(left(&world), Vec::<String>::new(), "{state}: {waited_for:?}");
+            assert_eq!(world.count("PipelineStarted Delete Pipeline started: bye"), 1, "{state}");
+            assert!(waited_for.iter().all(|told| told.starts_with("waits for ")), "{state}: {waited_for:?}");
+        }
+    }
+}
+
+#[test]
+fn a_request_that_was_never_taken_in_goes_at_once() {
+    let mut world = World::new(spec(&["build"], &["bye"], ""));
+    promise(&mut world, unavailable());
+    world.ask("a");
+    world.settle("a");
+    world.delete("Env", &key("a"));
+    assert_eq!(left(&world), Vec::<String>::new());
+    assert!(world.events.is_empty());
+}
+
+#[test]
+fn a_deletion_that_cannot_go_on_says_what_is_to_be_mended() {
+    let mut world = deleted(&["bye"]);
+    let revision = ("PromiseRevision".to_owned(), ObjectKey::cluster(format!("{PROMISE}-not-set")));
+    let kept = world.objects.remove(&revision).unwrap();
+    world.settle("a");
+    let cause = "cannot find a PromiseRevision for Promise env with version not-set: promise revision not found";
+    assert_eq!(says(&world), format!("waits for this to be mended: {cause}"));
+    world.objects.insert(revision.clone(), kept);
+    let mut broken = spec(&[], &["bye"], "");
+    broken["workflows"]["resource"]["delete"][0]["kind"] = "ConfigMap".into();
+    world.revise("not-set", broken);
+    world.settle("a");
+    assert_eq!(world.told("a", DELETING), "True/InvalidPipeline");
+    world.revise("not-set", spec(&["build"], &["bye"], ""));
+    world.settle("a");
+    assert_eq!(world.told("a", DELETING), "True/DeleteWorkflowRunning");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert_eq!(left(&world), Vec::<String>::new());
+}
+
+#[test]
+fn a_delete_workflow_that_its_terminating_namespace_refuses_is_skipped_and_told() {
+    let words = |namespace: &str| {
+        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        format!("create of Job {namespace}/j failed: jobs.batch \"j\" is forbidden: {why}")
+    };
+    let kind = Kind::new("example.org", "v1", "Env", "envs");
+    for (refusing, is_skipped) in [("a", true), ("pipes", false)] {
+        let mut world = deleted(&["bye"]);
+        let request: DynamicObject = typed(world.request("a"));
+        let plan = refused(world.now, &kind, &request, &words(refusing));
+        world.act(&plan);
+        assert_eq!(world.count("DeleteWorkflowSkipped"), usize::from(is_skipped));
+        if is_skipped {
+            world.settle("a");
+            assert_eq!(left(&world), Vec::<String>::new());
+            assert_eq!(world.count("PipelineStarted Delete Pipeline started"), 0);
+        } else {
+            // Pipelines may be given another namespace of that name.
+            let told = says(&world);
+            assert!(told.starts_with("waits for what was refused: create of Job pipes/j failed"), "{told}");
+        }
+    }
+    // While it lives, a request is not released from anything.
+    let mut world = World::new(spec(&["build"], &["bye"], ""));
+    world.ask("a");
+    world.settle("a");
+    let request: DynamicObject = typed(world.request("a"));
+    assert!(refused(world.now, &kind, &request, &words("a")).writes.is_empty());
+}
+
 #[test]
 fn everything_goes_with_the_request() {
     let mut world = deleted(&[]);
@@ -166,6 +328,32 @@ fn works_that_take_their_time_are_named_and_finalizers_of_done_steps_are_gone() 
 }
 
 #[test]
+fn jobs_of_both_label_schemes_are_waited_for_and_named() {
+    let mut world = deleted(&[]);
+    let held = json!({ "metadata": { "finalizers": ["example.org/mine"] } });
+    let job = world.keys("Job").remove(0);
+    world.change("Job", &job, held.clone());
+    let early = json!({
+        "kind": "Job", "status": { "conditions": [{ "type": "Complete", "status": "True" }] }, "metadata": {
+            "name": "early", "namespace": "a", "labels": {
+                keys::PROMISE_NAME: PROMISE, keys::RESOURCE_NAME: "x", keys::WORK_TYPE: "resource",
+            },
+        },
+    });
+    world.put(early, ObjectKey::namespaced("a", "early"));
+    world.change("Job", &ObjectKey::namespaced("a", "early"), held);
+    world.settle("a");
+    let both = says(&world);
+    assert!(both.starts_with("waits for Jobs to be removed: a/early, a/kratix-env-"), "{both}");
+    world.change("Job", &job, json!({ "metadata": { "finalizers": null } }));
+    world.settle("a");
+    assert_eq!(says(&world), "waits for Jobs to be removed: a/early");
+    world.change("Job", &ObjectKey::namespaced("a", "early"), json!({ "metadata": { "finalizers": null } }));
+    world.settle("a");
+    assert!(is_gone(&world, "a"));
+}
+
+#[test]
 fn finalizers_of_others_are_left_alone() {
     let mut world = deleted(&[]);
     let mut finalizers: Vec<Value> = world.request("a")["metadata"]["finalizers"].as_array().unwrap().clone();
@@ -234,6 +422,7 @@ fn a_paused_request_is_not_deleted() {
     world.label("a", keys::PAUSED, Some("true"));
     world.settle("a");
     assert!(!is_gone(&world, "a"));
+    assert_eq!(says(&world), "waits for label kratix.io/paused of the request to be removed");
     world.label("a", keys::PAUSED, None);
     world.settle("a");
     assert!(is_gone(&world, "a"));

@@ -13,7 +13,7 @@ struct Accepted {
 }
 
 /// Every difference there is. Anything else is a defect.
-const ACCEPTED: [Accepted; 3] = [
+const ACCEPTED: [Accepted; 4] = [
     Accepted {
         reason: "02 §19 weakness 2: a trigger becomes a number on the request",
         remove: |object| {
@@ -24,6 +24,14 @@ const ACCEPTED: [Accepted; 3] = [
         reason: "04 §8: what is mirrored is remembered, so that labels of others stay",
         remove: |object| {
             drop_members(object, "/metadata/annotations", |key| key == "internal.kratix.io/mirrored-labels");
+        },
+    },
+    Accepted {
+        reason: "04 §28: labels that steer a request are not copied to its binding",
+        remove: |object| {
+            if object["kind"] == "ResourceBinding" {
+                drop_members(object, "/metadata/labels", |key| key == keys::WORKFLOW_SUSPENDED);
+            }
         },
     },
     Accepted {
@@ -63,7 +71,7 @@ fn without_times(value: &mut Value) {
     match value {
         Value::Object(members) => {
             for (key, value) in members {
-                if key.ends_with("Time") {
+                if key.ends_with("Time") || key == "nextRetryAt" {
                     *value = "<time>".into();
                 }
                 without_times(value);
@@ -83,6 +91,10 @@ enum Step {
     Reports(&'static str),
     /// The pipelines before the named one succeed, that one fails.
     FailsAt(&'static str),
+    /// The pipelines before the named one succeed, that one asks to be held with this message, or for so many seconds.
+    SuspendsAt(&'static str, &'static str, Option<i64>),
+    /// So many seconds pass.
+    Waits(i64),
     /// Another spec.
     Spec(&'static str),
     /// A label of the request.
@@ -203,6 +215,8 @@ fn replay(scenario: Option<Scenario>, mut world: World, steps: &[Step]) {
                     world.settle("a");
                 }
             }
+            Step::SuspendsAt(pipeline, message, retry) => suspend_at(&mut world, pipeline, message, retry),
+            Step::Waits(seconds) => world.wait(seconds),
             Step::Spec(size) => world.change("Env", &key("a"), json!({ "spec": { "size": size } })),
             Step::Label(label, value) => world.label("a", label, value),
             Step::Annotation(key, value) => {
@@ -219,6 +233,26 @@ fn replay(scenario: Option<Scenario>, mut world: World, steps: &[Step]) {
             Step::Gone => assert!(world.keys("Env").is_empty() && world.keys("ResourceBinding").is_empty()),
         }
     }
+}
+
+fn suspend_at(world: &mut World, pipeline: &str, message: &str, retry: Option<i64>) {
+    world.settle("a");
+    while let Some(job) = world.running("a") {
+        if workflow::history::pipeline(&job) != pipeline {
+            world.finish("a", Pod::Succeeds);
+            world.place("Ready");
+            world.settle("a");
+            continue;
+        }
+        world.finish("a", retry.map_or(Pod::Suspends, Pod::RetriesAfter));
+        let mut pipelines = world.status("a")["kratix"]["workflows"]["pipelines"].clone();
+        let entry = pipelines.as_array_mut().unwrap().iter_mut().find(|entry| entry["name"] == pipeline);
+        entry.expect("the pipeline is listed")["message"] = message.into();
+        world.change("Env", &key("a"), json!({ "status": { "kratix": { "workflows": { "pipelines": pipelines } } } }));
+        world.settle("a");
+        return;
+    }
+    panic!("{pipeline} does not run");
 }
 
 #[test]
@@ -346,4 +380,39 @@ fn a_deletion_step_by_step() {
         Step::Gone,
     ];
     replay(Scenario::open("16-deletion-step-by-step", "g-16"), world, &steps);
+}
+
+#[test]
+fn pipelines_that_ask_to_be_held_or_to_run_again_later() {
+    let folder = "08-suspend-resume-retry-after";
+    let world = || World::new(spec(&["first", "control", "last"], &[], ""));
+    let held = Step::SuspendsAt("control", "waiting for approval", None);
+    let later = Step::SuspendsAt("control", "not there yet", Some(12));
+    let of =
+        |request: &str| Scenario::open(folder, "g-08").map(|open| Scenario { request: request.to_owned(), ..open });
+    let steps = [
+        held,
+        Step::Is("01-suspended"),
+        Step::Label(keys::WORKFLOW_SUSPENDED, None),
+        held,
+        Step::Is("02-resumed-suspended-again"),
+        Step::Spec("go"),
+        Step::Runs(""),
+        Step::Is("03-spec-changed-completes"),
+    ];
+    replay(of("g-08-one"), world(), &steps);
+    let steps = [
+        later,
+        Step::Is("04-retry-waiting"),
+        Step::Waits(12),
+        later,
+        Step::Is("05-retry-second-attempt"),
+        Step::Spec("go"),
+        Step::Runs(""),
+        Step::Is("06-retry-completes"),
+    ];
+    replay(of("g-08-two"), world(), &steps);
+    let steps =
+        [held, Step::Label(keys::MANUAL_RECONCILIATION, Some("true")), held, Step::Is("07-manual-while-suspended")];
+    replay(of("g-08-three"), world(), &steps);
 }

@@ -61,7 +61,6 @@ fn a_happy_request_costs_few_writes_and_tells_each_event_once() {
             "ResourceBindingVersionUpdated Resource binding version updated to latest".into(),
             "WorksSucceeded All works associated with this resource are ready".into(),
             "ReconcileSucceeded Successfully reconciled".into(),
-            "ReconcileSucceeded Resource request reconciled with promise env version not-set".into(),
         ]
     );
 }

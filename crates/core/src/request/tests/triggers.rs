@@ -241,12 +241,17 @@ fn the_end_of_a_pause_of_the_promise_releases_a_suspended_request_and_runs_it_on
         assert_eq!(world.told("a", "Reconciled"), "Unknown/PausedReconciliation");
         let over = json!({ "metadata": { "labels": { keys::PAUSED: null }, "annotations": { crate::promise::RERUN: "1.77" } } });
         world.change("Promise", &promise, over);
-        if is_told {
-            let told = json!({ "metadata": {
-                "labels": { keys::RUN_FROM_START: "true" }, "annotations": { crate::promise::RERUN: "1.77" },
-            }});
-            world.change("Env", &key("a"), told);
+        let told = json!({ "metadata": {
+            "labels": { keys::RUN_FROM_START: "true" }, "annotations": { crate::promise::RERUN: "1.77" },
+        }});
+        if !is_told {
+            let plan = world.settle("a");
+            assert_eq!(plan.findings, [Finding::AwaitsTurn]);
+            assert_eq!(world.ran("a"), ["first"]);
+            let reconciled = Document::read(world.status("a")).condition("Reconciled").unwrap();
+            assert_eq!(reconciled.message, "Pending: waits for its turn after the pause of the Promise");
         }
+        world.change("Env", &key("a"), told);
         world.play("a");
         assert_eq!(world.ran("a"), ["first", "first", "second"], "told: {is_told}");
         assert_eq!(labels(&world), json!({ keys::PROMISE_NAME: PROMISE }));
@@ -322,6 +327,21 @@ fn the_running_status_is_put_right_when_its_write_was_lost() {
         list.iter().map(|entry| entry["phase"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(phases(&world), ["Running", "Pending"]);
+}
+
+/// A pod that ends while no manager runs finds no `Pending` to replace; and one that is slow to be seen is overwritten with it.
+#[test]
+fn a_workflow_that_has_succeeded_does_not_say_pending() {
+    let mut world = world();
+    world.play("a");
+    for message in [json!(null), json!("Pending")] {
+        world.change("Env", &key("a"), json!({ "status": { "message": message } }));
+        world.settle("a");
+        assert_eq!(world.status("a")["message"], "Resource requested");
+    }
+    world.change("Env", &key("a"), json!({ "status": { "message": "" } }));
+    world.settle("a");
+    assert_eq!(world.status("a")["message"], "");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn a_signing_key_is_taken_from_the_secret_whatever_the_method() {
     assert_eq!(problem(&of_git(git("https://x/"), odd)).1, expected);
 }
 
-// spec 05 weakness 28
+// Weakness 28
 #[test]
 fn an_empty_method_is_that_of_user_name_and_password_and_needs_no_secret() {
     let mut store = git("https://git.example/x.git");

@@ -203,6 +203,8 @@ fn what_was_on_a_destination_that_is_gone_is_misplaced_until_it_returns() {
     for work in [request("w", vec![group(".", DEV)]), work("w", vec![group(".", DEV)])] {
         let mut world = settled(work, vec![destination("d", &[("env", "dev")])]);
         let gone = world.destinations.remove(0);
+        let told = world.decide().events.swap_remove(0);
+        assert_eq!(told.note, "destination: d does not exist any more, marking this workplacement as misplaced");
         world.settle();
         assert_eq!(world.names(), ["w.d-5058f"]);
         assert_eq!(world.placement("w.d-5058f").labels()[keys::MISPLACED], "true");
@@ -276,11 +278,22 @@ fn a_group_with_two_placements_keeps_both_up_to_date_and_is_misplaced_if_one_of_
 // spec 05 weakness 5
 #[test]
 fn a_placement_of_an_equally_named_work_elsewhere_is_no_placement_of_this_one() {
-    let mut work = request("w", vec![group(".", ANY)]);
-    work.metadata.deletion_timestamp = Some(Time(at(0)));
-    let mut world = World::new(work, vec![destination("d", &[])]);
+    let own = ObjectKey::namespaced("default", "w.d-5058f");
+    let elsewhere = ObjectKey::namespaced("elsewhere", "w.d-5058f");
+    let here = settled(request("w", vec![group(".", ANY)]), vec![destination("d", &[])]);
+    let mut foreign = here.placements[&own].clone();
+    (foreign.metadata.namespace, foreign.metadata.owner_references) = (Some("elsewhere".into()), None);
+    let mut world = World::new(here.work.clone().unwrap(), here.destinations.clone());
+    world.placements.insert(elsewhere.clone(), foreign.clone());
+    world.settle();
+    assert!(world.placements.contains_key(&own), "it is not placed by somebody else's");
+    world.work.as_mut().unwrap().metadata.deletion_timestamp = Some(Time(at(0)));
     world.converge();
-    assert!(world.work.is_none(), "nothing to wait for");
+    assert!(world.work.is_some(), "its own has files to remove");
+    world.placements.remove(&own);
+    world.converge();
+    assert!(world.work.is_none(), "nothing else to wait for");
+    assert_eq!(world.placements, [(elsewhere, foreign)].into());
 }
 
 // spec 05 weakness 11

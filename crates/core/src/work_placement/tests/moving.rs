@@ -89,11 +89,11 @@ fn an_old_place_that_is_not_ready_holds_up_nothing_is_told_once_and_cleaned_when
     assert!(world.take_events().is_empty(), "told once, by whatever process");
     assert_eq!((left(&world).len(), world.files.len()), (1, 2));
     // It answers, and refuses.
-    (world.former, world.refuses_cleaning) = (None, true);
+    (world.former, world.cleaning.is_refused) = (None, true);
     world.settle();
     assert!(world.take_events().is_empty());
     assert_eq!(world.files.len(), 2);
-    world.refuses_cleaning = false;
+    world.cleaning.is_refused = false;
     world.settle();
     assert_eq!((left(&world).len(), world.files.len()), (0, 1));
 }
@@ -131,8 +131,8 @@ fn one_repository_under_two_addresses_keeps_its_files() {
     let mut world = at_path("d", FilepathMode::NestedByMetadata);
     world.settle();
     world.store = Availability::Ready { place: "there".into(), epoch: 0 };
-    world.has_twin = true;
-    let mut hidden = World { hides_twin: true, ..world.clone() };
+    world.cleaning.has_twin = true;
+    let mut hidden = World { cleaning: Cleaning { hides_twin: true, ..world.cleaning }, ..world.clone() };
     world.settle();
     assert_eq!(world.files.len(), 2, "{:?}", world.paths());
     assert!(left(&world).is_empty());
@@ -218,14 +218,14 @@ fn a_directory_inside_the_previous_one_stays_as_it_is() {
 fn a_move_back_and_a_move_on_leave_nothing_anywhere() {
     let mut world = at_path("a", FilepathMode::NestedByMetadata);
     world.settle();
-    world.refuses_cleaning = true;
+    world.cleaning.is_refused = true;
     for path in ["b", "c", "a", "d"] {
         move_to(&mut world, path);
         world.settle();
         world.restart();
     }
     assert_eq!(left(&world).len(), 3);
-    world.refuses_cleaning = false;
+    world.cleaning.is_refused = false;
     world.settle();
     assert_eq!(world.paths(), ["d/resources/default/redis/my-cache/configure/5058f/a"]);
 }
@@ -235,11 +235,11 @@ fn deleting_clears_the_present_and_all_previous_places() {
     for (is_cleaned, rest) in [(true, 0), (false, 1)] {
         let mut world = at_path("a", FilepathMode::NestedByMetadata);
         world.settle();
-        world.refuses_cleaning = true;
+        world.cleaning.is_refused = true;
         move_to(&mut world, "b");
         world.settle();
         world.take_events();
-        world.refuses_cleaning = !is_cleaned;
+        world.cleaning.is_refused = !is_cleaned;
         world.delete();
         world.settle();
         assert!(world.placement.is_none());
@@ -282,7 +282,7 @@ fn what_was_made_for_a_store_that_never_was_goes_at_once() {
 fn too_many_places_are_given_up_from_the_first() {
     let mut world = at_path("0", FilepathMode::NestedByMetadata);
     world.settle();
-    world.refuses_cleaning = true;
+    world.cleaning.is_refused = true;
     for path in 1..=site::SITES_MAX + 1 {
         move_to(&mut world, &path.to_string());
         world.settle();

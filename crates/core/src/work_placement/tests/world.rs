@@ -1,6 +1,7 @@
 //! One placement, its surroundings, and a store in memory.
 
 use super::*;
+use crate::state_store::model::{self, Cleaning, Files};
 
 /// A placement, its surroundings, and the files of its store.
 #[derive(Clone, Debug)]
@@ -16,9 +17,11 @@ pub(super) struct World {
     /// Placements on the neighbours.
     pub(super) foreign: Vec<WorkPlacement>,
     pub(super) members: Vec<WorkPlacement>,
+    /// The parts that the API server has.
+    pub(super) parts: Parts,
     pub(super) attempt: Option<Attempt>,
     /// The files of the last successful attempt.
-    pub(super) imprint: BTreeMap<String, String>,
+    pub(super) imprint: Files,
     pub(super) is_doubted: bool,
     pub(super) interval: Option<Duration>,
     /// The stores of sites that were left, where they are not ready.
@@ -26,13 +29,8 @@ pub(super) struct World {
     /// They are kept by a writer of a previous address.
     pub(super) is_retired: bool,
     pub(super) claims: Vec<Claim>,
-    /// The server of another place is this one, under another name.
-    pub(super) has_twin: bool,
-    /// That cannot be told.
-    pub(super) hides_twin: bool,
-    pub(super) refuses_cleaning: bool,
-    /// Those of other places than `here` begin with the place.
-    pub(super) files: BTreeMap<String, String>,
+    pub(super) cleaning: Cleaning,
+    pub(super) files: Files,
     pub(super) refuses: Option<Failure>,
     pub(super) commits: Vec<String>,
     pub(super) version: u64,
@@ -55,17 +53,16 @@ impl World {
             neighbours: Vec::new(),
             foreign: Vec::new(),
             members: Vec::new(),
+            parts: Parts::new(),
             attempt: None,
-            imprint: BTreeMap::new(),
+            imprint: Files::new(),
             is_doubted: false,
             interval: None,
             former: None,
             is_retired: false,
             claims: Vec::new(),
-            has_twin: false,
-            hides_twin: false,
-            refuses_cleaning: false,
-            files: BTreeMap::new(),
+            cleaning: Cleaning::default(),
+            files: Files::new(),
             refuses: None,
             commits: Vec::new(),
             version: 1,
@@ -102,6 +99,7 @@ impl World {
                 .collect(),
             written: BTreeSet::new(),
             members,
+            parts: Parts::new(),
             former: self.formers(),
             destination,
             store: self.store.clone(),
@@ -125,19 +123,15 @@ impl World {
     }
 
     pub(super) fn clean(&mut self, snapshot: &Snapshot) -> Vec<(Site, Cleaned)> {
-        let mut outcomes = Vec::new();
-        for leftover in leftovers(snapshot) {
-            let outcome = if leftover.needs_proof && self.has_twin {
-                if self.hides_twin { Cleaned::Doubtful } else { Cleaned::Same }
-            } else if self.refuses_cleaning {
-                Cleaned::Failed("no".into())
-            } else {
-                self.apply(&leftover.change, &leftover.site.place).unwrap();
-                Cleaned::Removed
-            };
-            outcomes.push((leftover.site, outcome));
-        }
-        outcomes
+        let clean = |leftover: Leftover| {
+            let (change, place, before) = (&leftover.change, leftover.site.place.as_str(), self.files.clone());
+            let outcome = model::clean(&mut self.files, change, place, leftover.needs_proof, self.cleaning);
+            if self.files != before {
+                self.commit(change);
+            }
+            (leftover.site, outcome)
+        };
+        leftovers(snapshot).into_iter().map(clean).collect()
     }
 
     pub(super) fn compare(&mut self) {
@@ -174,60 +168,40 @@ impl World {
         if let Some(failure) = &self.refuses {
             return Err(failure.clone());
         }
-        let before = self.files.clone();
-        let root = if place == "here" { String::new() } else { format!("{place}:") };
-        let path = |file: &str| format!("{root}{}", join(&[&change.prefix, file]));
-        match &change.operation {
-            Operation::Replace(files) => {
-                assert!(!change.prefix.is_empty(), "the root is never replaced");
-                self.files.retain(|file, _| !file.starts_with(&format!("{root}{}/", change.prefix)));
-                for file in files {
-                    self.files.insert(path(&file.path), text(file));
-                }
-            }
-            Operation::Edit { write, remove } => {
-                for file in remove {
-                    self.files.remove(&path(file));
-                }
-                for file in write {
-                    self.files.insert(path(&file.path), text(file));
-                }
-            }
-            Operation::Share { ledger, files } => {
-                let ledger = path(ledger);
-                for file in self.files.get(&ledger).cloned().unwrap_or_default().lines() {
-                    self.files.remove(file);
-                }
-                self.files.remove(&ledger);
-                if let Some(files) = files {
-                    let listed: Vec<String> = files.iter().map(|file| path(&file.path)).collect();
-                    self.files.insert(ledger, listed.join("\n"));
-                    for file in files {
-                        self.files.insert(path(&file.path), text(file));
-                    }
-                }
-            }
-        }
-        let changed = self.files != before;
+        let changed = model::apply(&mut self.files, change, place);
         if changed {
-            let verb = if change.kind == ChangeKind::Update { "Update" } else { "Delete" };
-            self.commits.push(format!("{verb} from: {}", change.id));
+            self.commit(change);
         }
-        let prefix = if change.prefix.is_empty() { root } else { format!("{root}{}/", change.prefix) };
-        let written = self.files.iter().filter(|(path, _)| path.starts_with(&prefix));
-        self.imprint = written.map(|(path, content)| (path.clone(), content.clone())).collect();
+        self.imprint = model::below(&self.files, change, place);
         Ok(Written { version: Some(format!("v{}", self.commits.len())), changed })
+    }
+
+    fn commit(&mut self, change: &Change) {
+        let verb = if change.kind == ChangeKind::Update { "Update" } else { "Delete" };
+        self.commits.push(format!("{verb} from: {}", change.id));
+    }
+
+    /// Decides, with the parts that this is about.
+    fn decide(&self, snapshot: &mut Snapshot) -> Decision {
+        let decision = decide(snapshot);
+        let lacking = lacks_parts(snapshot, &decision);
+        if lacking.is_empty() {
+            return decision;
+        }
+        let read = lacking.into_iter().map(|key| (key.clone(), self.parts.get(&key).cloned().flatten()));
+        snapshot.parts = read.collect();
+        decide(snapshot)
     }
 
     /// One pass: plan, effect, record. Returns whether anything was written to the API or asked of the store.
     pub(super) fn pass(&mut self) -> bool {
         let mut snapshot = self.snapshot();
-        let mut decision = decide(&snapshot);
+        let mut decision = self.decide(&mut snapshot);
         self.execute(&decision.plan);
         if decision.compares {
             self.compare();
             snapshot = self.snapshot();
-            decision = decide(&snapshot);
+            decision = self.decide(&mut snapshot);
         }
         let mut is_silent = decision.plan.is_silent();
         if let Some(effect) = decision.effect.take() {
@@ -294,8 +268,4 @@ impl World {
     pub(super) fn take_events(&mut self) -> Vec<String> {
         std::mem::take(&mut self.events)
     }
-}
-
-fn text(file: &File) -> String {
-    String::from_utf8_lossy(&file.content).into_owned()
 }

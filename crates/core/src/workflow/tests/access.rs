@@ -53,7 +53,10 @@ fn what_exists_as_it_should_is_not_written() {
         let spec = spec(&[pipeline("p", permissions("get"))], &[], namespace);
         let (parent, workflow) = case(&spec, Action::Configure);
         let existing = existing(&parent, &workflow);
-        assert_eq!(told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[])), Vec::<String>::new());
+        assert_eq!(
+            told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[], Vec::new)),
+            Vec::<String>::new()
+        );
     }
 }
 
@@ -61,7 +64,7 @@ fn what_exists_as_it_should_is_not_written() {
 fn accounts_and_roles_are_made_before_the_bindings_that_name_them() {
     let spec = spec(&[pipeline("p", json!([]))], &[], "");
     let (parent, workflow) = case(&spec, Action::Configure);
-    let told = told(&writes(&parent, &workflow, &workflow.pipelines[0], &Existing::default(), &[]));
+    let told = told(&writes(&parent, &workflow, &workflow.pipelines[0], &Existing::default(), &[], Vec::new));
     assert_eq!(
         told,
         [
@@ -80,7 +83,7 @@ fn changed_rules_are_patched_and_what_others_added_stays() {
     let existing = existing(&parent, &workflow);
     let after = spec(&[pipeline("p", permissions("list"))], &[], "");
     let (parent, workflow) = case(&after, Action::Configure);
-    let writes = writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[]);
+    let writes = writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[], Vec::new);
     assert_eq!(writes.len(), 3, "{:?}", told(&writes));
     for write in &writes {
         let Write::Patch { patch, .. } = write else { panic!("{write:?}") };
@@ -95,7 +98,7 @@ fn a_permission_that_moves_to_another_namespace_leaves_no_role_behind() {
     let existing = existing(&parent, &workflow);
     let after = spec(&[pipeline("p", json!([{ "resourceNamespace": "two", "verbs": ["get"] }]))], &[], "");
     let (parent, workflow) = case(&after, Action::Configure);
-    let told = told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[]));
+    let told = told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[], Vec::new));
     assert_eq!(told.iter().filter(|line| line.starts_with("delete")).count(), 2, "{told:?}");
     assert!(told[0].starts_with("delete RoleBinding one/"), "{told:?}");
 }
@@ -106,8 +109,205 @@ fn permissions_of_a_delete_pipeline_of_the_same_name_are_left_alone() {
     let (parent, delete) = case(&spec, Action::Delete);
     let existing = existing(&parent, &delete);
     let (parent, configure) = case(&spec, Action::Configure);
-    let told = told(&writes(&parent, &configure, &configure.pipelines[0], &existing, &[]));
+    let told = told(&writes(&parent, &configure, &configure.pipelines[0], &existing, &[], Vec::new));
     assert!(told.iter().all(|line| !line.starts_with("delete")), "{told:?}");
+}
+
+fn is_there(existing: &Existing, object: &Value) -> bool {
+    let shared =
+        |map: &Arc<k8s_openapi::api::core::v1::ConfigMap>| object["metadata"]["name"] == map.name_any().as_str();
+    object["kind"] == "ConfigMap" && existing.config_maps.iter().any(shared)
+}
+
+/// Executes the removals of a plan.
+fn remove(existing: &mut Existing, writes: &[Write]) {
+    let gone: Vec<_> =
+        writes.iter().filter(|write| matches!(write, Write::Delete { .. })).map(Write::address).collect();
+    fn keep<K: kube_core::Resource<DynamicType = ()>>(objects: &mut Vec<Arc<K>>, gone: &[(&Kind, &ObjectKey)]) {
+        objects.retain(|object| !gone.contains(&(&Kind::of::<K>(), &ObjectKey::of(object.as_ref()))));
+    }
+    keep(&mut existing.roles, &gone);
+    keep(&mut existing.role_bindings, &gone);
+    keep(&mut existing.cluster_roles, &gone);
+    keep(&mut existing.cluster_role_bindings, &gone);
+}
+
+fn deleted(writes: &[Write]) -> Vec<String> {
+    told(writes).into_iter().filter_map(|line| line.strip_prefix("delete ").map(str::to_owned)).collect()
+}
+
+/// §5.6: the pipeline itself, one that is gone or has another name, and a delete pipeline, which removes nothing itself.
+#[test]
+fn permissions_that_no_pipeline_has_any_more_go_with_the_next_start_of_any_of_them() {
+    let before =
+        spec(&[pipeline("p", json!([])), pipeline("q", permissions("get"))], &[pipeline("d", permissions("get"))], "");
+    let (parent, workflow) = case(&before, Action::Configure);
+    let mut existing = existing(&parent, &workflow);
+    for (action, index) in [(Action::Configure, 1), (Action::Delete, 0)] {
+        let (parent, workflow) = case(&before, action);
+        let all = objects(&parent, &workflow, &workflow.pipelines[index]);
+        all.into_iter().filter(|one| !is_there(&existing, &one.object())).collect::<Vec<_>>().into_iter().for_each(
+            |one| {
+                add(&mut existing, one.object());
+            },
+        );
+    }
+    let start = |spec: &PromiseSpec, existing: &Existing| {
+        let (parent, workflow) = case(spec, Action::Configure);
+        writes(&parent, &workflow, &workflow.pipelines[0], existing, &[], Vec::new)
+    };
+    assert_eq!(told(&start(&before, &existing)), Vec::<String>::new());
+    // Renamed, and the delete pipeline is left with one permission of three.
+    let one = json!([{ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"] }]);
+    let after = spec(&[pipeline("p", json!([])), pipeline("r", json!([]))], &[pipeline("d", one)], "");
+    let first = start(&after, &existing);
+    let gone = deleted(&first);
+    let of = |id: &str| gone.iter().filter(|line| line.contains(id)).count();
+    assert_eq!((of("env-resource-configure-q"), of("env-resource-delete-d"), gone.len()), (6, 4, 10), "{gone:#?}");
+    let bindings = gone.iter().rposition(|line| line.contains("Binding ")).unwrap();
+    let roles = gone.iter().position(|line| line.contains("Role ")).unwrap();
+    assert!(bindings < roles, "no binding names a role that is gone: {gone:#?}");
+    remove(&mut existing, &first);
+    assert_eq!(told(&start(&after, &existing)), Vec::<String>::new());
+    // One that cannot be decoded is not judged by.
+    let mut broken = after.clone();
+    broken.workflows.resource.delete = vec![json!({ "kind": "Pipeline" })];
+    assert_eq!(deleted(&start(&broken, &existing)), Vec::<String>::new());
+}
+
+/// A Promise that changes while requests run takes nothing away from their pods.
+#[test]
+fn permissions_of_a_pipeline_stay_as_long_as_a_job_of_it_runs() {
+    let before = spec(&[pipeline("p", permissions("get"))], &[], "");
+    let (parent, old) = case(&before, Action::Configure);
+    let all = existing(&parent, &old);
+    let after = spec(&[pipeline("r", json!([]))], &[], "");
+    let (parent, new) = case(&after, Action::Configure);
+    let attempt = job::Attempt { index: 0, sequence: 1, run: 0, previous_version: "" };
+    let running = job::job(&parent, &old, &settings(), attempt);
+    let start = |change: &dyn Fn(&mut Job)| {
+        let mut job = running.clone();
+        change(&mut job);
+        deleted(&writes(&parent, &new, &new.pipelines[0], &all, &[], || vec![Arc::new(job)]))
+    };
+    assert_eq!(start(&|_| {}), Vec::<String>::new());
+    let relabelled = |key: &'static str, value: &'static str| {
+        move |job: &mut Job| drop(job.metadata.labels.get_or_insert_default().insert(key.into(), value.into()))
+    };
+    let ended = |job: &mut Job| {
+        job.status =
+            serde_json::from_value(json!({ "conditions": [{ "type": "Complete", "status": "True" }] })).unwrap();
+    };
+    assert_eq!(start(&ended).len(), 6);
+    assert_eq!(start(&relabelled(keys::PIPELINE_NAME, "q")).len(), 6);
+    assert_eq!(start(&relabelled(keys::WORKFLOW_TYPE, "promise")).len(), 6);
+    assert_eq!(start(&relabelled(keys::WORKFLOW_ACTION, "delete")).len(), 6);
+    let elsewhere = start(&|job| job.metadata.namespace = Some("b".into()));
+    assert_eq!(elsewhere.len(), 4, "what is bound here serves nobody there, the common roles do: {elsewhere:?}");
+    assert!(elsewhere.iter().all(|line| !line.starts_with("ClusterRole ")), "{elsewhere:?}");
+}
+
+/// §5.6
+#[test]
+fn a_copy_that_somebody_has_made_of_a_permission_is_theirs() {
+    let (parent, old) = case(&spec(&[pipeline("p", permissions("get"))], &[], ""), Action::Configure);
+    let mut copied = existing(&parent, &old);
+    for role in &mut copied.roles {
+        Arc::make_mut(role).metadata.name = Some("my-copy".into());
+    }
+    let (parent, new) = case(&spec(&[pipeline("r", json!([]))], &[], ""), Action::Configure);
+    let gone = deleted(&writes(&parent, &new, &new.pipelines[0], &copied, &[], Vec::new));
+    assert_eq!((gone.len(), gone.iter().any(|line| line.contains("my-copy"))), (5, false), "{gone:?}");
+}
+
+/// §5.6: those of the default kind carry only the Promise's label, users' own none of ours.
+#[test]
+fn permissions_of_other_promises_types_and_namespaces_and_of_users_are_left_alone() {
+    let rich = spec(&[pipeline("p", permissions("get"))], &[], "");
+    let (parent, workflow) = case(&rich, Action::Configure);
+    let all = existing(&parent, &workflow);
+    let none = spec(&[pipeline("p", json!([]))], &[], "");
+    let (parent, workflow) = case(&none, Action::Configure);
+    let start =
+        |existing: &Existing| deleted(&writes(&parent, &workflow, &workflow.pipelines[0], existing, &[], Vec::new));
+    assert_eq!(start(&all).len(), 6);
+    for (key, value) in [
+        (keys::PROMISE_NAME, Some("other")),
+        (keys::WORKFLOW_TYPE, Some("promise")),
+        (keys::WORKFLOW_ACTION, None),
+        (keys::PIPELINE_NAME, None),
+        (keys::PIPELINE_NAMESPACE, None),
+    ] {
+        let mut foreign = all.clone();
+        relabel(&mut foreign, key, value);
+        assert_eq!(start(&foreign), Vec::<String>::new(), "{key}");
+    }
+    // What is bound in the namespace of other requests is theirs; a role for all of them is not wanted by anybody.
+    let mut elsewhere = all.clone();
+    relabel(&mut elsewhere, keys::PIPELINE_NAMESPACE, Some("b"));
+    assert!(start(&elsewhere).iter().all(|line| line.starts_with("ClusterRole ")), "{:?}", start(&elsewhere));
+    assert_eq!(start(&elsewhere).len(), 2);
+    // Early versions spelled two of the labels differently.
+    let mut early = all.clone();
+    relabel(&mut early, keys::WORKFLOW_TYPE, None);
+    relabel(&mut early, keys::WORKFLOW_ACTION, None);
+    relabel(&mut early, keys::WORK_TYPE, Some("resource"));
+    relabel(&mut early, keys::WORK_ACTION, Some("configure"));
+    assert_eq!(start(&early).len(), 6);
+}
+
+/// Sets a label of all permission objects, or removes it.
+fn relabel(existing: &mut Existing, key: &str, value: Option<&str>) {
+    fn set<K: kube_core::Resource + Clone>(objects: &mut [Arc<K>], key: &str, value: Option<&str>) {
+        for object in objects {
+            let labels = Arc::make_mut(object).meta_mut().labels.get_or_insert_default();
+            match value {
+                // Default ones have no more labels than the Promise's.
+                Some(value) if labels.len() > 1 => drop(labels.insert(key.to_owned(), value.to_owned())),
+                Some(_) => {}
+                None => drop(labels.remove(key)),
+            }
+        }
+    }
+    set(&mut existing.roles, key, value);
+    set(&mut existing.role_bindings, key, value);
+    set(&mut existing.cluster_roles, key, value);
+    set(&mut existing.cluster_role_bindings, key, value);
+}
+
+/// §5.1, §5.3
+#[test]
+fn another_account_is_bound_in_place_and_names_of_roles_stay() {
+    let before = spec(&[pipeline("p", permissions("get"))], &[], "");
+    let (parent, workflow) = case(&before, Action::Configure);
+    let existing = existing(&parent, &workflow);
+    let mut own = pipeline("p", permissions("get"));
+    own["spec"]["rbac"]["serviceAccount"] = "mine".into();
+    let (parent, workflow) = case(&spec(&[own], &[], ""), Action::Configure);
+    let writes = writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[], Vec::new);
+    assert_eq!(told(&writes)[0], "create ServiceAccount a/mine");
+    assert_eq!(writes.len(), 5, "{:?}", told(&writes));
+    for write in &writes[1..] {
+        let Write::Patch { patch, .. } = write else { panic!("{write:?}") };
+        let subject = json!([{ "kind": "ServiceAccount", "name": "mine", "namespace": "a" }]);
+        assert_eq!(patch, &json!({ "subjects": subject }));
+    }
+}
+
+/// Weakness 26
+#[test]
+fn what_users_add_to_accounts_and_permissions_stays() {
+    let spec = spec(&[pipeline("p", permissions("get"))], &[], "");
+    let (parent, workflow) = case(&spec, Action::Configure);
+    let mut existing = existing(&parent, &workflow);
+    let account = Arc::make_mut(&mut existing.service_accounts[0]);
+    account.image_pull_secrets = Some(vec![Default::default()]);
+    account.metadata.annotations = Some([("eks.example/role".to_owned(), "r".to_owned())].into());
+    Arc::make_mut(&mut existing.roles[0]).metadata.labels.get_or_insert_default().insert("team".into(), "t".into());
+    assert_eq!(
+        told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[], Vec::new)),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -116,7 +316,7 @@ fn a_binding_to_another_role_is_made_anew_because_it_cannot_be_changed() {
     let (parent, workflow) = case(&spec, Action::Configure);
     let mut existing = existing(&parent, &workflow);
     Arc::make_mut(&mut existing.role_bindings[0]).role_ref.name = "other".into();
-    let told = told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[]));
+    let told = told(&writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[], Vec::new));
     let name = "RoleBinding a/env-resource-configure-p";
     assert_eq!(told, [format!("delete {name}"), format!("create {name}")]);
 }
@@ -127,7 +327,7 @@ fn requests_of_two_namespaces_do_not_rewrite_their_common_role_in_turns() {
     let (parent, workflow) = of_request(&spec, "a", Action::Configure);
     let mut existing = existing(&parent, &workflow);
     let (parent, workflow) = of_request(&spec, "b", Action::Configure);
-    let first = writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[]);
+    let first = writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[], Vec::new);
     assert!(first.iter().all(|write| matches!(write, Write::Create { .. })), "{:?}", told(&first));
     for write in first {
         let Write::Create { object, .. } = write else { continue };
@@ -135,7 +335,7 @@ fn requests_of_two_namespaces_do_not_rewrite_their_common_role_in_turns() {
     }
     for namespace in ["a", "b"] {
         let (parent, workflow) = of_request(&spec, namespace, Action::Configure);
-        assert!(writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[]).is_empty(), "{namespace}");
+        assert!(writes(&parent, &workflow, &workflow.pipelines[0], &existing, &[], Vec::new).is_empty(), "{namespace}");
     }
 }
 
@@ -143,7 +343,7 @@ fn requests_of_two_namespaces_do_not_rewrite_their_common_role_in_turns() {
 fn an_account_may_be_a_users_own_and_nothing_else_may() {
     let spec = spec(&[pipeline("p", permissions("get"))], &[], "");
     let (parent, workflow) = of_request(&spec, "a", Action::Configure);
-    let all = writes(&parent, &workflow, &workflow.pipelines[0], &Existing::default(), &[]);
+    let all = writes(&parent, &workflow, &workflow.pipelines[0], &Existing::default(), &[], Vec::new);
     let anybodys = |write: &&Write| matches!(write, Write::Create { owner: crate::plan::Owner::Anybody, .. });
     let kinds: Vec<&str> = all.iter().filter(anybodys).map(|write| write.address().0.kind.as_str()).collect();
     assert_eq!(kinds, ["ServiceAccount"]);
@@ -182,7 +382,7 @@ fn two_revisions_in_use_keep_each_others_permissions_and_selectors() {
     for (this, is_latest) in [(&new, true), (&old, false), (&new, true)] {
         let this = Workflow { scheduling_key: scheduling_key(this, &others), ..this.clone() };
         assert_eq!(this.scheduling_key == SCHEDULING_KEY, is_latest);
-        let writes = writes(&parent, &this, &this.pipelines[0], &existing, &others);
+        let writes = writes(&parent, &this, &this.pipelines[0], &existing, &others, Vec::new);
         assert!(writes.iter().all(|write| matches!(write, Write::Patch { .. })), "{:?}", told(&writes));
         for write in &writes {
             apply(&mut existing, write);
@@ -198,13 +398,16 @@ fn two_revisions_in_use_keep_each_others_permissions_and_selectors() {
     // Both are at rest now.
     for this in [&new, &old] {
         let this = Workflow { scheduling_key: scheduling_key(this, &others), ..this.clone() };
-        assert_eq!(told(&writes(&parent, &this, &this.pipelines[0], &existing, &others)), Vec::<String>::new());
+        assert_eq!(
+            told(&writes(&parent, &this, &this.pipelines[0], &existing, &others, Vec::new)),
+            Vec::<String>::new()
+        );
         let attempt = job::Attempt { index: 0, sequence: 1, run: 0, previous_version: "" };
         let job = serde_json::to_string(&job::job(&parent, &this, &settings(), attempt)).unwrap();
         assert!(job.contains(&format!("\"key\":\"{}\"", this.scheduling_key)));
     }
     // What only the old one may do goes with its last request.
-    let writes = writes(&parent, &new, &new.pipelines[0], &existing, std::slice::from_ref(&new));
+    let writes = writes(&parent, &new, &new.pipelines[0], &existing, std::slice::from_ref(&new), Vec::new);
     assert!(!writes.is_empty());
     writes.iter().for_each(|write| apply(&mut existing, write));
     let role = serde_json::to_string(&existing.cluster_roles[0]).unwrap();

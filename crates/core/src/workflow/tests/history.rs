@@ -40,6 +40,32 @@ fn jobs_of_an_earlier_object_of_the_same_name_or_of_another_kind_are_not_the_par
     assert!(!is_of(&own, &elsewhere));
 }
 
+/// Weakness 2
+#[test]
+fn jobs_are_ordered_by_their_numbers_whatever_their_times_say() {
+    let (parent, workflow) = of_request(&spec(&[pipeline("p", json!([]))], &[], ""), "a", Action::Configure);
+    let made = |sequence: i64, time: &str| {
+        let attempt = job::Attempt { index: 0, sequence, run: 0, previous_version: "" };
+        let mut job = job::job(&parent, &workflow, &settings(), attempt);
+        job.metadata.creation_timestamp = serde_json::from_value(json!(time)).unwrap();
+        Arc::new(job)
+    };
+    let (early, late) = ("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z");
+    // Of the original: no number, so before all of ours, and by time and name among themselves.
+    let of_original = |name: &str, time: &str| {
+        let mut job = made(0, time);
+        let metadata = &mut Arc::make_mut(&mut job).metadata;
+        (metadata.name, metadata.annotations) = (Some(name.to_owned()), None);
+        job
+    };
+    let jobs =
+        [made(3, early), of_original("b", early), made(2, late), of_original("a", late), of_original("c", early)];
+    let history = super::super::history::History::of(&jobs, &workflow);
+    let order: Vec<usize> = history.jobs().iter().map(|job| jobs.iter().position(|own| own == *job).unwrap()).collect();
+    assert_eq!(order, [1, 4, 3, 2, 0]);
+    assert_eq!(history.next_sequence(), 4);
+}
+
 #[test]
 fn names_of_jobs_follow_from_what_they_are_for() {
     let spec = spec(&[pipeline("p", json!([]))], &[], "pipes");

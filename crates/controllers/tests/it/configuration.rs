@@ -1,0 +1,49 @@
+//! The platform's ConfigMap: what is wrong with it is said there.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::events::v1::Event;
+use kratix_api::keys;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::world::World;
+use crate::world::delivery::is_about;
+
+const REASON: &str = "InvalidConfiguration";
+
+async fn change(world: &World, metadata: Value, document: &str) {
+    let mut config_map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "data": { keys::CONFIG_KEY: document }, "metadata": metadata });
+    config_map["metadata"]["name"] = keys::CONFIG_MAP.into();
+    let config_maps = Api::<ConfigMap>::namespaced(world.user.clone(), keys::SYSTEM_NAMESPACE);
+    config_maps.patch(keys::CONFIG_MAP, &PatchParams::apply("user").force(), &Patch::Apply(config_map)).await.unwrap();
+}
+
+/// Waits until a fault is told, and returns the event.
+async fn told(world: &World, text: &str) -> Event {
+    let says = |event: &Event| event.note.as_ref().is_some_and(|note| note.contains(text));
+    world.event(text, |event| is_about(event, keys::CONFIG_MAP, REASON) && says(event)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_of_the_config_map_is_told_there_once_for_each_change_of_its_document() {
+    let mut world = World::start().await;
+    change(&world, json!({}), "numberOfJobsToKeep: many").await;
+    let first = told(&world, "\"numberOfJobsToKeep\" has value \"many\"").await;
+    assert_eq!(first.type_.as_deref(), Some("Warning"));
+    assert_eq!(first.metadata.namespace.as_deref(), Some(keys::SYSTEM_NAMESPACE));
+    // Nothing is said of another change, nor of a good document.
+    change(&world, json!({ "labels": { "team": "a" } }), "numberOfJobsToKeep: many").await;
+    change(&world, json!({}), "numberOfJobsToKeep: 3").await;
+    change(&world, json!({}), "numberOfJobsToKeep: [").await;
+    told(&world, "is not valid YAML").await;
+    let mut all = world.events(REASON).await;
+    assert!(all.len() == 2 && all.iter().all(|event| event.series.is_none()), "{all:?}");
+    // Who did not run when it was changed says so at the start.
+    world.stop_controllers().await;
+    change(&world, json!({}), "jobs: 3").await;
+    world.start_controllers().await;
+    told(&world, "unknown configuration key \"jobs\"").await;
+    all = world.events(REASON).await;
+    assert_eq!(all.len(), 3, "{all:?}");
+}

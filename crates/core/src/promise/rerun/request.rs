@@ -1,0 +1,124 @@
+//! A request, as far as its Promise looks at it.
+
+use jiff::Timestamp;
+use kratix_api::keys;
+use kube_core::{DynamicObject, ResourceExt};
+use serde_json::Value;
+
+use super::RERUN;
+use crate::object::{Kind, ObjectKey, Target};
+use crate::refusal;
+use crate::trace;
+use crate::workflow::RUN;
+
+/// Reasons of `Reconciled` with which a request waits for somebody to change something.
+const BLOCKED: [&str; 5] =
+    ["PromiseRevisionNotFound", "MultipleResourceBindings", "InvalidPipeline", "PromiseNotFound", refusal::REASON];
+
+/// How the workflow of a request stands. The order is that in which requests are told to run again: what has failed or is
+/// busy would keep others waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Nothing runs, and what ran last has not failed.
+    #[default]
+    Settled,
+    /// What ran last has failed.
+    Failed,
+    /// A run is going on.
+    Running,
+    /// Nothing runs before somebody changes something: it is paused, suspended or blocked.
+    Held,
+}
+
+/// One request of the Promise's API, as far as the Promise looks at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Namespace and name.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Identity.
+    pub uid: Option<String>,
+    /// Version of the object that was read.
+    pub resource_version: Option<String>,
+    /// Value of its [`RERUN`] annotation.
+    pub round: Option<String>,
+    /// Whether it carries the label that tells it to run again.
+    pub is_told: bool,
+    /// How often its workflow was told to start over.
+    pub run: i64,
+    /// How its workflow stands.
+    pub standing: Standing,
+    /// When its workflow succeeded last, as stored.
+    pub last_success: Option<String>,
+    /// Whether it is being deleted.
+    pub is_deleting: bool,
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// Whether it is part of a trace.
+    pub has_trace: bool,
+    /// What the API server answered when this very version of it was told last, if it said no.
+    pub refusal: Option<Refusal>,
+}
+
+/// What the API server answered to a [`Call`](super::Call) that it refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// When.
+    pub at: Timestamp,
+    /// Its words, with the name of the request.
+    pub cause: String,
+}
+
+impl Request {
+    /// Returns what the Promise looks at of a request.
+    pub fn of(request: &DynamicObject) -> Self {
+        let annotation = |key: &str| request.annotations().get(key);
+        let success = request.data.pointer("/status/lastSuccessfulConfigureWorkflowTime").and_then(Value::as_str);
+        Self {
+            namespace: request.namespace().unwrap_or_default(),
+            name: request.name_any(),
+            uid: request.uid(),
+            resource_version: request.resource_version(),
+            round: annotation(RERUN).cloned(),
+            is_told: has_label(request, keys::RUN_FROM_START),
+            run: annotation(RUN).and_then(|run| run.parse().ok()).unwrap_or_default(),
+            standing: standing(request),
+            last_success: success.map(str::to_owned),
+            is_deleting: request.metadata.deletion_timestamp.is_some(),
+            generation: request.metadata.generation,
+            has_trace: trace::has_any(&request.metadata),
+            refusal: None,
+        }
+    }
+
+    pub(crate) fn target(&self, kind: &Kind) -> Target {
+        let key = match self.namespace.is_empty() {
+            true => ObjectKey::cluster(&self.name),
+            false => ObjectKey::namespaced(&self.namespace, &self.name),
+        };
+        Target { kind: kind.clone(), key, uid: self.uid.clone(), resource_version: self.resource_version.clone() }
+    }
+}
+
+fn has_label(request: &DynamicObject, key: &str) -> bool {
+    request.labels().get(key).is_some_and(|value| value == keys::TRUE)
+}
+
+fn standing(request: &DynamicObject) -> Standing {
+    let condition = |r#type: &str| {
+        let conditions = request.data.pointer("/status/conditions").and_then(Value::as_array);
+        let found = conditions.into_iter().flatten().find(|condition| condition["type"] == r#type)?;
+        let text = |field: &str| found.get(field).and_then(Value::as_str).unwrap_or_default();
+        Some((text("status"), text("reason")))
+    };
+    let blocked = condition("Reconciled").is_some_and(|(_, reason)| BLOCKED.contains(&reason));
+    if blocked || has_label(request, keys::PAUSED) || has_label(request, keys::WORKFLOW_SUSPENDED) {
+        return Standing::Held;
+    }
+    match condition("ConfigureWorkflowCompleted") {
+        Some(("False", "PipelinesInProgress")) => Standing::Running,
+        Some(("False", _)) => Standing::Failed,
+        _ => Standing::Settled,
+    }
+}

@@ -1,0 +1,319 @@
+//! What the workflow engine makes of odd situations, seen on requests.
+
+use super::*;
+
+/// Brings the request into some state.
+type Reach = fn(&mut World);
+
+fn world() -> World {
+    let mut world = World::new(spec(&["first", "second"], &[], ""));
+    world.ask("a");
+    world
+}
+
+fn phases(world: &World) -> Vec<(String, String)> {
+    let text = |entry: &Value, key: &str| entry[key].as_str().unwrap().to_owned();
+    let list = world.status("a")["kratix"]["workflows"]["pipelines"].as_array().unwrap().clone();
+    list.iter().map(|entry| (text(entry, "name"), text(entry, "phase"))).collect()
+}
+
+fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(name, phase)| ((*name).to_owned(), (*phase).to_owned())).collect()
+}
+
+/// Weakness 12
+#[test]
+fn a_pipeline_that_is_renamed_while_its_job_runs_keeps_its_entry_until_the_job_ends() {
+    let mut world = world();
+    world.settle("a");
+    world.revise("not-set", spec(&["renamed", "second"], &[], ""));
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["first"], "one Job at a time");
+    assert_eq!(phases(&world), pairs(&[("first", "Running"), ("second", "Pending")]));
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert_eq!(phases(&world), pairs(&[("renamed", "Running"), ("second", "Pending")]));
+    world.play("a");
+    assert_eq!(phases(&world), pairs(&[("renamed", "Succeeded"), ("second", "Succeeded")]));
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+/// Weakness 21
+#[test]
+fn requests_of_one_name_run_jobs_of_their_own_where_pipelines_run_in_the_namespace_of_one_of_them() {
+    let mut world = World::new(spec(&["build"], &[], "a"));
+    world.ask("a");
+    world.play("a");
+    world.ask("b");
+    world.play("b");
+    for namespace in ["a", "b"] {
+        assert_eq!(world.ran(namespace), ["build"], "{namespace}");
+        assert_eq!(world.told(namespace, "Reconciled"), "True/Reconciled");
+    }
+    assert!(world.decide("a").is_silent());
+    world.change("Env", &key("b"), json!({ "spec": { "size": "large" } }));
+    world.play("b");
+    assert_eq!((world.ran("a").len(), world.ran("b").len()), (1, 2));
+    assert!(world.decide("a").is_silent());
+}
+
+/// §12.3, §18: a workflow that a pipeline has suspended is in progress; what is held by hand is settled.
+#[test]
+fn the_interval_overrides_a_suspension_by_hand_and_none_that_a_pipeline_asked_for() {
+    let mut world = world();
+    world.settle("a");
+    world.finish("a", Pod::Suspends);
+    world.settle("a");
+    world.wait(100_000);
+    let plan = world.decide("a");
+    assert!(plan.is_silent() && plan.next == Next::OnChange, "{:?}", plan.next);
+    world.label("a", keys::WORKFLOW_SUSPENDED, None);
+    world.play("a");
+    let ran = world.ran("a").len();
+    world.label("a", keys::WORKFLOW_SUSPENDED, Some("true"));
+    let plan = world.settle("a");
+    assert_eq!(world.told("a", "Reconciled"), "Unknown/WorkflowSuspended");
+    assert!(matches!(plan.next, Next::After(_)), "somebody has to look when it is time");
+    world.wait(100_000);
+    world.play("a");
+    assert_eq!(world.ran("a").len(), ran + 2);
+    assert_eq!(world.request("a")["metadata"]["labels"], json!({ keys::PROMISE_NAME: PROMISE }));
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+/// §10, last paragraph
+#[test]
+fn a_change_of_the_promise_leaves_a_suspended_request_alone_until_its_label_goes_and_then_starts_over() {
+    let mut world = world();
+    world.settle("a");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    world.finish("a", Pod::Suspends);
+    world.settle("a");
+    world.label("a", keys::RUN_FROM_START, Some("true"));
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["first", "second"]);
+    assert_eq!(world.told("a", "Reconciled"), "Unknown/WorkflowSuspended");
+    world.label("a", keys::WORKFLOW_SUSPENDED, None);
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "second", "first", "second"]);
+    assert_eq!(world.request("a")["metadata"]["labels"], json!({ keys::PROMISE_NAME: PROMISE }));
+}
+
+/// §10: set by hand, without a pipeline that asked for it.
+#[test]
+fn a_suspension_by_hand_freezes_a_run_where_it_is_and_its_end_goes_on_there() {
+    let mut world = world();
+    world.settle("a");
+    world.label("a", keys::WORKFLOW_SUSPENDED, Some("true"));
+    world.settle("a");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["first"]);
+    world.label("a", keys::WORKFLOW_SUSPENDED, None);
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "second"]);
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+/// §8.4: only the most recent Job is compared.
+#[test]
+fn a_spec_that_returns_to_an_earlier_one_runs_everything_again() {
+    let mut world = world();
+    world.play("a");
+    for size in ["large", "small"] {
+        world.change("Env", &key("a"), json!({ "spec": { "size": size } }));
+        world.play("a");
+    }
+    assert_eq!(world.ran("a"), ["first", "second", "first", "second", "first", "second"]);
+}
+
+/// §8.4 row 1, §12.1: none of the labels is lost, and nothing runs twice.
+#[test]
+fn a_manual_run_that_is_asked_for_during_a_manual_run_stops_it_and_starts_over() {
+    let mut world = world();
+    for _ in 0..3 {
+        world.settle("a");
+        world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+        world.settle("a");
+        assert!(world.decide("a").is_silent(), "waits for the Job to stop");
+        world.stop_jobs("a");
+    }
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "first", "first", "first", "second"]);
+    assert_eq!(world.count("ConfigureWorkflowFailed"), 0);
+}
+
+/// Weakness 8: somebody else, such as a queueing controller, suspends Jobs and releases them.
+#[test]
+fn a_job_that_somebody_else_held_for_a_while_counts_as_what_it_becomes() {
+    let mut world = world();
+    world.settle("a");
+    let job = ObjectKey::of(&world.running("a").unwrap());
+    let released = json!([{ "type": "Suspended", "status": "False" }]);
+    world.change("Job", &job, json!({ "status": { "conditions": released } }));
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["first"], "no Job beside it between its pods");
+    world.finish("a", Pod::Succeeds);
+    let completed = json!([{ "type": "Suspended", "status": "False" }, { "type": "Complete", "status": "True" }]);
+    world.change("Job", &job, json!({ "status": { "conditions": completed } }));
+    world.settle("a");
+    assert_eq!(phases(&world)[0].1, "Succeeded");
+    assert_eq!(world.count("ConfigureWorkflowFailed"), 0);
+}
+
+/// §5.5, §5.6
+#[test]
+fn a_run_again_writes_no_account_selector_or_permission() {
+    let mut world = world();
+    world.play("a");
+    let kinds = ["ServiceAccount", "ConfigMap", "Role", "RoleBinding"];
+    let supporting = |world: &World| {
+        let writes = world.writes.iter().map(|write| write.address().0.kind.as_str());
+        writes.filter(|kind| kinds.contains(kind)).count()
+    };
+    let before = supporting(&world);
+    assert!(before > 0);
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.play("a");
+    assert_eq!(world.ran("a").len(), 4);
+    assert_eq!(supporting(&world), before);
+}
+
+/// §5.6: also when no pipeline is left that could be started.
+#[test]
+fn permissions_go_with_the_last_pipeline_once_its_pod_has_ended() {
+    let permission = json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] }]);
+    let mut granted = spec(&["build"], &[], "");
+    granted["workflows"]["resource"]["configure"][0]["spec"]["rbac"] = json!({ "permissions": permission });
+    let mut world = World::new(granted);
+    world.ask("a");
+    world.settle("a");
+    assert_eq!((world.keys("Role").len(), world.keys("RoleBinding").len()), (2, 2));
+    world.revise("not-set", spec(&[], &[], ""));
+    world.settle("a");
+    assert_eq!(world.keys("Role").len(), 2, "the pod still runs");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    let left: Vec<String> = world.keys("Role").into_iter().map(|key| key.name).collect();
+    assert_eq!(left, ["env-resource-configure-build"], "what every pipeline may do stays until the Promise goes");
+    assert_eq!(world.keys("RoleBinding").len(), 1);
+    assert!(world.decide("a").is_silent());
+}
+
+/// §13.3
+#[test]
+fn what_a_removed_pipeline_wrote_stays_until_a_run_has_succeeded() {
+    let mut world = world();
+    world.play("a");
+    world.revise("not-set", spec(&["second"], &[], ""));
+    world.settle("a");
+    world.finish("a", Pod::Fails);
+    world.settle("a");
+    assert_eq!(world.keys("Work").len(), 2);
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.play("a");
+    assert_eq!(world.keys("Work").len(), 1);
+}
+
+/// Weakness 42
+#[test]
+fn the_summary_of_a_preview_outlasts_the_clean_up_and_counts_for_nothing() {
+    let mut world = world();
+    world.play("a");
+    let labels = json!({
+        keys::PROMISE_NAME: PROMISE, keys::WORK_TYPE: "resource", keys::RESOURCE_NAME: "x", keys::DRY_RUN_SUMMARY: "true",
+    });
+    let summary = ObjectKey::namespaced("a", "summary");
+    let metadata = json!({ "name": "summary", "namespace": "a", "labels": labels });
+    world.put(json!({ "kind": "Work", "metadata": metadata, "spec": {} }), summary.clone());
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.settle("a");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    world.finish("a", Pod::Succeeds);
+    for work in world.keys("Work").into_iter().filter(|work| *work != summary) {
+        let ready = json!([{ "type": "Ready", "status": "True", "reason": "R", "message": "Ready" }]);
+        world.change("Work", &work, json!({ "status": { "conditions": ready } }));
+    }
+    world.settle("a");
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+    assert!(world.keys("Work").contains(&summary));
+}
+
+/// §16
+#[test]
+fn a_preview_removes_no_real_work_and_goes_itself_with_the_next_real_run() {
+    let mut world = world();
+    world.config.dry_run = true;
+    world.play("a");
+    let preview = ObjectKey::namespaced("a", "preview");
+    let labels = json!({
+        keys::PROMISE_NAME: PROMISE, keys::WORK_TYPE: "resource", keys::RESOURCE_NAME: "x", keys::DRY_RUN: "true",
+        keys::PIPELINE_NAME: "second",
+    });
+    let metadata = json!({ "name": "preview", "namespace": "a", "labels": labels });
+    world.put(json!({ "kind": "Work", "metadata": metadata, "spec": {} }), preview.clone());
+    // The preview is of a Promise that has lost a pipeline.
+    world.revise("not-set", spec(&["second"], &[], ""));
+    world.label("a", keys::DRY_RUN, Some("true"));
+    world.play("a");
+    assert_eq!(world.told("a", "Reconciled"), "True/DryRunSucceeded");
+    assert_eq!(world.keys("Work").len(), 3);
+    world.label("a", keys::DRY_RUN, None);
+    world.play("a");
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+    let left: Vec<String> = world.keys("Work").into_iter().map(|key| key.name).collect();
+    assert_eq!(left, ["env-x--second"]);
+}
+
+/// §11.2, weaknesses 28, 30, 32: whatever became of the configure workflow.
+#[test]
+fn a_request_can_be_deleted_whatever_has_become_of_its_workflow() {
+    let states: [(&str, Reach); 6] = [
+        ("never looked at", |_| {}),
+        ("with finalizers and nothing else", |world| {
+            let plan = world.decide("a");
+            world.act(&plan);
+        }),
+        ("failed", |world| {
+            world.settle("a");
+            world.finish("a", Pod::Fails);
+            world.settle("a");
+        }),
+        ("waiting for its next attempt", |world| {
+            world.settle("a");
+            world.finish("a", Pod::RetriesAfter(1_000_000));
+            world.settle("a");
+        }),
+        ("frozen by hand", |world| {
+            world.play("a");
+            world.label("a", keys::WORKFLOW_SUSPENDED, Some("true"));
+            world.settle("a");
+        }),
+        ("with a run that was asked for and not begun", |world| {
+            world.settle("a");
+            world.label("a", keys::RUN_FROM_START, Some("true"));
+            world.settle("a");
+            world.finish("a", Pod::Succeeds);
+        }),
+    ];
+    for delete in [&["bye"][..], &[]] {
+        for (state, reach) in states {
+            let mut world = World::new(spec(&["build"], delete, ""));
+            world.ask("a");
+            reach(&mut world);
+            let configured = world.ran("a").len();
+            world.delete("Env", &key("a"));
+            world.settle("a");
+            if world.objects.contains_key(&("Env".to_owned(), key("a"))) {
+                assert_eq!(world.ran("a")[configured..], ["bye"], "{state}");
+                world.finish("a", Pod::Succeeds);
+                world.settle("a");
+            }
+            for kind in ["Env", "Work", "Job", "ResourceBinding"] {
+                assert!(world.keys(kind).is_empty(), "{state}: {kind}");
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What a request says of containers that do not get on, from the first sign to the end of it.
+
+use super::*;
+use crate::workflow::failure::PIPELINE_FAILING;
+
+/// Adds a pod of the running Job, or replaces it.
+fn pod(world: &mut World, name: &str, status: Value) {
+    let job = world.running("a").expect("a Job runs");
+    let owner = json!({ "apiVersion": "batch/v1", "kind": "Job", "controller": true, "name": job.name_any(), "uid": job.uid() });
+    let metadata = json!({ "name": name, "namespace": "a", "ownerReferences": [owner] });
+    world.put(json!({ "kind": "Pod", "metadata": metadata, "status": status }), ObjectKey::namespaced("a", name));
+}
+
+fn ended(container: &str, code: i32, message: &str) -> Value {
+    let terminated = json!({ "exitCode": code, "reason": "Error", "message": message });
+    json!({ "phase": "Failed", "initContainerStatuses": [{
+        "name": container, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "terminated": terminated },
+    }]})
+}
+
+fn waiting(reason: &str, message: &str) -> Value {
+    json!({ "phase": "Pending", "initContainerStatuses": [{
+        "name": "a", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "waiting": { "reason": reason, "message": message } },
+    }]})
+}
+
+fn told(world: &World) -> String {
+    let condition = Document::read(world.status("a")).condition(PIPELINE_FAILING);
+    condition.map(|told| format!("{}/{}/{}", told.status, told.reason, told.message)).unwrap_or_default()
+}
+
+/// Returns a world in which the first pipeline of the request runs.
+fn running(delete: &[&str]) -> World {
+    let mut world = World::new(spec(&["first", "second"], delete, ""));
+    world.ask("a");
+    world.settle("a");
+    world
+}
+
+fn backoff_limit(world: &World) -> Option<i32> {
+    world.running("a").expect("a Job runs").spec.unwrap().backoff_limit
+}
+
+/// Issue "bad input": as early as it is known; §6.3 and §17 keep their words.
+#[test]
+fn a_container_that_fails_is_told_while_its_job_still_tries() {
+    let mut world = running(&[]);
+    pod(&mut world, "p1", ended("a", 1, ""));
+    world.settle("a");
+    let text = "pipeline first: container a exited with code 1; kubectl logs -n a p1 -c a";
+    assert_eq!(told(&world), format!("True/ContainerFailed/{text}"));
+    assert_eq!(world.count(&format!("ContainerFailed {text}")), 1);
+    assert_eq!(world.told("a", "ConfigureWorkflowCompleted"), "False/PipelinesInProgress");
+    assert_eq!(world.told("a", "Reconciled"), "Unknown/WorkflowPending");
+    assert_eq!(backoff_limit(&world), None, "it is tried again");
+
+    // The next attempt fails in the same way: the command leads to the newer pod, and nobody is told again.
+    world.wait(10);
+    pod(&mut world, "p2", ended("a", 1, ""));
+    world.settle("a");
+    assert!(told(&world).ends_with("kubectl logs -n a p2 -c a"));
+    assert_eq!(world.count("ContainerFailed"), 1);
+    world.wait(10);
+    pod(&mut world, "p3", ended("a", 2, ""));
+    world.settle("a");
+    assert_eq!(world.count("ContainerFailed"), 2, "another cause is told");
+}
+
+#[test]
+fn what_was_wrong_is_over_when_the_pipeline_has_succeeded() {
+    let mut world = running(&[]);
+    pod(&mut world, "p1", waiting("ImagePullBackOff", "Back-off pulling image \"i\": not found"));
+    world.settle("a");
+    assert_eq!(
+        told(&world),
+        "True/ImageUnavailable/pipeline first: image i of container a cannot be had: not found; kubectl describe pod -n a p1"
+    );
+    // The image has come.
+    pod(&mut world, "p1", waiting("PodInitializing", ""));
+    world.settle("a");
+    assert_eq!(told(&world), "");
+
+    pod(&mut world, "p1", ended("a", 1, ""));
+    world.settle("a");
+    assert_ne!(told(&world), "");
+    world.objects.retain(|(kind, _), _| kind != "Pod");
+    world.settle("a");
+    assert_ne!(told(&world), "", "that a pod is not seen any more says nothing about it");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert_eq!(told(&world), "");
+    world.play("a");
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+#[test]
+fn nothing_is_failing_where_no_pipeline_is_left() {
+    let mut world = running(&[]);
+    pod(&mut world, "p1", ended("a", 1, ""));
+    world.settle("a");
+    assert_ne!(told(&world), "");
+    world.revise("not-set", spec(&[], &[], ""));
+    world.settle("a");
+    world.finish("a", Pod::Fails);
+    world.settle("a");
+    assert_eq!(told(&world), "");
+    assert!(world.decide("a").is_silent());
+}
+
+/// §19.39: no attempt is spent on what cannot change.
+#[test]
+fn a_job_whose_repetition_is_useless_is_ended_at_once() {
+    let mut world = running(&[]);
+    pod(&mut world, "p1", ended("a", 65, "mine"));
+    world.settle("a");
+    assert_eq!(backoff_limit(&world), None, "what a container of the pipeline means by 65 is its own business");
+    pod(&mut world, "p1", ended("work-writer", 65, "invalid directory: .."));
+    world.settle("a");
+    assert_eq!(backoff_limit(&world), Some(0));
+    assert_eq!(
+        told(&world),
+        "True/InvalidOutput/pipeline first: container work-writer refuses what the pipeline has left: invalid directory: ..; \
+         kubectl logs -n a p1 -c work-writer"
+    );
+    assert_eq!(world.count("InvalidOutput"), 1);
+    let patches = world.writes.iter().filter(|write| write.address().0.kind == "Job").count();
+    assert_eq!(patches, 2, "made once, ended once");
+
+    // Its pod goes with it; what was told stays until the next run.
+    world.objects.retain(|(kind, _), _| kind != "Pod");
+    world.finish("a", Pod::Fails);
+    world.settle("a");
+    assert_eq!(world.told("a", "ConfigureWorkflowCompleted"), "False/ConfigureWorkflowFailed");
+    assert!(told(&world).starts_with("True/InvalidOutput/"));
+    assert_eq!(world.count("InvalidOutput"), 1);
+    world.change("Env", &key("a"), json!({ "spec": { "size": "fixed" } }));
+    world.settle("a");
+    assert_eq!(told(&world), "");
+    world.play("a");
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+#[test]
+fn a_job_that_can_make_no_pod_says_why_until_it_can() {
+    let mut world = running(&[]);
+    world.refusal = Some("Error creating: pods \"x\" is forbidden: exceeded quota: small".into());
+    world.settle("a");
+    let job = world.running("a").unwrap().name_any();
+    assert_eq!(
+        told(&world),
+        format!(
+            "True/PodRefused/pipeline first: no pod can be made: pods \"x\" is forbidden: exceeded quota: small; kubectl describe \
+             job -n a {job}"
+        )
+    );
+    pod(&mut world, "p1", json!({ "phase": "Pending" }));
+    world.settle("a");
+    assert_eq!(told(&world), "");
+}
+
+#[test]
+fn a_job_that_has_failed_without_a_pod_says_what_it_knows() {
+    for (reason, text, events) in [
+        ("DeadlineExceeded", "Job was active longer than specified deadline", 1),
+        // Its pod's own story may be on its way.
+        ("BackoffLimitExceeded", "Job has reached the specified backoff limit", 0),
+    ] {
+        let mut world = running(&[]);
+        let job = ObjectKey::of(&world.running("a").unwrap());
+        let condition = json!({ "type": "Failed", "status": "True", "reason": reason, "message": text });
+        world.change("Job", &job, json!({ "status": { "conditions": [condition] } }));
+        world.settle("a");
+        let command = format!("kubectl describe job -n a {}", job.name);
+        let shown = told(&world);
+        assert!(shown.ends_with(&format!("/pipeline first: Job {job} has failed: {text}; {command}")), "{shown}");
+        assert_eq!(world.count("DeadlineExceeded"), events);
+    }
+}
+
+#[test]
+fn a_job_that_is_told_to_stop_is_not_failing() {
+    let mut world = running(&[]);
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.settle("a");
+    // The Job is told to stop; whoever asked for it has changed their mind.
+    world.label("a", keys::MANUAL_RECONCILIATION, None);
+    pod(&mut world, "p1", ended("a", 137, ""));
+    world.settle("a");
+    assert_eq!(told(&world), "");
+}
+
+#[test]
+fn a_pipeline_that_is_suspended_is_not_failing() {
+    let mut world = running(&[]);
+    pod(&mut world, "p1", ended("a", 1, ""));
+    world.settle("a");
+    world.objects.retain(|(kind, _), _| kind != "Pod");
+    world.finish("a", Pod::Suspends);
+    world.settle("a");
+    assert_eq!(world.told("a", "Reconciled"), "Unknown/WorkflowSuspended");
+    assert_eq!(told(&world), "");
+}
+
+#[test]
+fn a_deletion_that_waits_for_a_configure_pipeline_says_what_that_one_waits_for() {
+    let mut world = running(&["undo"]);
+    world.delete("Env", &key("a"));
+    world.settle("a");
+    assert_eq!(told(&world), "");
+    pod(&mut world, "p1", waiting("ErrImagePull", "not found"));
+    world.settle("a");
+    let text = "pipeline first: image i of container a cannot be had: not found; kubectl describe pod -n a p1";
+    assert_eq!(told(&world), format!("True/ImageUnavailable/{text}"));
+    assert_eq!(world.count("ImageUnavailable"), 1);
+    world.objects.retain(|(kind, _), _| kind != "Pod");
+    world.finish("a", Pod::Fails);
+    world.settle("a");
+    assert_eq!((told(&world), world.ran("a").len()), (String::new(), 2), "the delete pipeline runs");
+}
+
+#[test]
+fn a_delete_pipeline_tells_the_same() {
+    let mut world = World::new(spec(&["first"], &["undo"], ""));
+    world.ask("a");
+    world.play("a");
+    world.delete("Env", &key("a"));
+    world.settle("a");
+    pod(&mut world, "p1", ended("status-writer", 65, "failed to load incoming status: no"));
+    world.settle("a");
+    assert_eq!(backoff_limit(&world), Some(0));
+    assert!(told(&world).starts_with("True/InvalidOutput/pipeline undo: container status-writer"), "{}", told(&world));
+    assert_eq!(world.count("InvalidOutput"), 1);
+    world.finish("a", Pod::Fails);
+    world.settle("a");
+    assert_eq!(world.told("a", "DeleteWorkflowCompleted"), "False/DeleteWorkflowFailed");
+    assert!(told(&world).starts_with("True/InvalidOutput/pipeline undo: "), "{}", told(&world));
+    assert_eq!(world.count("InvalidOutput"), 1);
+}

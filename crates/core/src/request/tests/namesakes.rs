@@ -1,0 +1,149 @@
+//! Two requests of one name in two namespaces: whatever happens to the one, the other does not notice.
+
+use super::*;
+
+/// Everything that belongs to the request in `b`, and the request.
+fn of_b(world: &World) -> BTreeMap<String, Value> {
+    let is_of_b = |object: &Value| {
+        let label = |key: &str| object["metadata"]["labels"][key].as_str();
+        let annotation = |key: &str| object["metadata"]["annotations"][key].as_str();
+        match object["kind"].as_str().unwrap() {
+            "Env" | "ResourceBinding" => object["metadata"]["namespace"] == "b",
+            "Job" => annotation(keys::JOB_RESOURCE_NAMESPACE) == Some("b"),
+            "Work" => label(keys::RESOURCE_NAMESPACE).or(object["metadata"]["namespace"].as_str()) == Some("b"),
+            _ => false,
+        }
+    };
+    let found = world.objects.iter().filter(|(_, object)| is_of_b(object));
+    found.map(|((kind, key), object)| (format!("{kind} {key}"), without_the_scheduler(object))).collect()
+}
+
+/// Returns an object without what the scheduler, which is played here, writes to all Works alike.
+fn without_the_scheduler(object: &Value) -> Value {
+    let mut object = object.clone();
+    if object["kind"] == "Work" {
+        object["status"] = Value::Null;
+        object["metadata"]["resourceVersion"] = Value::Null;
+    }
+    object
+}
+
+/// Lets something happen.
+type Happens = fn(&mut World);
+
+/// One thing after the other that happens to the request in `a`.
+const STEPS: [(&str, Happens); 9] = [
+    ("update", |world| {
+        world.change("Env", &key("a"), json!({ "spec": { "size": "large" } }));
+        world.play("a");
+    }),
+    ("suspension", |world| {
+        world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+        world.settle("a");
+        world.finish("a", Pod::Suspends);
+        world.settle("a");
+    }),
+    ("resumption", |world| {
+        world.label("a", keys::WORKFLOW_SUSPENDED, None);
+        world.settle("a");
+        world.finish("a", Pod::RetriesAfter(60));
+        world.settle("a");
+    }),
+    ("retry", |world| {
+        world.wait(61);
+        world.play("a");
+    }),
+    ("failure", |world| {
+        world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+        world.settle("a");
+        world.finish("a", Pod::Fails);
+        world.settle("a");
+    }),
+    ("stop", |world| {
+        world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+        world.settle("a");
+        world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+        world.settle("a");
+        world.stop_jobs("a");
+        world.play("a");
+    }),
+    ("pause", |world| {
+        world.label("a", keys::PAUSED, Some("true"));
+        world.settle("a");
+        world.label("a", keys::PAUSED, None);
+        world.play("a");
+    }),
+    ("another version", |world| {
+        let binding = world.keys("ResourceBinding").into_iter().find(|key| key.namespace.as_deref() == Some("a"));
+        world.change("ResourceBinding", &binding.unwrap(), json!({ "spec": { "version": "not-set" } }));
+        world.play("a");
+    }),
+    ("deletion", |world| {
+        world.delete("Env", &key("a"));
+        world.settle("a");
+        world.finish("a", Pod::Succeeds);
+        world.settle("a");
+        assert!(!world.objects.contains_key(&("Env".to_owned(), key("a"))));
+    }),
+];
+
+/// Where pipelines run: in the namespace of each request, in a third one, in that of one of the two.
+const SETUPS: [&str; 4] = ["", "pipes", "b", "a"];
+
+#[test]
+fn nothing_that_happens_to_one_request_touches_the_other() {
+    for namespace in SETUPS {
+        // The other one is settled, or its Job runs.
+        for is_running in [false, true] {
+            let mut world = World::new(spec(&["build"], &["bye"], namespace));
+            ["a", "b"].iter().for_each(|namespace| world.ask(namespace));
+            world.play("a");
+            world.settle("b");
+            if !is_running {
+                world.play("b");
+            }
+            for (step, happen) in STEPS {
+                let before = of_b(&world);
+                assert!(before.len() >= 3, "{before:#?}");
+                happen(&mut world);
+                assert_eq!(of_b(&world), before, "{step}, pipelines in {namespace:?}, running: {is_running}");
+                assert!(world.decide("b").is_silent(), "{step}");
+            }
+            world.play("b");
+            assert_eq!(world.ran("b"), ["build"]);
+            assert_eq!(world.told("b", "Reconciled"), "True/Reconciled");
+        }
+    }
+}
+
+#[test]
+fn both_follow_a_change_of_their_promise_and_go_side_by_side() {
+    for namespace in SETUPS {
+        let mut world = World::new(spec(&["build"], &["bye"], namespace));
+        for namespace in ["a", "b"] {
+            world.ask(namespace);
+            world.play(namespace);
+        }
+        world.revise("not-set", spec(&["build", "test"], &["bye"], namespace));
+        ["a", "b"].iter().for_each(|namespace| drop(world.settle(namespace)));
+        ["a", "b"].iter().for_each(|namespace| world.play(namespace));
+        for namespace in ["a", "b"] {
+            assert_eq!(world.ran(namespace), ["build", "build", "test"]);
+            assert_eq!(world.told(namespace, "Reconciled"), "True/Reconciled");
+        }
+        assert_eq!(world.keys("Work").len(), 4);
+        ["a", "b"].iter().for_each(|namespace| world.delete("Env", &key(namespace)));
+        for _ in 0..3 {
+            ["a", "b"].iter().for_each(|namespace| drop(world.settle(namespace)));
+            for namespace in ["b", "a"] {
+                if world.objects.contains_key(&("Env".to_owned(), key(namespace))) {
+                    world.finish(namespace, Pod::Succeeds);
+                }
+            }
+        }
+        for kind in ["Env", "Job", "Work", "ResourceBinding"] {
+            assert!(world.keys(kind).is_empty(), "{kind}, pipelines in {namespace:?}");
+        }
+        assert_eq!(world.count("PipelineStarted Delete Pipeline started: bye"), 2);
+    }
+}

@@ -1,0 +1,153 @@
+//! Placements whose files are in parts: in the store they are like any other.
+
+use kratix_api::WorkloadGroup;
+use kratix_api::part::Split;
+
+use super::*;
+
+/// Files of which one takes several parts.
+fn large() -> Vec<(&'static str, String)> {
+    let noise = |seed: u32| {
+        let numbers = (0..110_000).scan(seed, |state, _| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            Some(format!("{state:08x}\n"))
+        });
+        numbers.collect::<String>()
+    };
+    vec![("a.yaml", "a: 1\n".into()), ("big.yaml", noise(1) + &noise(2)), ("z.yaml", "z: 1\n".into())]
+}
+
+/// Returns a placement whose files are in parts, and the parts.
+fn in_parts(placement: &WorkPlacement, files: &[(&str, String)]) -> (WorkPlacement, Parts) {
+    let workloads = files.iter().map(|(path, content)| workload(path, content)).collect();
+    let split = Split::of(vec![WorkloadGroup { workloads, ..WorkloadGroup::for_directory(".") }]);
+    let key = |name: String| ObjectKey::namespaced("default", name);
+    let parts =
+        split.parts.iter().map(|part| (key(part.name("w")), Some(Arc::from(part.workloads.as_slice())))).collect();
+    let mut placement = placement.clone();
+    placement.spec.workloads = split.groups("w").remove(0).workloads;
+    (placement, parts)
+}
+
+fn inline(placement: &WorkPlacement, files: &[(&str, String)]) -> WorkPlacement {
+    let mut placement = placement.clone();
+    placement.spec.workloads = files.iter().map(|(path, content)| workload(path, content)).collect();
+    placement
+}
+
+#[test]
+fn files_in_parts_arrive_as_those_in_one_object_in_every_mode() {
+    for mode in [FilepathMode::NestedByMetadata, FilepathMode::None, FilepathMode::AggregatedYaml] {
+        let mut other = placement("o", &[("o.yaml", "o: 1\n")]);
+        other.metadata.name = Some("o".into());
+        let place = |placement: WorkPlacement, parts: Parts| {
+            let mut world = World::new(placement, destination("d", mode.clone()));
+            world.parts = parts;
+            if mode == FilepathMode::AggregatedYaml {
+                world.members.push(other.clone());
+            }
+            world.settle();
+            world
+        };
+        let small = place(inline(&placement("p", &[]), &large()), Parts::new());
+        let (whole, parts) = in_parts(&placement("p", &[]), &large());
+        assert!(parts.len() > 3, "{} parts", parts.len());
+        let mut large = place(whole, parts);
+        assert_eq!(large.condition("WriteSucceeded"), small.condition("WriteSucceeded"), "{mode:?}");
+        assert_eq!(large.files, small.files, "{mode:?}");
+        assert_eq!(large.commits, small.commits, "{mode:?}");
+
+        // A new process asks for the same again, which changes nothing; then everything goes, which needs no part.
+        large.restart();
+        large.settle();
+        assert_eq!(large.commits.len(), 1, "{mode:?}");
+        large.parts.clear();
+        large.delete();
+        large.settle();
+        assert!(large.placement.is_none() && !large.paths().contains(&"d/big.yaml"), "{mode:?}");
+    }
+}
+
+#[test]
+fn nothing_is_read_for_a_pass_that_writes_nothing() {
+    let (placement, parts) = in_parts(&placement("p", &[]), &large());
+    let mut world = World::new(placement, destination("d", FilepathMode::NestedByMetadata));
+    world.parts = parts;
+    let lacking = |world: &World| {
+        let snapshot = world.snapshot();
+        lacks_parts(&snapshot, &decide(&snapshot)).len()
+    };
+    assert_eq!(lacking(&world), world.parts.len());
+    world.settle();
+    assert_eq!(lacking(&world), 0);
+    world.restart();
+    world.store = not_ready();
+    assert_eq!(lacking(&world), 0);
+}
+
+#[test]
+fn a_part_that_is_gone_or_was_altered_is_said_and_comes_back() {
+    let (placement, parts) = in_parts(&placement("p", &[]), &large());
+    let name = &parts.keys().next().unwrap().clone();
+    for (found, said) in [(None, "does not exist"), (Some(Arc::from([workload("x", "y")])), "was altered")] {
+        let mut world = World::new(placement.clone(), destination("d", FilepathMode::NestedByMetadata));
+        world.parts = parts.clone();
+        world.parts.insert(name.clone(), found);
+        world.settle();
+        let (status, reason, message) = world.condition("WriteSucceeded");
+        assert_eq!((status, reason.as_str()), (Status::False, "WorkloadsFailedWrite"));
+        let text = format!("work {name} with a part of the files {said}: the pipeline has to run again");
+        assert!(message.contains(&text), "{message}");
+        assert!(world.files.is_empty());
+        let next = decide(&Snapshot { parts: world.parts.clone(), ..world.snapshot() }).plan.next;
+        assert_eq!(next, Next::After(RETRY_AFTER), "no watch tells when it is back");
+        world.parts = parts.clone();
+        world.settle();
+        assert_eq!(world.condition("WriteSucceeded").0, Status::True);
+        assert_eq!(world.files.len(), 3);
+    }
+}
+
+#[test]
+fn a_part_of_a_neighbour_that_is_missing_is_told_of_the_neighbour() {
+    let (mut other, _) = in_parts(&placement("o", &[]), &large());
+    other.metadata.name = Some("o".into());
+    let mut world = World::new(placement("p", &[("a.yaml", "a")]), destination("d", FilepathMode::AggregatedYaml));
+    world.members.push(other);
+    world.settle();
+    let message = world.condition("WriteSucceeded").2;
+    assert!(message.contains("workplacement default/o: work default/w.part-"), "{message}");
+}
+
+#[test]
+fn what_is_too_large_is_refused_before_it_is_read() {
+    for mode in [FilepathMode::NestedByMetadata, FilepathMode::AggregatedYaml] {
+        let (mut placement, _) = in_parts(&placement("p", &[]), &large());
+        for reference in &mut placement.spec.workloads {
+            let (text, _) = reference.content.rsplit_once(' ').unwrap();
+            reference.content = format!("{text} {}", 60 << 20);
+        }
+        let world = World::new(placement, destination("d", mode));
+        let snapshot = world.snapshot();
+        let decision = decide(&snapshot);
+        assert_eq!((decision.effect.is_some(), lacks_parts(&snapshot, &decision).len()), (false, 0));
+        let Some(Finding::Failed { message }) = decision.plan.findings.first() else { panic!("{decision:?}") };
+        assert!(
+            message.contains(&format!("the files are larger than {CONTENT_BYTES_MAX} bytes together")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn files_in_parts_may_be_anywhere_in_a_shared_directory() {
+    let left = Site::of(&placement("p", &[]), &destination("d/sub", FilepathMode::NestedByMetadata), "here").unwrap();
+    let claim = |placement: WorkPlacement| Claim {
+        placement: Arc::new(placement),
+        destination: Arc::new(destination("d", FilepathMode::None)),
+        place: "here".into(),
+    };
+    let other = placement("o", &[("elsewhere.yaml", "a")]);
+    assert!(!left.is_taken_by(&claim(other.clone())));
+    assert!(left.is_taken_by(&claim(in_parts(&other, &large()).0)), "nobody knows without reading them");
+}

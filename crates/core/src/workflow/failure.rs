@@ -1,0 +1,411 @@
+//! What keeps the pod of a pipeline from getting on: which container, why, and where to look.
+//!
+//! A Job tells that it has failed only once Kubernetes has given up on it, and not why. The status of its pods tells at once:
+//! an image that cannot be pulled, a container that exits, is killed or refused. It is shown by the condition
+//! [`PIPELINE_FAILING`], which exists only as long as something is wrong, and by one event for each cause. Conditions and
+//! events of the original keep their words.
+//!
+//! Trouble that repeating cannot heal (a malformed file, a path that leads outside) is told by Kratix's own containers with
+//! an exit code of its own. Then the Job's `backoffLimit` is set to 0, so that it fails by Kubernetes' own rules, once.
+//!
+//! # Guarantees
+//! One cause, one text: no counters and no times, so a container that fails again in the same way is not told again.
+//! # Source
+//! `02-workflows.md` §14, §15
+
+use k8s_openapi::api::batch::v1;
+use k8s_openapi::api::core::v1 as core;
+use kratix_api::condition::Status;
+use kratix_api::{Timestamp, keys};
+use kube_core::ResourceExt;
+use serde_json::json;
+
+use super::status::Document;
+use super::{Snapshot, history};
+use crate::object::{ObjectKey, Target};
+use crate::plan::{Event, Write};
+use crate::text::truncated;
+
+/// Condition of a parent whose pipeline does not get on. It is there, and True, only while that lasts.
+pub use kratix_api::condition::PIPELINE_FAILING;
+
+/// The containers that Kratix puts around those of a pipeline.
+const OWN_CONTAINERS: [&str; 3] = ["reader", "work-writer", "status-writer"];
+/// Longest name of an image that is repeated; users write what they like.
+const IMAGE_BYTES_MAX: usize = 255;
+/// Longest cause that is repeated from a pod's status.
+const DETAIL_BYTES_MAX: usize = 400;
+/// Exit codes above this one stand for signals.
+const SIGNAL_BASE: i32 = 128;
+const SIGKILL: i32 = 9;
+/// How a container ends whose pod is removed.
+const STOPPED: [i32; 2] = [SIGNAL_BASE + SIGKILL, SIGNAL_BASE + 15];
+/// A node that runs as many pods as it can says so with this reason; it is no trouble of the pipeline.
+const WAITS_FOR_A_PLACE: &str = "TooManyPods";
+
+/// Something that keeps a pod, or the making of one, from getting on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Reason of the condition and of the event.
+    reason: &'static str,
+    /// What has happened to what: `container render exited with code 1`.
+    subject: String,
+    /// The cause in the words of whoever noticed it; may be empty.
+    detail: String,
+    /// The command that shows more.
+    command: String,
+    /// Whether doing the same again is useless.
+    is_final: bool,
+}
+
+/// What is known of a Job's pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Nothing: there is none yet or none any more, or they cannot be seen.
+    Unseen,
+    /// They get on.
+    Fine,
+    /// They do not.
+    Trouble(Trouble),
+}
+
+/// A pod of a Job, as far as anything of it matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// When it was made.
+    pub created: Option<Timestamp>,
+    /// What keeps it from getting on.
+    pub trouble: Option<Trouble>,
+    /// It is being deleted, so that it gets on no more says nothing.
+    pub is_going: bool,
+}
+
+impl Sight {
+    /// Sums up what is known of one Job. `refusal` is what the API server said when a pod was to be made.
+    ///
+    /// The newest trouble counts, also while another attempt is under way: it is over only when the pipeline is.
+    pub fn of(job: &v1::Job, pods: &[Attempt], refusal: Option<&str>) -> Self {
+        let troubled = pods.iter().filter(|pod| pod.trouble.is_some());
+        if let Some(trouble) = troubled.max_by_key(|pod| pod.created).and_then(|pod| pod.trouble.clone()) {
+            return Self::Trouble(trouble);
+        }
+        match refusal {
+            _ if pods.iter().any(|pod| !pod.is_going) => Self::Fine,
+            // An old refusal says nothing about a pod that was there since.
+            Some(refusal) if pods.is_empty() && !has_had_pods(job) => Self::Trouble(refused(job, refusal)),
+            _ => Self::Unseen,
+        }
+    }
+}
+
+impl Trouble {
+    /// Returns whether doing the same again is useless.
+    pub fn is_final(&self) -> bool {
+        self.is_final
+    }
+
+    /// Returns what is wrong, without the command that shows more.
+    fn cause(&self, pipeline: &str) -> String {
+        match self.detail.as_str() {
+            "" => format!("pipeline {pipeline}: {}", self.subject),
+            detail => format!("pipeline {pipeline}: {}: {detail}", self.subject),
+        }
+    }
+}
+
+/// Returns what keeps a pod from getting on. What became of its containers because it is being deleted is no trouble.
+pub fn of_pod(pod: &core::Pod) -> Option<Trouble> {
+    let status = pod.status.as_ref()?;
+    let place = Place { namespace: pod.namespace().unwrap_or_default(), pod: pod.name_any() };
+    let phase = status.phase.as_deref().unwrap_or_default();
+    let detail = detail(status.message.as_deref().unwrap_or_default());
+    match status.reason.as_deref() {
+        Some("Evicted") if phase == "Failed" => {
+            return Some(place.described("PodEvicted", "the pod was evicted", detail));
+        }
+        Some("DeadlineExceeded") if phase == "Failed" => {
+            return Some(place.described("DeadlineExceeded", "the pod ran longer than its deadline", detail));
+        }
+        Some(reason) if phase == "Failed" => {
+            return Some(place.described("PodFailed", &format!("the pod has failed ({reason})"), detail));
+        }
+        _ => {}
+    }
+    let init = status.init_container_statuses.iter().flatten();
+    let mut containers = init.chain(status.container_statuses.iter().flatten());
+    let removed_at = removal(pod);
+    if let Some(trouble) = containers.find_map(|container| place.of_container(pod, container, removed_at)) {
+        return Some(trouble);
+    }
+    let unscheduled = status.conditions.iter().flatten().find(|condition| {
+        condition.type_ == "PodScheduled" && condition.status == "False" && condition.reason.is_some()
+    });
+    if let Some(condition) = unscheduled {
+        let detail = self::detail(condition.message.as_deref().unwrap_or_default());
+        return Some(place.described("PodUnschedulable", "no node takes the pod", detail));
+    }
+    match status.reason.as_deref() {
+        Some(reason) if phase == "Pending" && reason != WAITS_FOR_A_PLACE => {
+            Some(place.described("PodNotStarted", "the pod cannot be started", detail))
+        }
+        _ => None,
+    }
+}
+
+/// Returns when the removal of a pod was asked for.
+fn removal(pod: &core::Pod) -> Option<Timestamp> {
+    let grace = jiff::SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or_default());
+    pod.metadata.deletion_timestamp.as_ref()?.0.checked_sub(grace).ok()
+}
+
+/// Where the pod is found.
+struct Place {
+    namespace: String,
+    pod: String,
+}
+
+impl Place {
+    fn logs(&self, container: &str) -> String {
+        format!("kubectl logs -n {} {} -c {container}", self.namespace, self.pod)
+    }
+
+    fn describe(&self) -> String {
+        format!("kubectl describe pod -n {} {}", self.namespace, self.pod)
+    }
+
+    fn described(&self, reason: &'static str, subject: &str, detail: String) -> Trouble {
+        Trouble { reason, subject: subject.to_owned(), detail, command: self.describe(), is_final: false }
+    }
+
+    fn of_container(
+        &self,
+        pod: &core::Pod,
+        container: &core::ContainerStatus,
+        removed_at: Option<Timestamp>,
+    ) -> Option<Trouble> {
+        let name = container.name.as_str();
+        let state = container.state.as_ref();
+        if let Some(waiting) = state.and_then(|state| state.waiting.as_ref())
+            && let Some(trouble) = self.of_waiting(container, waiting)
+        {
+            return removed_at.is_none().then_some(trouble);
+        }
+        let is_stopped = |ended: &core::ContainerStateTerminated| {
+            let finished_at = ended.finished_at.as_ref().map(|time| time.0);
+            // Times have whole seconds, and a container may take less to stop.
+            let at_once = STOPPED.contains(&ended.exit_code) && ended.reason.as_deref() != Some("OOMKilled");
+            let is_after = |finished, removed| finished > removed || (at_once && finished == removed);
+            removed_at.is_some_and(|removed| finished_at.is_none_or(|finished| is_after(finished, removed)))
+        };
+        let ended = state.and_then(|state| state.terminated.as_ref()).filter(|ended| !is_stopped(ended));
+        // While it runs or waits for its next attempt, how the last one ended is still what is wrong.
+        let ended = ended.or_else(|| container.last_state.as_ref()?.terminated.as_ref())?;
+        if ended.exit_code == 0 || is_stopped(ended) {
+            return None;
+        }
+        let words = detail(ended.message.as_deref().unwrap_or_default());
+        let code = ended.exit_code;
+        let is_own = OWN_CONTAINERS.contains(&name);
+        let (reason, subject, is_final) = match ended.reason.as_deref() {
+            Some("OOMKilled") => ("OutOfMemory", out_of_memory(pod, name), false),
+            Some("ContainerCannotRun" | "StartError") => {
+                ("ContainerNotStarted", format!("container {name} cannot be started"), false)
+            }
+            _ if is_own && code == i32::from(keys::EXIT_FINAL) => {
+                ("InvalidOutput", format!("container {name} refuses what the pipeline has left"), true)
+            }
+            _ if code > SIGNAL_BASE => {
+                let signal = match code - SIGNAL_BASE {
+                    SIGKILL => "SIGKILL".to_owned(),
+                    number => format!("signal {number}"),
+                };
+                ("ContainerKilled", format!("container {name} was killed ({signal}, exit code {code})"), false)
+            }
+            _ => ("ContainerFailed", format!("container {name} exited with code {code}"), false),
+        };
+        Some(Trouble { reason, subject, detail: words, command: self.logs(name), is_final })
+    }
+
+    fn of_waiting(&self, container: &core::ContainerStatus, waiting: &core::ContainerStateWaiting) -> Option<Trouble> {
+        let (name, image) = (&container.name, &container.image);
+        let message = waiting.message.as_deref().unwrap_or_default();
+        match waiting.reason.as_deref()? {
+            "ErrImagePull"
+            | "ImagePullBackOff"
+            | "ErrImageNeverPull"
+            | "InvalidImageName"
+            | "ImageInspectError"
+            | "RegistryUnavailable" => {
+                let shown = line(image, IMAGE_BYTES_MAX);
+                let subject = format!("image {shown} of container {name} cannot be had");
+                Some(self.described("ImageUnavailable", &subject, detail(without_back_off(message, image))))
+            }
+            "CreateContainerConfigError"
+            | "CreateContainerError"
+            | "RunContainerError"
+            | "PreCreateHookError"
+            | "PostStartHookError" => {
+                let subject = format!("container {name} cannot be started");
+                Some(self.described("ContainerNotStarted", &subject, detail(message)))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn out_of_memory(pod: &core::Pod, name: &str) -> String {
+    let spec = pod.spec.as_ref();
+    let init = spec.and_then(|spec| spec.init_containers.as_ref()).into_iter().flatten();
+    let mut all = init.chain(spec.into_iter().flat_map(|spec| &spec.containers));
+    let limit = all.find(|container| container.name == name).and_then(|container| {
+        let limits = container.resources.as_ref()?.limits.as_ref()?;
+        limits.get("memory").map(|limit| limit.0.clone())
+    });
+    match limit {
+        Some(limit) => format!("container {name} was killed because it used more memory than its limit of {limit}"),
+        None => format!("container {name} was killed because there was no memory left"),
+    }
+}
+
+/// A kubelet says the same in two ways in turn, and the second time at times without the cause: what is left is the cause, or
+/// nothing.
+fn without_back_off<'a>(message: &'a str, image: &str) -> &'a str {
+    let quoted = format!("Back-off pulling image {image:?}");
+    let rest = message.strip_prefix(&quoted).map_or(message, |rest| rest.strip_prefix(": ").unwrap_or(rest));
+    rest.strip_prefix("ErrImagePull: ").unwrap_or(rest)
+}
+
+/// Returns a cause in one line, cut to what is needed to act.
+fn detail(text: &str) -> String {
+    line(text, DETAIL_BYTES_MAX)
+}
+
+/// Returns a text of somebody as one line of at most so many bytes, without what a terminal would act on.
+fn line(text: &str, bytes_max: usize) -> String {
+    let words = text.split(|letter: char| letter.is_whitespace() || letter.is_control());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let line = words.join(" ");
+    let cut = truncated(&line, bytes_max);
+    if cut.len() < line.len() { format!("{cut}…") } else { line }
+}
+
+/// No pod could be made at all: a quota, an admission webhook, a ServiceAccount that is not there.
+fn refused(job: &v1::Job, refusal: &str) -> Trouble {
+    let detail = detail(refusal.strip_prefix("Error creating: ").unwrap_or(refusal));
+    Trouble {
+        reason: "PodRefused",
+        subject: "no pod can be made".to_owned(),
+        detail,
+        command: of_job(job),
+        is_final: false,
+    }
+}
+
+fn has_had_pods(job: &v1::Job) -> bool {
+    let Some(status) = &job.status else { return false };
+    [status.active, status.failed, status.succeeded].into_iter().flatten().any(|count| count > 0)
+}
+
+fn of_job(job: &v1::Job) -> String {
+    format!("kubectl describe job -n {} {}", job.namespace().unwrap_or_default(), job.name_any())
+}
+
+/// Returns what a Job that has failed tells of it by itself.
+fn of_failed_job(job: &v1::Job) -> Option<Trouble> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    let failed = conditions.iter().find(|condition| condition.type_ == "Failed" && condition.status == "True")?;
+    let reason = match failed.reason.as_deref()? {
+        "DeadlineExceeded" => "DeadlineExceeded",
+        _ => "JobFailed",
+    };
+    let subject = format!("Job {} has failed", ObjectKey::of(job));
+    let detail = detail(failed.message.as_deref().unwrap_or_default());
+    Some(Trouble { reason, subject, detail, command: of_job(job), is_final: false })
+}
+
+/// What a look at the pods of a Job leads to.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) writes: Vec<Write>,
+    pub(super) events: Vec<Event>,
+}
+
+/// Shows what keeps a running Job from getting on, takes back what is over, and ends a Job whose repetition is useless.
+pub(super) fn tell_running(snapshot: &Snapshot<'_>, job: &v1::Job, document: &mut Document) -> Told {
+    if history::is_told_to_suspend(job) {
+        return Told::default();
+    }
+    match snapshot.surroundings.sight(job) {
+        Sight::Unseen => Told::default(),
+        Sight::Fine => {
+            clear(document);
+            Told::default()
+        }
+        Sight::Trouble(trouble) => {
+            let limit = job.spec.as_ref().and_then(|spec| spec.backoff_limit);
+            let ends = trouble.is_final && limit != Some(0);
+            let writes = ends.then(|| give_up(job)).into_iter().collect();
+            Told { writes, events: show(snapshot, job, &trouble, document).into_iter().collect() }
+        }
+    }
+}
+
+/// Shows why a Job has failed. Its pods may be gone with it: then what was shown while it ran stays.
+pub(super) fn tell_failed(snapshot: &Snapshot<'_>, job: &v1::Job, document: &mut Document) -> Option<Event> {
+    if let Sight::Trouble(trouble) = snapshot.surroundings.sight(job) {
+        return show(snapshot, job, &trouble, document);
+    }
+    if document.condition(PIPELINE_FAILING).is_some() {
+        return None;
+    }
+    let trouble = of_failed_job(job)?;
+    let event = show(snapshot, job, &trouble, document);
+    // The pod's own story may be on its way, and is the better one.
+    event.filter(|_| trouble.reason != "JobFailed")
+}
+
+/// Forgets what was wrong.
+pub(super) fn clear(document: &mut Document) {
+    document.remove_condition(PIPELINE_FAILING);
+}
+
+/// Returns the write after which Kubernetes makes no further attempt.
+fn give_up(job: &v1::Job) -> Write {
+    Write::Patch { target: Target::of(job).unpinned(), patch: json!({ "spec": { "backoffLimit": 0 } }) }
+}
+
+/// Puts trouble on the status; returns the event if the cause is a new one.
+fn show(snapshot: &Snapshot<'_>, job: &v1::Job, trouble: &Trouble, document: &mut Document) -> Option<Event> {
+    let cause = trouble.cause(history::pipeline(job));
+    let told = document.condition(PIPELINE_FAILING);
+    let known = told
+        .as_ref()
+        .map(|told| told.message.rsplit_once("; kubectl ").map_or(told.message.as_str(), |(cause, _)| cause));
+    // A cause that is only hinted at now does not replace one that was told in full.
+    let is_known = known.is_some_and(|known| {
+        let in_full = trouble.detail.is_empty() && known.starts_with(&format!("{cause}: "));
+        known == cause || in_full
+    });
+    let message = match known {
+        Some(known) if is_known => format!("{known}; {}", trouble.command),
+        _ => format!("{cause}; {}", trouble.command),
+    };
+    document.set_condition(PIPELINE_FAILING, Status::True, trouble.reason, &message, snapshot.now);
+    (!is_known).then(|| snapshot.event(Event::warning, trouble.reason, message))
+}
+
+/// Returns whether a change of a pod matters to the workflow it belongs to. A pod that appears does so only where one `was_refused`
+/// before.
+pub fn concerns(old: Option<&Attempt>, new: Option<&Attempt>, was_refused: bool) -> bool {
+    let trouble = |pod: Option<&Attempt>| pod.and_then(|pod| pod.trouble.clone());
+    trouble(old) != trouble(new) || (was_refused && old.is_none())
+}
+
+/// Returns the digest of a pod.
+pub fn attempt(pod: &core::Pod) -> Attempt {
+    Attempt {
+        created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
+        trouble: of_pod(pod),
+        is_going: pod.metadata.deletion_timestamp.is_some(),
+    }
+}

@@ -1,0 +1,110 @@
+//! What holds a workflow and what releases it, asked of the engine itself.
+
+use k8s_openapi::api::batch::v1::Job;
+use kratix_api::Timestamp;
+
+use super::super::access::Existing;
+use super::*;
+
+struct Nowhere;
+
+impl Surroundings for Nowhere {
+    fn existing(&self, _: &str, _: &str) -> Existing {
+        Existing::default()
+    }
+
+    fn is_taken(&self, _: &ObjectKey, _: &Parent) -> bool {
+        false
+    }
+}
+
+/// Asks the engine about a Promise with one pipeline.
+fn asked(parent: &Parent, workflow: &Workflow, jobs: &[Arc<Job>]) -> Outcome {
+    configure(&Snapshot {
+        now: Timestamp::from_second(1_800_000_000).unwrap(),
+        parent,
+        workflow,
+        jobs,
+        works: &[],
+        surroundings: &Nowhere,
+        settings: &settings(),
+        interval: None,
+        annotations_after_pause: &[],
+    })
+}
+
+/// Returns a Promise whose only pipeline was suspended at generation 1 and is to be tried again at `retry`, and its Job.
+fn suspended(generation: i64, retry: &str) -> (Parent, Workflow, Vec<Arc<Job>>) {
+    let entry = json!({
+        "name": "p", "phase": "Suspended", "message": "m", "attempts": 2, "nextRetryAt": retry, "lastTransitionTime": "t",
+    });
+    let promise: Promise = serde_json::from_value(json!({
+        "metadata": {
+            "name": "env", "uid": "u", "resourceVersion": "1", "generation": generation,
+            "labels": { keys::WORKFLOW_SUSPENDED: "true" },
+        },
+        "spec": { "workflows": { "promise": { "configure": [pipeline("p", json!([]))] } } },
+    }))
+    .unwrap();
+    let workflow = Definition::of(&promise.spec).promise_workflow("env", Action::Configure).unwrap();
+    let mut parent = Parent::of_promise(&promise);
+    parent.status = json!({ "kratix": { "workflows": { "pipelines": [entry], "suspendedGeneration": 1 } } });
+    let attempt = job::Attempt { index: 0, sequence: 1, run: 0, previous_version: "" };
+    let mut job = job::job(&parent, &workflow, &settings(), attempt);
+    let status = json!({ "conditions": [{ "type": "Complete", "status": "True" }] });
+    job.status = Some(serde_json::from_value(status).unwrap());
+    (parent, workflow, vec![Arc::new(job)])
+}
+
+/// Executes what an outcome changes on the parent.
+fn relabelled(parent: &mut Parent, outcome: &Outcome) {
+    assert_eq!(outcome.progress, Progress::Relabelled);
+    let [Write::Patch { patch, .. }] = &outcome.writes[..] else { panic!("{:?}", outcome.writes) };
+    for (key, value) in patch["metadata"]["labels"].as_object().into_iter().flatten() {
+        assert_eq!(value, &Value::Null, "labels are only removed");
+        parent.labels.remove(key);
+    }
+    for (key, value) in patch["metadata"]["annotations"].as_object().into_iter().flatten() {
+        parent.annotations.insert(key.clone(), value.as_str().unwrap().to_owned());
+    }
+}
+
+fn entry(outcome: &Outcome) -> Value {
+    outcome.status["kratix"]["workflows"]["pipelines"][0].clone()
+}
+
+/// §10 (1), weakness 16
+#[test]
+fn a_workflow_that_starts_over_after_a_suspension_forgets_its_attempts() {
+    let later = "2100-01-01T00:00:00Z";
+    for by_label in [false, true] {
+        let (mut parent, workflow, jobs) = suspended(if by_label { 1 } else { 2 }, later);
+        if by_label {
+            parent.labels.insert(keys::MANUAL_RECONCILIATION.into(), "true".into());
+        }
+        let outcome = asked(&parent, &workflow, &jobs);
+        relabelled(&mut parent, &outcome);
+        assert!(parent.labels.is_empty(), "{:?}", parent.labels);
+        let outcome = asked(&parent, &workflow, &jobs);
+        let fresh = json!({ "name": "p", "phase": "Running", "lastTransitionTime": "2027-01-15T08:00:00Z" });
+        assert_eq!(entry(&outcome), fresh, "by label: {by_label}");
+        assert_eq!(outcome.status["kratix"]["workflows"].get("suspendedGeneration"), None);
+    }
+}
+
+/// §10 (3)
+#[test]
+fn a_retry_waits_for_its_time_and_one_that_cannot_be_read_has_come() {
+    let (parent, workflow, jobs) = suspended(1, "2027-01-15T08:00:30Z");
+    let outcome = asked(&parent, &workflow, &jobs);
+    assert_eq!(outcome.progress, Progress::Suspended { pipeline: Some("p".into()) });
+    assert_eq!(outcome.next, crate::plan::Next::After(Duration::from_secs(30)));
+    for over in ["2027-01-15T07:59:59Z", "tomorrow"] {
+        let (mut parent, workflow, jobs) = suspended(1, over);
+        let outcome = asked(&parent, &workflow, &jobs);
+        relabelled(&mut parent, &outcome);
+        let outcome = asked(&parent, &workflow, &jobs);
+        assert_eq!(entry(&outcome)["phase"], "Running", "{over}");
+        assert_eq!(entry(&outcome)["attempts"], 2, "a retry goes on counting");
+    }
+}
