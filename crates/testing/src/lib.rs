@@ -2,11 +2,13 @@
 
 pub mod archive;
 pub mod authority;
+pub mod faults;
 pub mod git_http;
 pub mod gitea;
 pub mod github;
 pub mod kube_apiserver;
 pub mod kubectl;
 pub mod s3;
+pub mod simulated_node;
 pub mod sshd;
 pub mod wait;

@@ -1,0 +1,169 @@
+//! Scenarios as data.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::script::Act;
+
+/// What users do, one after the other.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// The address of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) api_version: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) namespace: &'static str,
+    pub(crate) name: &'static str,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Applies an object as `kubectl apply --server-side` does.
+    Apply(Value),
+    /// Changes an object by a merge patch.
+    Patch(Address, Value),
+    /// Replaces the status of an object, as nobody should.
+    WipeStatus(Address),
+    /// Deletes an object.
+    Delete(Address),
+    /// Deletes every object of a kind that carries the labels.
+    DeleteAll(Address, &'static str),
+    /// Says what the containers of a pipeline do from now on.
+    Script(&'static str, Act),
+    /// Waits until a container of a pipeline is held.
+    Held(&'static str),
+    /// Waits until nothing happens any more.
+    Rest,
+    /// Waits.
+    Pass(Duration),
+    /// Takes the repository away.
+    BreakStore,
+    /// Brings it back.
+    HealStore,
+    /// Ends the manager and starts it again.
+    Restart,
+}
+
+/// Long enough for what is on its way.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+pub(crate) const PLATFORM: &str = "platform.kratix.io/v1alpha1";
+pub(crate) const EXAMPLE: &str = "example.org/v1";
+
+pub(crate) fn at(
+    api_version: &'static str,
+    kind: &'static str,
+    namespace: &'static str,
+    name: &'static str,
+) -> Address {
+    Address { api_version, kind, namespace, name }
+}
+
+/// The Promise `env`.
+pub(crate) fn the_promise() -> Address {
+    at(PLATFORM, "Promise", "", "env")
+}
+
+/// A request of the Promise `env` in `default`.
+pub(crate) fn the_request(name: &'static str) -> Address {
+    at(EXAMPLE, "Env", "default", name)
+}
+
+/// Labels of an object as a patch.
+pub(crate) fn labels(labels: Value) -> Value {
+    json!({ "metadata": { "labels": labels } })
+}
+
+/// A pipeline with one container.
+pub(crate) fn pipeline(name: &str) -> Value {
+    json!({
+        "apiVersion": PLATFORM, "kind": "Pipeline", "metadata": { "name": name },
+        "spec": { "containers": [{ "name": "step", "image": "image" }] },
+    })
+}
+
+/// A pipeline whose service account may do more.
+pub(crate) fn pipeline_with(name: &str, permissions: Value) -> Value {
+    let mut pipeline = pipeline(name);
+    pipeline["spec"]["rbac"] = json!({ "permissions": permissions });
+    pipeline
+}
+
+/// An API `plural.example.org`.
+pub(crate) fn api(kind: &str, plural: &str) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("{plural}.example.org") },
+        "spec": {
+            "group": "example.org", "scope": "Namespaced",
+            "names": { "plural": plural, "singular": kind.to_lowercase(), "kind": kind },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": {
+                "type": "object",
+                "properties": { "spec": { "type": "object", "properties": {
+                    "size": { "type": "string" }, "count": { "type": "integer" },
+                }}},
+            }}}],
+        },
+    })
+}
+
+/// A Promise with these workflows.
+pub(crate) fn promise_of(name: &str, api: Value, workflows: Value) -> Value {
+    json!({
+        "apiVersion": PLATFORM, "kind": "Promise", "metadata": { "name": name },
+        "spec": {
+            "api": api, "workflows": workflows,
+            "destinationSelectors": [{ "matchLabels": { "environment": "dev" } }],
+        },
+    })
+}
+
+/// The Promise `env`, whose requests run these pipelines.
+pub(crate) fn promise(configure: &[&str]) -> Value {
+    let pipelines: Vec<Value> = configure.iter().map(|name| pipeline(name)).collect();
+    promise_of("env", api("Env", "envs"), json!({ "resource": { "configure": pipelines } }))
+}
+
+/// The Promise `env` with all four kinds of workflows.
+pub(crate) fn full_promise() -> Value {
+    let one = |name: &str| json!([pipeline(name)]);
+    let workflows = json!({
+        "promise": { "configure": one("p-build"), "delete": one("p-clean") },
+        "resource": { "configure": one("build"), "delete": one("clean") },
+    });
+    promise_of("env", api("Env", "envs"), workflows)
+}
+
+/// A request of the Promise `env`.
+pub(crate) fn request_in(namespace: &str, name: &str, size: &str) -> Value {
+    json!({
+        "apiVersion": EXAMPLE, "kind": "Env", "metadata": { "name": name, "namespace": namespace },
+        "spec": { "size": size },
+    })
+}
+
+/// A request of the Promise `env` in `default`.
+pub(crate) fn request(name: &str, size: &str) -> Value {
+    request_in("default", name, size)
+}
+
+pub(crate) fn namespace(name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })
+}
+
+/// A Destination in the repository.
+pub(crate) fn destination(name: &str, environment: &str) -> Value {
+    json!({
+        "apiVersion": PLATFORM, "kind": "Destination",
+        "metadata": { "name": name, "labels": { "environment": environment } },
+        "spec": {
+            "path": name, "stateStoreRef": { "kind": "GitStateStore", "name": "default" },
+            "filepath": { "mode": "nestedByMetadata" },
+        },
+    })
+}

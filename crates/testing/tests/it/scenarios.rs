@@ -1,0 +1,16 @@
+//! The scenarios.
+
+mod control;
+mod deletion;
+mod delivery;
+mod life;
+mod promises;
+mod tampering;
+
+use crate::scenario::Scenario;
+
+/// Returns all of them.
+pub(crate) fn all() -> Vec<Scenario> {
+    let parts = [life::all(), control::all(), deletion::all(), promises::all(), delivery::all(), tampering::all()];
+    parts.into_iter().flatten().collect()
+}

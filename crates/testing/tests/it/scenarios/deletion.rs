@@ -1,0 +1,143 @@
+//! The end of requests and Promises, in every state.
+
+use kratix_api::keys;
+use serde_json::json;
+
+use crate::scenario::*;
+use crate::script::Act;
+
+pub(super) fn all() -> Vec<Scenario> {
+    use Step::*;
+    let begun = |act: Act| vec![Apply(full_promise()), Rest, Script("build", act), Apply(request("a", "small"))];
+    let then = |mut steps: Vec<Step>, more: Vec<Step>| {
+        steps.extend(more);
+        steps
+    };
+    let manual = || labels(json!({ keys::MANUAL_RECONCILIATION: "true" }));
+    vec![
+        Scenario { name: "delete", steps: then(begun(Act::Write), vec![Rest, Delete(the_request("a")), Rest]) },
+        Scenario {
+            name: "delete-a-running-one",
+            steps: then(
+                begun(Act::Hold),
+                vec![Held("build"), Delete(the_request("a")), Pass(SOON), Script("build", Act::Write), Rest],
+            ),
+        },
+        Scenario {
+            name: "delete-a-failed-one",
+            steps: then(begun(Act::Fail), vec![Rest, Delete(the_request("a")), Rest]),
+        },
+        Scenario {
+            name: "delete-a-suspended-one",
+            steps: then(begun(Act::Suspend), vec![Rest, Delete(the_request("a")), Rest]),
+        },
+        Scenario {
+            name: "delete-one-that-never-started",
+            steps: vec![
+                Apply(full_promise()),
+                Rest,
+                Patch(the_promise(), labels(json!({ keys::PAUSED: "true" }))),
+                Rest,
+                Apply(request("a", "small")),
+                Rest,
+                Delete(the_request("a")),
+                Patch(the_promise(), labels(json!({ keys::PAUSED: null }))),
+                Rest,
+            ],
+        },
+        Scenario {
+            name: "delete-at-once",
+            steps: vec![
+                Apply(full_promise()),
+                Rest,
+                Apply(request("b", "small")),
+                Rest,
+                Delete(the_request("b")),
+                Apply(request("c", "small")),
+                Rest,
+            ],
+        },
+        Scenario {
+            name: "delete-workflow-failing-then-fixed",
+            steps: then(
+                begun(Act::Write),
+                vec![
+                    Rest,
+                    Script("clean", Act::Fail),
+                    Delete(the_request("a")),
+                    Rest,
+                    Script("clean", Act::Write),
+                    Patch(the_request("a"), manual()),
+                    Rest,
+                ],
+            ),
+        },
+        Scenario {
+            name: "delete-workflow-suspended",
+            steps: then(
+                begun(Act::Write),
+                vec![
+                    Rest,
+                    Script("clean", Act::Suspend),
+                    Delete(the_request("a")),
+                    Rest,
+                    Script("clean", Act::Write),
+                    Patch(the_request("a"), labels(json!({ keys::WORKFLOW_SUSPENDED: null }))),
+                    Rest,
+                ],
+            ),
+        },
+        Scenario {
+            name: "delete-and-make-again",
+            steps: then(
+                begun(Act::Write),
+                vec![Rest, Delete(the_request("a")), Rest, Apply(request("a", "large")), Rest],
+            ),
+        },
+        Scenario {
+            name: "delete-the-promise",
+            steps: then(begun(Act::Write), vec![Apply(request("b", "small")), Rest, Delete(the_promise()), Rest]),
+        },
+        Scenario {
+            name: "delete-the-promise-during-a-run",
+            steps: then(
+                begun(Act::Hold),
+                vec![Held("build"), Delete(the_promise()), Pass(SOON), Script("build", Act::Write), Rest],
+            ),
+        },
+        Scenario {
+            name: "delete-the-promise-with-a-failing-workflow",
+            steps: then(
+                begun(Act::Write),
+                vec![
+                    Rest,
+                    Script("p-clean", Act::Fail),
+                    Delete(the_promise()),
+                    Rest,
+                    Script("p-clean", Act::Write),
+                    Patch(the_promise(), manual()),
+                    Rest,
+                ],
+            ),
+        },
+        Scenario {
+            name: "delete-the-promise-and-make-it-again",
+            steps: then(
+                begun(Act::Write),
+                vec![Rest, Delete(the_promise()), Rest, Apply(full_promise()), Rest, Apply(request("a", "s")), Rest],
+            ),
+        },
+        Scenario {
+            name: "namespace-terminating",
+            steps: vec![
+                Apply(promise(&["build"])),
+                Rest,
+                Apply(request_in("team", "a", "small")),
+                Apply(request("a", "small")),
+                Rest,
+                Delete(at("v1", "Namespace", "", "team")),
+                Rest,
+            ],
+        },
+    ]
+}

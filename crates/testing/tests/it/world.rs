@@ -1,0 +1,251 @@
+//! The product in one process: API server, managers, simulated node, repository.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use embedded_apiserver::{Server, Service, User};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kratix_api::{Timestamp, keys};
+use kratix_controllers::{Clock, Controllers, Options};
+use kratix_state_store::init_bare;
+use kratix_testing::faults::{Call, Fault, Injector, Life, Seed, Whose};
+use kratix_testing::simulated_node::SimulatedNode;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::runtime::wait::{await_condition, conditions};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::invariants::Observer;
+use crate::scenario::{Address, Step, destination, namespace};
+use crate::script::Script;
+
+/// Nothing happens any more when nothing was written for so long: longer than any pause between two attempts.
+const QUIET: Duration = Duration::from_secs(400);
+/// What takes longer does not end. Of the runtime's clock, which costs nothing.
+const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
+/// Between the end of a manager and the start of the next one.
+const DOWN: Duration = Duration::from_secs(2);
+
+pub(crate) struct World {
+    pub(crate) server: Arc<Server>,
+    pub(crate) user: Client,
+    pub(crate) manager: Injector,
+    pub(crate) pods: Injector,
+    pub(crate) observer: Arc<Observer>,
+    directory: TempDir,
+    script: Script,
+    restart: watch::Sender<u32>,
+    starts: watch::Sender<usize>,
+    managers: JoinSet<()>,
+    _node: SimulatedNode,
+}
+
+impl World {
+    /// Starts everything, with the store `default`, two Destinations and the namespace `team`.
+    pub(crate) async fn start(seed: &Seed, fault: Fault) -> Self {
+        let (began, clock_began) = (Instant::now(), Timestamp::now());
+        let now = move || clock_began.checked_add(began.elapsed()).unwrap();
+        let server = Arc::new(Server::builder().clock(now).build().await.unwrap());
+        let user = Client::new(server.service(User::admin("user")), "default");
+        let crds = Api::<CustomResourceDefinition>::all(user.clone());
+        for crd in kratix_api::crds() {
+            crds.create(&PostParams::default(), &crd).await.unwrap();
+        }
+        for crd in kratix_api::crds() {
+            await_condition(crds.clone(), &crd.name_any(), conditions::is_crd_established()).await.unwrap();
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let observer = Arc::new(Observer::new(user.clone(), directory.path().join("repository")));
+        let revision = |server: &Arc<Server>| {
+            let server = Arc::downgrade(server);
+            move || server.upgrade().map_or(0, |server| server.revision())
+        };
+        let watching = observer.clone();
+        let manager = Injector::new(fault, Whose::Manager, seed, revision(&server));
+        let manager = manager.observe(move |call: &Call| watching.clone().look(call.clone()));
+        let pods = Injector::new(fault, Whose::Pods, seed, revision(&server));
+
+        let script = Script::new();
+        let (acting, accounts, of_pods) = (script.clone(), server.clone(), pods.clone());
+        let node = SimulatedNode::builder(Client::new(server.service(User::admin("node")), "default"))
+            .clock(now)
+            .pods(move |namespace, name| {
+                of_pods.client(accounts.service(User::service_account(namespace, name)), &Life::default())
+            })
+            .start(move |stage| acting.play(stage));
+
+        let mut world = Self {
+            user,
+            manager,
+            pods,
+            observer,
+            directory,
+            script,
+            restart: watch::Sender::new(0),
+            starts: watch::Sender::new(0),
+            managers: JoinSet::new(),
+            _node: node,
+            server,
+        };
+        init_bare(world.repository(), "main").unwrap();
+        world.apply(&namespace(keys::SYSTEM_NAMESPACE)).await;
+        world.apply(&namespace("team")).await;
+        let store = json!({
+            "apiVersion": keys::API_VERSION, "kind": "GitStateStore", "metadata": { "name": "default" },
+            "spec": { "url": format!("file://{}", world.repository().display()), "branch": "main" },
+        });
+        world.apply(&store).await;
+        world.apply(&destination("worker-1", "dev")).await;
+        world.apply(&destination("worker-2", "prod")).await;
+        let clock = Clock::new(now);
+        let count = if fault == Fault::Two { 2 } else { 1 };
+        for number in 0..count {
+            let part = Manager {
+                service: world.server.service(User::admin("manager")),
+                injector: world.manager.clone(),
+                options: Options {
+                    adapter_image: "adapter".into(),
+                    adapter_pull_secret: None,
+                    cache_dir: world.directory.path().join(format!("cache-{number}")),
+                    git: kratix_core::config::GitEnvironment::default(),
+                    host: format!("manager-{number}"),
+                    clock: clock.clone(),
+                },
+                restart: world.restart.subscribe(),
+                starts: world.starts.clone(),
+                is_shown_the_past: matches!(fault, Fault::Past(_)),
+            };
+            world.managers.spawn(part.live());
+        }
+        world
+    }
+
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.directory.path().join("repository")
+    }
+
+    /// Carries out a step.
+    pub(crate) async fn step(&self, step: &Step) -> Result<(), String> {
+        let work = async {
+            match step {
+                Step::Apply(object) => self.apply(object).await,
+                Step::Patch(address, patch) => {
+                    let patch = Patch::Merge(patch);
+                    self.api(address).patch(address.name, &PatchParams::default(), &patch).await.unwrap();
+                }
+                Step::WipeStatus(address) => {
+                    let patch = Patch::Merge(json!({ "status": null }));
+                    self.api(address).patch_status(address.name, &PatchParams::default(), &patch).await.unwrap();
+                }
+                Step::Delete(address) => {
+                    self.api(address).delete(address.name, &DeleteParams::background()).await.unwrap();
+                }
+                Step::DeleteAll(address, labels) => {
+                    let selected = ListParams::default().labels(labels);
+                    self.api(address).delete_collection(&DeleteParams::background(), &selected).await.unwrap();
+                }
+                Step::Script(pipeline, act) => self.script.set(pipeline, act.clone()),
+                Step::Held(pipeline) => self.script.held(pipeline).await,
+                Step::Rest => self.rest().await,
+                Step::Pass(time) => tokio::time::sleep(*time).await,
+                Step::BreakStore => std::fs::rename(self.repository(), self.directory.path().join("away")).unwrap(),
+                Step::HealStore => std::fs::rename(self.directory.path().join("away"), self.repository()).unwrap(),
+                Step::Restart => self.restart().await,
+            }
+        };
+        match tokio::time::timeout(DEADLINE, work).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(format!("{step:?} does not end; last calls:\n{}", self.last_calls())),
+        }
+    }
+
+    /// Ends the managers and waits until others have started.
+    pub(crate) async fn restart(&self) {
+        let mut starts = self.starts.subscribe();
+        let before = *starts.borrow_and_update();
+        self.restart.send_modify(|number| *number += 1);
+        starts.wait_for(|starts| *starts > before).await.unwrap();
+    }
+
+    /// Waits until nothing was written for a while.
+    pub(crate) async fn rest(&self) {
+        let mut last = (self.server.revision(), Instant::now());
+        while last.1.elapsed() < QUIET {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            if self.server.revision() != last.0 {
+                last = (self.server.revision(), Instant::now());
+            }
+        }
+    }
+
+    fn last_calls(&self) -> String {
+        let calls = self.manager.calls();
+        let tail = calls.iter().skip(calls.len().saturating_sub(25));
+        tail.map(|call| format!("  {call}\n")).collect()
+    }
+
+    async fn apply(&self, object: &Value) {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let api = self.dynamic(text("/apiVersion"), text("/kind"), text("/metadata/namespace"));
+        let params = PatchParams::apply("user").force();
+        api.patch(text("/metadata/name"), &params, &Patch::Apply(object)).await.unwrap();
+    }
+
+    fn api(&self, address: &Address) -> Api<DynamicObject> {
+        self.dynamic(address.api_version, address.kind, address.namespace)
+    }
+
+    fn dynamic(&self, api_version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        match namespace {
+            "" => Api::all_with(self.user.clone(), &resource),
+            namespace => Api::namespaced_with(self.user.clone(), namespace, &resource),
+        }
+    }
+}
+
+/// A manager that is started again whenever it ends.
+struct Manager {
+    service: Service,
+    injector: Injector,
+    options: Options,
+    restart: watch::Receiver<u32>,
+    starts: watch::Sender<usize>,
+    is_shown_the_past: bool,
+}
+
+impl Manager {
+    async fn live(mut self) {
+        let mut life = Life::default();
+        loop {
+            self.restart.mark_unchanged();
+            let client = self.injector.client(self.service.clone(), &life);
+            let controllers = tokio::select! {
+                controllers = Controllers::start(client, self.options.clone()) => Some(controllers),
+                () = life.ended() => None,
+            };
+            self.starts.send_modify(|starts| *starts += 1);
+            tokio::select! {
+                () = life.ended() => {}
+                changed = self.restart.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    life.end();
+                }
+            }
+            // As a crash does: every task ends where it stands.
+            drop(controllers);
+            tokio::time::sleep(DOWN).await;
+            // Once: every other one sees the present, as it would on a server that answers from its quorum.
+            life = if std::mem::take(&mut self.is_shown_the_past) { Life::in_the_past() } else { Life::default() };
+        }
+    }
+}
