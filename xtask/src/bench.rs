@@ -3,8 +3,10 @@
 mod cell;
 mod process;
 mod product;
+mod program;
 mod reference;
 mod repository;
+mod requests;
 mod scheduler;
 mod store;
 mod works;
@@ -35,6 +37,12 @@ pub(crate) enum Subject {
         #[arg(long)]
         quick: bool,
     },
+    /// From asking to files: real containers, then played ones for what Kratix alone costs, and what idling costs
+    Requests {
+        /// A tenth of the requests
+        #[arg(long)]
+        quick: bool,
+    },
     /// One cell of a table, in a process of its own
     #[command(hide = true)]
     Cell {
@@ -53,6 +61,7 @@ pub(crate) fn run(subject: Option<Subject>) -> Result<()> {
         Some(Subject::Store { quick }) => store::run(quick),
         Some(Subject::Works { quick }) => works::run(quick),
         Some(Subject::Scheduler { quick }) => scheduler::run(quick),
+        Some(Subject::Requests { quick }) => requests::run(quick),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod bench;
 mod codegen;
+mod faults;
 #[cfg(test)]
 mod house_rules;
 
@@ -38,6 +39,8 @@ enum Task {
         #[arg(trailing_var_arg = true)]
         args: Vec<String>,
     },
+    /// Crash, refuse and mislead the product at every point where it can be, or at one
+    Faults(faults::Faults),
     /// Measure, and print the table for docs/results.md
     Bench {
         #[command(subcommand)]
@@ -50,6 +53,7 @@ fn main() -> Result<()> {
         Task::Codegen { check } => codegen::run(check),
         Task::Check => check(),
         Task::Test { real_apiserver, args } => test(real_apiserver, &args),
+        Task::Faults(faults) => faults::run(&faults),
         Task::Bench { subject } => bench::run(subject),
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::process::Used;
 use super::repository::{BRANCH, contents, directory};
-use super::{reference, scheduler, works};
+use super::{reference, requests, scheduler, works};
 
 /// What a process is asked to measure.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub(super) enum Task {
     Works(works::Setting),
     /// Scheduling at scale.
     Scheduler(scheduler::Setting),
+    /// Requests whose pods are played.
+    Requests(requests::Setting),
 }
 
 /// Where a repository is.
@@ -85,7 +87,9 @@ pub(super) fn run(task: &str) -> Result<()> {
     let mut runtime = match task {
         // On one thread, the store's task sees what waits when all of it waits, and not its first change alone.
         Task::Store(..) | Task::Bucket(..) => tokio::runtime::Builder::new_current_thread(),
-        Task::Reference(..) | Task::Works(_) | Task::Scheduler(_) => tokio::runtime::Builder::new_multi_thread(),
+        Task::Reference(..) | Task::Works(_) | Task::Scheduler(_) | Task::Requests(_) => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
     };
     let runtime = runtime.enable_all().build()?;
     let result = match task {
@@ -94,6 +98,7 @@ pub(super) fn run(task: &str) -> Result<()> {
         Task::Reference(place, load) => serde_json::to_string(&reference::measure(&place, load)?)?,
         Task::Works(setting) => serde_json::to_string(&runtime.block_on(works::measure(setting))?)?,
         Task::Scheduler(setting) => serde_json::to_string(&runtime.block_on(scheduler::measure(setting))?)?,
+        Task::Requests(setting) => serde_json::to_string(&runtime.block_on(requests::measure(setting))?)?,
     };
     println!("{result}");
     Ok(())

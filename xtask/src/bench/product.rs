@@ -2,43 +2,25 @@
 //!
 //! The release program in a directory of its own, on the loopback interface, real containers, a local Git repository.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Namespace;
-use kratix_api::{Promise, WorkPlacement, condition};
+use anyhow::Result;
 use kratix_state_store::{Change, File, GitConfig};
-use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::GroupVersionKind;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Config};
-use serde_json::json;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
 
 use super::Table;
+use super::program::{self, Program};
+use super::requests::{ask, publish};
 
-const PROMISE: &str = include_str!("../../../examples/database/promise.yaml");
 const WARM: usize = 10;
 const AT_ONCE: usize = 100;
 const IDLE: Duration = Duration::from_secs(60);
-const DEADLINE: Duration = Duration::from_secs(300);
 const FILES: usize = 10_000;
 const PLACEMENTS: usize = 200;
 
 /// Measures everything and prints one table.
 pub(crate) fn run() -> Result<()> {
-    let build = std::process::Command::new(env!("CARGO"))
-        .args(["build", "--release", "--locked", "--package", "kratix"])
-        .status()
-        .context("starting cargo")?;
-    if !build.success() {
-        bail!("the release build failed");
-    }
+    program::build()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(measure())
 }
@@ -58,10 +40,10 @@ async fn measure() -> Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     line(&mut table, "Resident memory, idle", format!("{} MiB", program.resident_mib()?));
 
-    publish(&program).await?;
+    publish(&program.client).await?;
     let mut warm = Vec::new();
     for n in 0..=WARM {
-        let took = ask(&program, &[format!("warm-{n}")]).await?;
+        let took = ask(&program.client, &[format!("warm-{n}")]).await?.written;
         // The first one makes accounts and roles.
         if n > 0 {
             warm.push(took);
@@ -78,7 +60,7 @@ async fn measure() -> Result<()> {
     program.at_rest().await?;
     let quiet = program.writes().await?;
     let names: Vec<String> = (0..AT_ONCE).map(|n| format!("many-{n}")).collect();
-    let took = ask(&program, &names).await?;
+    let took = ask(&program.client, &names).await?.written;
     line(&mut table, format!("{AT_ONCE} requests at once, all written"), format!("{:.1} s", took.as_secs_f64()));
     program.at_rest().await?;
     let writes = program.writes().await? - quiet;
@@ -118,61 +100,6 @@ fn line(table: &mut Table, what: impl Into<String>, measured: String) {
     table.row(vec![what.into(), measured]);
 }
 
-async fn publish(program: &Program) -> Result<()> {
-    let promise: Promise = serde_saphyr::from_str(PROMISE)?;
-    let promises: Api<Promise> = Api::all(program.client.clone());
-    promises.create(&PostParams::default(), &promise).await?;
-    let config = watcher::Config::default().fields("metadata.name=database");
-    let mut changes = watcher(promises, config).default_backoff().applied_objects().boxed();
-    let available = async {
-        while let Some(promise) = changes.try_next().await? {
-            let conditions = promise.status.map(|status| status.conditions).unwrap_or_default();
-            if conditions.iter().any(|c| c.r#type == "Available" && c.status == condition::Status::True) {
-                return Ok(());
-            }
-        }
-        bail!("the watch ended")
-    };
-    tokio::time::timeout(DEADLINE, available).await.context("waiting for the Promise")?
-}
-
-/// Asks for databases of these names at once and returns how long it took until all are written.
-async fn ask(program: &Program, names: &[String]) -> Result<Duration> {
-    let resource =
-        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("example.kratix.io", "v1", "Database"), "databases");
-    let requests: Api<DynamicObject> = Api::namespaced_with(program.client.clone(), "default", &resource);
-    let placements: Api<WorkPlacement> = Api::namespaced(program.client.clone(), "default");
-    let mut changes = watcher(placements, watcher::Config::default()).default_backoff().applied_objects().boxed();
-    let began = Instant::now();
-    let create = futures::stream::iter(names).map(Ok::<_, anyhow::Error>).try_for_each_concurrent(16, |name| {
-        let requests = requests.clone();
-        async move {
-            let request = DynamicObject::new(name, &resource_of()).data(json!({"spec": {"size": "small"}}));
-            requests.create(&PostParams::default(), &request).await?;
-            Ok(())
-        }
-    });
-    let written = async {
-        let mut missing: std::collections::BTreeSet<&String> = names.iter().collect();
-        while !missing.is_empty() {
-            let Some(placement) = changes.try_next().await? else { bail!("the watch ended") };
-            let conditions = placement.status.map(|status| status.conditions).unwrap_or_default();
-            if conditions.iter().any(|c| c.r#type == "WriteSucceeded" && c.status == condition::Status::True) {
-                missing.remove(&placement.spec.resource_name);
-            }
-        }
-        Ok(())
-    };
-    tokio::time::timeout(DEADLINE, futures::future::try_join(create, written))
-        .await
-        .context("waiting for the files")??;
-    Ok(began.elapsed())
-}
-
-fn resource_of() -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("example.kratix.io", "v1", "Database"), "databases")
-}
-
 /// Returns placements written per second into a repository that is not empty.
 async fn store(directory: &Path) -> Result<f64> {
     let repository = directory.join("state.git");
@@ -191,141 +118,4 @@ async fn store(directory: &Path) -> Result<f64> {
     });
     futures::future::try_join_all(writes).await?;
     Ok(PLACEMENTS as f64 / began.elapsed().as_secs_f64())
-}
-
-/// Writes by who makes them.
-#[derive(Clone, Copy, Default)]
-struct Writes {
-    /// The controllers and the containers of pipelines.
-    kratix: u64,
-    /// Of these, Events.
-    kratix_events: u64,
-    /// What a kubelet and the Job controller do elsewhere.
-    node: u64,
-}
-
-impl Writes {
-    /// Reads the counters of the embedded API server.
-    fn parse(metrics: &str) -> Result<Self> {
-        let mut writes = Self::default();
-        for line in metrics.lines().filter(|line| !line.starts_with('#')) {
-            let (labels, count) = line.rsplit_once(' ').context("a count")?;
-            let count: u64 = count.parse()?;
-            if labels.contains("user=\"system:serviceaccount:") {
-                writes.kratix += count;
-                if labels.contains("resource=\"events") {
-                    writes.kratix_events += count;
-                }
-            } else if labels.contains("user=\"system:node:") {
-                writes.node += count;
-            }
-        }
-        Ok(writes)
-    }
-}
-
-impl std::ops::Sub for Writes {
-    type Output = Self;
-
-    fn sub(self, before: Self) -> Self {
-        Self {
-            kratix: self.kratix - before.kratix,
-            kratix_events: self.kratix_events - before.kratix_events,
-            node: self.node - before.node,
-        }
-    }
-}
-
-/// The running program.
-struct Program {
-    child: Child,
-    data: PathBuf,
-    client: Client,
-}
-
-impl Program {
-    async fn start(data: &Path) -> Result<Self> {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-        let mut child = Command::new(target.join("release/kratix"))
-            .args(["up", "--listen", "127.0.0.1:0", "--output", "json", "--data-dir"])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("starting target/release/kratix")?;
-        let mut lines = BufReader::new(child.stdout.take().context("its output")?).lines();
-        lines.next_line().await?.context("it ended at once")?;
-        let kubeconfig = Kubeconfig::read_from(data.join("kubeconfig"))?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        Ok(Self { child, data: data.to_owned(), client: Client::try_from(config)? })
-    }
-
-    async fn stop(&mut self) -> Result<()> {
-        let pid = self.child.id().context("it runs")?;
-        std::process::Command::new("kill").arg(pid.to_string()).status()?;
-        self.child.wait().await?;
-        Ok(())
-    }
-
-    fn kubectl_get_promises(&self) -> Result<()> {
-        let output = std::process::Command::new("kubectl")
-            .arg("--kubeconfig")
-            .arg(self.data.join("kubeconfig"))
-            .args(["get", "promises"])
-            .output()
-            .context("starting kubectl")?;
-        if !output.status.success() {
-            bail!("kubectl get promises: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(())
-    }
-
-    /// Returns the revision of the newest write; every write of any object raises it by one.
-    async fn revision(&self) -> Result<u64> {
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let list = namespaces.list(&ListParams::default().limit(1)).await?;
-        Ok(list.metadata.resource_version.context("a list has a version")?.parse()?)
-    }
-
-    async fn writes(&self) -> Result<Writes> {
-        let request = http::Request::get("/metrics").body(Vec::new())?;
-        Writes::parse(&self.client.request_text(request).await?)
-    }
-
-    /// Waits until nothing was written for two seconds, and returns the revision then.
-    async fn at_rest(&self) -> Result<u64> {
-        let mut last = (self.revision().await?, Instant::now());
-        while last.1.elapsed() < Duration::from_secs(2) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let now = self.revision().await?;
-            if now != last.0 {
-                last = (now, Instant::now());
-            }
-        }
-        Ok(last.0)
-    }
-
-    fn proc(&self, file: &str) -> Result<String> {
-        let pid = self.child.id().context("it runs")?;
-        std::fs::read_to_string(format!("/proc/{pid}/{file}")).with_context(|| format!("reading /proc/{pid}/{file}"))
-    }
-
-    fn resident_mib(&self) -> Result<u64> {
-        let status = self.proc("status")?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("VmRSS")?;
-        let kib: u64 = line.split_whitespace().nth(1).context("a number")?.parse()?;
-        Ok(kib / 1024)
-    }
-
-    /// Returns the processor time the program has used, in units of 10 ms.
-    fn cpu(&self) -> Result<Duration> {
-        let stat = self.proc("stat")?;
-        let fields: Vec<&str> = stat.rsplit(')').next().context("fields")?.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(Duration::from_millis(ticks * 10))
-    }
-
-    fn head(&self) -> Result<String> {
-        Ok(std::fs::read_to_string(self.data.join("state.git/refs/heads/main"))?)
-    }
 }

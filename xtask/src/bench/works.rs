@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -44,7 +45,11 @@ pub(super) struct Setting {
 pub(super) struct Measured {
     created: Duration,
     written: Duration,
+    ready: Duration,
+    removed: Duration,
     deleted: Duration,
+    deletion_cpu: Duration,
+    deletion_commits: usize,
     writes: BTreeMap<String, u64>,
     events: BTreeMap<String, u64>,
     deletion_writes: BTreeMap<String, u64>,
@@ -68,6 +73,7 @@ pub(super) fn run(quick: bool) -> Result<()> {
     let each = |count: u64| format!("{:.2}", count as f64 / works as f64);
     line(&format!("{works} Works into {FILES} files, created → `WriteSucceeded`"), rate(measured.written));
     line("… the creating alone", rate(measured.created));
+    line("… until all Works are `Ready`", rate(measured.ready));
     line("Commits", measured.commits.to_string());
     line("CPU for each Work", format!("{:.2} ms", measured.cpu.as_secs_f64() * 1e3 / works as f64));
     line("API writes for each Work", each(total(&measured.writes)));
@@ -75,7 +81,11 @@ pub(super) fn run(quick: bool) -> Result<()> {
     line("… by kind", kinds(&measured.writes));
     line("… Events by kind and reason", kinds(&measured.events));
     line("Restart with nothing changed", format!("{} API writes", total(&measured.restart_writes)));
-    line("Deleted, until everything is gone", rate(measured.deleted));
+    line("Deleted, until the last placement is gone with its files", rate(measured.removed));
+    line("… until everything is gone", rate(measured.deleted));
+    line("… Commits", measured.deletion_commits.to_string());
+    let deletion_cpu = measured.deletion_cpu.as_secs_f64() * 1e3 / works as f64;
+    line("… CPU for each Work", format!("{deletion_cpu:.2} ms"));
     line("API writes for each deletion", each(total(&measured.deletion_writes)));
     line("… by kind", kinds(&measured.deletion_writes));
     line("Peak memory, API server included", format!("{} MiB", measured.peak_kib / 1024));
@@ -95,9 +105,13 @@ fn kinds(writes: &BTreeMap<String, u64>) -> String {
     writes.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
 }
 
+type Clients = Box<dyn Fn(&Server, User) -> Client + Send + Sync>;
+
 pub(super) struct World {
-    server: Server,
+    pub(super) server: Arc<Server>,
     pub(super) user: Client,
+    /// Makes the clients of the controllers.
+    clients: Clients,
     controllers: Option<Controllers>,
     cache: PathBuf,
 }
@@ -146,6 +160,8 @@ pub(super) async fn measure(setting: Setting) -> Result<Measured> {
     };
     let (created, written) = in_time(async { futures::future::try_join(create, written).await }).await?;
     let cpu = Used::now()?.cpu_since(&used);
+    in_time(all_ready(&works, &names)).await?;
+    let ready = began.elapsed();
     world.rest().await?;
     let events = world.events().await?;
     let (writes, commits) = (difference(&world.writes(), &writes), commits(&repository)? - head);
@@ -155,7 +171,7 @@ pub(super) async fn measure(setting: Setting) -> Result<Measured> {
     world.rest().await?;
     let restart_writes = difference(&world.writes(), &before);
 
-    let before = world.writes();
+    let (before, head, used) = (world.writes(), self::commits(&repository)?, Used::now()?);
     let began = Instant::now();
     let delete = async {
         futures::stream::iter(&names)
@@ -167,10 +183,13 @@ pub(super) async fn measure(setting: Setting) -> Result<Measured> {
             .await
     };
     in_time(delete).await?;
-    in_time(gone(&works)).await?;
     in_time(gone(&placements)).await?;
+    let removed = began.elapsed();
+    in_time(gone(&works)).await?;
     let deleted = began.elapsed();
+    let deletion_cpu = Used::now()?.cpu_since(&used);
     world.rest().await?;
+    let deletion_commits = self::commits(&repository)? - head;
     let deletion_writes = difference(&world.writes(), &before);
     let left = std::process::Command::new("git")
         .args(["grep", "-c", "work-", repository::BRANCH, "--", "clusters"])
@@ -181,7 +200,35 @@ pub(super) async fn measure(setting: Setting) -> Result<Measured> {
         controllers.stop().await;
     }
     let peak_kib = Used::now()?.peak_kib;
-    Ok(Measured { created, written, deleted, writes, events, deletion_writes, restart_writes, commits, cpu, peak_kib })
+    Ok(Measured {
+        created,
+        written,
+        ready,
+        removed,
+        deleted,
+        deletion_cpu,
+        deletion_commits,
+        writes,
+        events,
+        deletion_writes,
+        restart_writes,
+        commits,
+        cpu,
+        peak_kib,
+    })
+}
+
+/// Waits until all Works say that they are done.
+async fn all_ready(works: &Api<Work>, names: &[String]) -> Result<()> {
+    let mut missing: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let mut changes = watcher(works.clone(), watcher::Config::default()).default_backoff().applied_objects().boxed();
+    while !missing.is_empty() {
+        let work = changes.try_next().await?.context("the watch ended")?;
+        if kratix_core::work::readiness(&work) == kratix_core::work::Readiness::Ready {
+            missing.remove(work.name_any().as_str());
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn in_time<T>(done: impl Future<Output = Result<T>>) -> Result<T> {
@@ -209,13 +256,13 @@ where
     bail!("the watch ended")
 }
 
-fn commits(repository: &Path) -> Result<usize> {
+pub(super) fn commits(repository: &Path) -> Result<usize> {
     let mut command = std::process::Command::new("git");
     command.args(["rev-list", "--count", repository::BRANCH]).current_dir(repository);
     Ok(super::run_to_end(&mut command)?.trim().parse()?)
 }
 
-fn difference(after: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+pub(super) fn difference(after: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let more = |(kind, count): (&String, &u64)| (kind.clone(), count - before.get(kind).copied().unwrap_or_default());
     after.iter().map(more).filter(|(_, count)| *count > 0).collect()
 }
@@ -245,7 +292,16 @@ fn work(at: usize, name: &str) -> Result<Work> {
 
 impl World {
     pub(super) async fn start(directory: &Path) -> Result<Self> {
+        Self::start_with(directory, |server, user| Client::new(server.service(user), "default")).await
+    }
+
+    /// As [`World::start`], with clients of the controllers' that are made by `clients`.
+    pub(super) async fn start_with(
+        directory: &Path,
+        clients: impl Fn(&Server, User) -> Client + Send + Sync + 'static,
+    ) -> Result<Self> {
         let server = Server::builder().storage(Storage::File(directory.join("objects"))).build().await?;
+        let server = Arc::new(server);
         let user = Client::new(server.service(User::admin("bench")), "default");
         let crds = Api::<CustomResourceDefinition>::all(user.clone());
         for crd in kratix_api::crds() {
@@ -258,7 +314,8 @@ impl World {
             })
             .await?;
         }
-        let mut world = Self { server, user, controllers: None, cache: directory.join("cache") };
+        let (clients, cache) = (Box::new(clients), directory.join("cache"));
+        let mut world = Self { server, user, clients, controllers: None, cache };
         world
             .create::<Namespace>(json!({
                 "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": keys::SYSTEM_NAMESPACE},
@@ -278,8 +335,9 @@ impl World {
             cache_dir: self.cache.clone(),
             git: kratix_controllers::git_environment(),
             host: "bench".into(),
+            clock: kratix_controllers::Clock::default(),
         };
-        let client = Client::new(self.server.service(User::admin(CONTROLLERS)), "default");
+        let client = (self.clients)(&self.server, User::admin(CONTROLLERS));
         self.controllers = Some(Controllers::start(client, options).await);
         Ok(())
     }
@@ -312,6 +370,13 @@ impl World {
         Ok(())
     }
 
+    /// Writes so far, by user, verb and resource.
+    pub(super) fn writes_of_all(&self) -> BTreeMap<String, u64> {
+        let counters = self.server.counters().into_iter();
+        counters.map(|(kind, count)| (format!("{} {} {}", kind.user, kind.verb, kind.resource), count)).collect()
+    }
+
+    /// Writes of the controllers so far, by verb and resource.
     pub(super) fn writes(&self) -> BTreeMap<String, u64> {
         let counters = self.server.counters().into_iter().filter(|(kind, _)| kind.user == CONTROLLERS);
         counters.map(|(kind, count)| (format!("{} {}", kind.verb, kind.resource), count)).collect()

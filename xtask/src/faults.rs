@@ -1,0 +1,77 @@
+//! Long runs of the crash and confusion suite, and replays of single ones.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+/// The test that makes the runs which this variable asks for.
+const TEST: &str = "suite::what_is_asked_for_is_run";
+const ASKED: &str = "KRATIX_FAULTS";
+
+/// Which runs to make; everything unless told otherwise.
+#[derive(Args)]
+pub(crate) struct Faults {
+    /// These scenarios only, separated by commas
+    #[arg(long)]
+    scenario: Option<String>,
+    /// Where every choice comes from
+    #[arg(long)]
+    seed: Option<u64>,
+    /// One fault, `crash-after:17` for instance, or these classes only, separated by commas: `crash-after,watch-gone`
+    #[arg(long)]
+    fault: Option<String>,
+    /// No more runs are begun after so many minutes
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// With optimisations: takes longer to build, and a fifth of the time to run
+    #[arg(long)]
+    release: bool,
+}
+
+impl Faults {
+    /// Returns the words by which the test is asked.
+    fn asked(&self) -> String {
+        let number = |number: Option<u64>| number.map(|number| number.to_string());
+        let parts = [
+            ("scenario", self.scenario.clone()),
+            ("seed", number(self.seed)),
+            ("fault", self.fault.clone()),
+            ("minutes", number(self.minutes)),
+        ];
+        let given = parts.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?)));
+        given.collect::<Vec<_>>().join(";")
+    }
+}
+
+/// Makes the runs and fails if one of them ends otherwise than without the fault.
+pub(crate) fn run(faults: &Faults) -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--locked", "--package", "kratix-testing", "--test", "it"]);
+    if faults.release {
+        command.arg("--release");
+    }
+    command.args(["--", "--exact", "--nocapture", TEST]).env(ASKED, faults.asked());
+    if !command.status().context("starting cargo")?.success() {
+        bail!("runs have failed, see above");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_is_asked_for() {
+        let faults = |seed, fault: Option<&str>| Faults {
+            scenario: Some("request".into()),
+            seed,
+            fault: fault.map(str::to_owned),
+            minutes: None,
+            release: false,
+        };
+        assert_eq!(faults(None, None).asked(), "scenario=request");
+        assert_eq!(faults(Some(7), Some("crash-after:17")).asked(), "scenario=request;seed=7;fault=crash-after:17");
+    }
+}
