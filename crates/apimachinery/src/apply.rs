@@ -134,9 +134,8 @@ pub fn update(resource: &Resource, live: Option<&Value>, new: &mut Value, writer
             return;
         }
     }
-    let present = without_managed_fields(new);
-    let before = live.map(without_managed_fields);
-    let differences = compare::differences(schema, before.as_ref(), &present);
+    // That managedFields differ matters to nobody: they are no field that somebody could own.
+    let differences = compare::differences(schema, live, new);
     let changed = own(resource, writer.subresource, differences.modified.union(&differences.added));
     let me = writer.manager(Operation::Update);
     for (manager, fields) in managers.conflicts(&me, &changed) {
@@ -153,23 +152,32 @@ pub fn update(resource: &Resource, live: Option<&Value>, new: &mut Value, writer
 /// Returns whether `new` equals `live` but for the times in managedFields (and resourceVersion): the write is a no-op
 /// and must not get a new resourceVersion. The times of the live object are kept in `new` then.
 pub fn keep_times(live: &Value, new: &mut Value) -> bool {
-    let silent = without_times(live) == without_times(new);
+    let silent = is_equal_but_for_times(live, new);
     if silent && let Some(entries) = live["metadata"].get("managedFields") {
         new["metadata"]["managedFields"] = entries.clone();
     }
     silent
 }
 
-fn without_times(object: &Value) -> Value {
-    let mut out = object.clone();
-    if let Some(metadata) = out.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("resourceVersion");
-        let entries = metadata.get_mut("managedFields").and_then(Value::as_array_mut);
-        for entry in entries.into_iter().flatten().filter_map(Value::as_object_mut) {
-            entry.remove("time");
+fn is_equal_but_for_times(one: &Value, other: &Value) -> bool {
+    let (metadata, of_other) = (&one["metadata"], &other["metadata"]);
+    is_equal_without(one, other, &["metadata"])
+        && is_equal_without(metadata, of_other, &["resourceVersion", "managedFields"])
+        && match (&metadata["managedFields"], &of_other["managedFields"]) {
+            (Value::Array(entries), Value::Array(of_other)) => {
+                let mut pairs = entries.iter().zip(of_other);
+                entries.len() == of_other.len() && pairs.all(|(one, other)| is_equal_without(one, other, &["time"]))
+            }
+            (entries, of_other) => entries == of_other,
         }
-    }
-    out
+}
+
+/// Returns whether two values are equal but for some members.
+fn is_equal_without(one: &Value, other: &Value, left_out: &[&str]) -> bool {
+    let (Some(one), Some(other)) = (one.as_object(), other.as_object()) else { return one == other };
+    let kept = |key: &String| !left_out.contains(&key.as_str());
+    one.keys().filter(|key| kept(key)).count() == other.keys().filter(|key| kept(key)).count()
+        && one.iter().all(|(key, value)| !kept(key) || other.get(key) == Some(value))
 }
 
 fn without_managed_fields(object: &Value) -> Value {

@@ -81,13 +81,17 @@ impl Labels {
 
     /// Returns whether labels match; `None` is an object without labels.
     pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
-        !self.nothing && self.requirements.iter().all(|one| one.matches(labels))
+        self.matches_by(|key| labels?.get(key)?.as_str())
+    }
+
+    /// Returns whether labels match that `label` looks up.
+    pub fn matches_by<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        !self.nothing && self.requirements.iter().all(|one| one.matches(label(&one.key)))
     }
 }
 
 impl Requirement {
-    fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
-        let found = labels.and_then(|labels| labels.get(&self.key)).and_then(Value::as_str);
+    fn matches(&self, found: Option<&str>) -> bool {
         let listed = || found.is_some_and(|found| self.values.iter().any(|value| value == found));
         let number = |text: &str| text.parse::<i64>().ok();
         let compared = || Some((number(found?)?, number(self.values.first()?)?));

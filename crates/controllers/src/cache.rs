@@ -3,7 +3,7 @@
 //! kube's reflector store offers neither indexes nor the object before a change; both are needed here: a pass must
 //! not visit every Job of the cluster to find its own, and a trigger must see that only a status changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -52,7 +52,8 @@ struct Inner<K> {
 
 struct State<K> {
     objects: BTreeMap<ObjectKey, Arc<K>>,
-    indexes: HashMap<String, BTreeSet<ObjectKey>>,
+    /// Of each entry the objects themselves: a list of thousands costs no look-up for each of them.
+    indexes: HashMap<String, BTreeMap<ObjectKey, Arc<K>>>,
 }
 
 impl<K> Cache<K>
@@ -91,20 +92,18 @@ where
     /// Returns the objects whose index function names `entry`, sorted by key.
     pub(crate) fn indexed(&self, entry: &str) -> Vec<Arc<K>> {
         let state = self.inner.state.read();
-        let keys = state.indexes.get(entry).into_iter().flatten();
-        keys.filter_map(|key| state.objects.get(key).cloned()).collect()
+        state.indexes.get(entry).map(|objects| objects.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Tells whether there is an object whose index function names `entry`.
     pub(crate) fn has(&self, entry: &str) -> bool {
-        self.inner.state.read().indexes.get(entry).is_some_and(|keys| !keys.is_empty())
+        self.inner.state.read().indexes.get(entry).is_some_and(|objects| !objects.is_empty())
     }
 
     /// Tells whether one of the objects whose index function names `entry` is as asked for; no object is handed out for it.
     pub(crate) fn any(&self, entry: &str, is_wanted: impl Fn(&K) -> bool) -> bool {
         let state = self.inner.state.read();
-        let mut keys = state.indexes.get(entry).into_iter().flatten();
-        keys.any(|key| state.objects.get(key).is_some_and(|object| is_wanted(object)))
+        state.indexes.get(entry).is_some_and(|objects| objects.values().any(|object| is_wanted(object)))
     }
 
     /// Calls `observer` with the object before and after every change from now on, and once for each present object.
@@ -187,9 +186,9 @@ where
             }
             if let Some(old) = &old {
                 for entry in (self.inner.index)(old) {
-                    if let Some(keys) = state.indexes.get_mut(&entry) {
-                        keys.remove(&key);
-                        if keys.is_empty() {
+                    if let Some(objects) = state.indexes.get_mut(&entry) {
+                        objects.remove(&key);
+                        if objects.is_empty() {
                             state.indexes.remove(&entry);
                         }
                     }
@@ -198,7 +197,7 @@ where
             match &object {
                 Some(new) => {
                     for entry in (self.inner.index)(new) {
-                        state.indexes.entry(entry).or_default().insert(key.clone());
+                        state.indexes.entry(entry).or_default().insert(key.clone(), Arc::clone(new));
                     }
                     state.objects.insert(key, Arc::clone(new));
                 }

@@ -12,7 +12,7 @@ use crate::events::Events;
 pub(crate) fn follow(caches: &Caches, events: &Events) -> watch::Receiver<Arc<Config>> {
     let present = caches.config.all();
     let started_with = Reading::of(present.first().map(|config_map| &**config_map)).config.unwrap_or_default();
-    let (sender, receiver) = watch::channel(Arc::new(started_with.clone()));
+    let (sender, receiver) = watch::channel(Arc::new(started_with));
     let events = events.clone();
     caches.config.on_change(move |old, new| {
         if !config::concerns(old.map(|old| &**old), new.map(|new| &**new)) {
@@ -29,10 +29,8 @@ pub(crate) fn follow(caches: &Caches, events: &Events) -> watch::Receiver<Arc<Co
                 return false;
             }
             tracing::info!("platform configuration taken over");
-            if let Some(event) =
-                new.or(old).and_then(|config_map| config::restart_needed(config_map, &started_with, &config))
-            {
-                tracing::warn!("{}", event.note);
+            if let Some(event) = new.or(old).and_then(|map| config::without_effect(map, current, &config)) {
+                tracing::info!("{}", event.note);
                 events.publish(&event);
             }
             *current = Arc::new(config);

@@ -93,11 +93,20 @@ impl Context {
 
     /// Calls `observer` whenever the interval has changed at which what is in the stores is written again.
     pub(crate) fn on_interval_change(self: &Arc<Self>, observer: impl Fn() + Send + Sync + 'static) {
-        let known = Mutex::new(self.config().state_store_reconciliation_interval);
+        self.on_setting_change(|config| config.state_store_reconciliation_interval, observer);
+    }
+
+    /// Calls `observer` whenever a part of the configuration has changed.
+    pub(crate) fn on_setting_change<T: Copy + PartialEq + Send + 'static>(
+        self: &Arc<Self>,
+        part: fn(&Config) -> T,
+        observer: impl Fn() + Send + Sync + 'static,
+    ) {
+        let known = Mutex::new(part(&self.config()));
         let context = Arc::downgrade(self);
         self.caches.config.on_change(move |_, _| {
             let Some(context) = context.upgrade() else { return };
-            let now = context.config().state_store_reconciliation_interval;
+            let now = part(&context.config());
             if std::mem::replace(&mut *known.lock(), now) != now {
                 observer();
             }

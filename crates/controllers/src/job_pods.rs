@@ -10,7 +10,6 @@ use kratix_core::plan::{Next, Plan, Reporter};
 use kratix_core::workflow::pods::{self, Due, Snapshot};
 use kube::Api;
 use kube::api::{ListParams, PartialObjectMeta};
-use parking_lot::Mutex;
 
 use crate::context::Context;
 use crate::controller::Reconcile;
@@ -67,13 +66,9 @@ pub(crate) fn watch(cx: &Arc<Context>, queue: &Queue<ObjectKey>) {
             new.into_iter().for_each(|job| jobs.add(ObjectKey::of(&**job)));
         }
     });
-    let keep = |cx: &Context| cx.config().workflows.pod_ttl_after_finished;
-    let (known, jobs, context) = (Mutex::new(keep(cx)), queue.clone(), Arc::downgrade(cx));
-    cx.caches.config.on_change(move |_, _| {
-        let Some(cx) = context.upgrade() else { return };
-        let now = keep(&cx);
-        if std::mem::replace(&mut *known.lock(), now) != now {
-            cx.caches.jobs.all().iter().for_each(|job| jobs.add(ObjectKey::of(&**job)));
-        }
-    });
+    let (all, jobs) = (cx.caches.jobs.clone(), queue.clone());
+    cx.on_setting_change(
+        |config| config.workflows.pod_ttl_after_finished,
+        move || all.all().iter().for_each(|job| jobs.add(ObjectKey::of(&**job))),
+    );
 }

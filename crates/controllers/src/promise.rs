@@ -30,6 +30,9 @@ use crate::queue::Queue;
 use crate::request::Requests;
 use crate::telemetry::Pass;
 
+/// A change of how a request runs waits so long for those of others: a pass looks at all requests of the Promise.
+const OTHERS: Duration = Duration::from_millis(20);
+
 /// Generation and uid of a Promise, and the workflows that it had then.
 type Known = (Option<i64>, Option<String>, Arc<Definition>);
 
@@ -263,8 +266,10 @@ pub(crate) fn watch(cx: &Context, requests: &Requests, queue: &Queue<ObjectKey>)
         let (old, new) = (old.map(|old| &**old), new.map(|new| &**new));
         let key = ObjectKey::cluster(promise);
         let is_followed = || cache.get(&key).is_some_and(|promise| promise::follows_requests(&promise));
-        if trigger::request_concerns(old, new) || (trigger::run_concerns(old, new) && is_followed()) {
+        if trigger::request_concerns(old, new) {
             promises.add(key);
+        } else if trigger::run_concerns(old, new) && is_followed() {
+            promises.add_after(key, OTHERS);
         }
     });
 }
@@ -302,7 +307,10 @@ fn watch_output(cx: &Context, queue: &Queue<ObjectKey>) {
             let key = ObjectKey::cluster(&promise);
             // A request may say that its run is over before its Job is.
             let is_followed = of_request && cache.get(&key).is_some_and(|promise| promise::follows_requests(&promise));
-            add(&promises, &cache, &promise, of_request && !is_followed);
+            add(&promises, &cache, &promise, of_request);
+            if is_followed {
+                promises.add_after(key, OTHERS);
+            }
         }
     });
     let (cache, promises) = (cx.caches.promises.clone(), queue.clone());

@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use k8s_openapi::api::batch::v1::Job;
 use kratix_api::{Promise, PromiseRevision, ResourceBinding, Work, keys};
+use kratix_core::config::Config;
 use kratix_core::object::{Kind, ObjectKey, Target};
 use kratix_core::plan::{Next, Plan, Reporter};
 use kratix_core::request::{self, Finding, Snapshot};
@@ -116,6 +117,7 @@ impl Requests {
             shutdown: shutdown.clone(),
         });
         inner.follow();
+        inner.follow_config();
         (Self { inner }, Supervisor { starting: receiver, shutdown: shutdown.clone() })
     }
 
@@ -295,6 +297,16 @@ impl Inner {
                 promise.into_iter().for_each(|promise| inner.add_all(promise));
             }
         }));
+    }
+
+    /// Brings back all requests when the configuration says something else about when they run again.
+    fn follow_config(self: &Arc<Self>) {
+        let weak = Arc::downgrade(self);
+        self.cx.on_setting_change(Config::repetition, move || {
+            let Some(inner) = weak.upgrade() else { return };
+            let promises: Vec<String> = inner.running.read().keys().cloned().collect();
+            promises.iter().for_each(|promise| inner.add_all(promise));
+        });
     }
 
     /// Brings back a request for what has happened to something else. What its last pass has `made` was to be expected.

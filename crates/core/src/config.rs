@@ -15,7 +15,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ResourceRequirements, SecurityContext};
 
 pub use environment::{EnvironmentWarning, GitEnvironment};
-pub use reading::{Reading, concerns, restart_needed};
+pub use reading::{Reading, concerns, without_effect};
 
 use reader::Section;
 
@@ -306,19 +306,20 @@ impl Config {
         }
     }
 
-    /// Returns the keys whose change from `self` to `new` only takes effect after a restart, sorted.
-    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
-        let mut keys = Vec::new();
-        let mut compare = |key, same: bool| {
-            if !same {
-                keys.push(key);
-            }
-        };
-        compare("controllerLeaderElection", self.leader_election == new.leader_election);
-        compare("featureFlags.dryRun", self.dry_run == new.dry_run);
-        compare("logging", self.logging == new.logging);
-        compare("selectiveCache", self.selective_cache == new.selective_cache);
-        keys
+    /// Returns the keys whose values differ from `self` to `new` although nothing goes by them, sorted. They are read because the
+    /// original has them.
+    pub fn changed_without_effect(&self, new: &Self) -> Vec<&'static str> {
+        let same = [
+            ("controllerLeaderElection", self.leader_election == new.leader_election),
+            ("logging", self.logging == new.logging),
+            ("selectiveCache", self.selective_cache == new.selective_cache),
+        ];
+        same.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
+    }
+
+    /// Returns what decides when a settled workflow runs again: after how long, and whether also one that has failed.
+    pub fn repetition(&self) -> (Duration, bool) {
+        (self.reconciliation_interval, self.workflows.reconcile_after_failure)
     }
 }
 

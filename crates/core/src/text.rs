@@ -25,6 +25,15 @@ pub(crate) fn cause(text: &str) -> &str {
     truncated(text, CAUSE_BYTES_MAX)
 }
 
+/// Returns a text of somebody as one line of at most so many bytes, without what a terminal would act on.
+pub(crate) fn line(text: &str, bytes_max: usize) -> String {
+    let words = text.split(|letter: char| letter.is_whitespace() || letter.is_control());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let line = words.join(" ");
+    let cut = truncated(&line, bytes_max);
+    if cut.len() < line.len() { format!("{cut}…") } else { line }
+}
+
 /// Returns the first few names in their order, and how many there are beside them.
 pub(crate) fn listed(names: &[String]) -> String {
     let shown = names[..names.len().min(NAMES_MAX)].join(", ");

@@ -417,8 +417,15 @@ impl Snapshot<'_> {
     /// Returns the removal of permissions that no pipeline has any more.
     fn outdated_access(&self) -> Vec<Write> {
         let existing = self.surroundings.existing(&self.workflow.promise, &self.workflow.namespace);
-        let jobs = || self.surroundings.jobs(&self.workflow.promise);
-        access::outdated(self.workflow, &self.others(), &existing, jobs)
+        access::outdated(self.workflow, &self.others(), &existing, || self.earlier_jobs())
+    }
+
+    /// Returns the Jobs of the Promise and its requests that were made for an earlier spec of the Promise.
+    fn earlier_jobs(&self) -> Vec<Arc<v1::Job>> {
+        let mut jobs = self.surroundings.jobs(&self.workflow.promise);
+        let now = self.parent.promise_generation;
+        jobs.retain(|job| now.is_none_or(|now| number(job.annotations(), PROMISE_GENERATION) < now));
+        jobs
     }
 
     /// Returns the writes that start the pipeline at `index`: what its Job needs, then the Job.
@@ -429,8 +436,7 @@ impl Snapshot<'_> {
             &Workflow { scheduling_key: access::scheduling_key(self.workflow, &others), ..self.workflow.clone() };
         let pipeline = &workflow.pipelines[index];
         let existing = self.surroundings.existing(&workflow.promise, &workflow.namespace);
-        let jobs = || self.surroundings.jobs(&workflow.promise);
-        let mut writes = access::writes(parent, workflow, pipeline, &existing, &others, jobs);
+        let mut writes = access::writes(parent, workflow, pipeline, &existing, &others, || self.earlier_jobs());
         // Five digits of a hash can coincide with those of another Job of a similar name.
         let is_taken = |sequence: i64| {
             let key = job::key(parent, workflow, pipeline, sequence);

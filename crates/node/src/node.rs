@@ -68,6 +68,8 @@ pub(crate) struct Context {
     pub(crate) host: Prepared,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) store: image::Store,
+    /// What to do about an image that is missing.
+    pub(crate) image_hint: String,
     pub(crate) objects: Objects,
     pub(crate) logs: Logs,
     /// Speaks as the kubelet does.

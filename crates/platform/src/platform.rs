@@ -205,6 +205,7 @@ impl Platform {
                 Runtime::Native => RuntimeKind::Native,
             })
             .host_image(HOST_IMAGE)
+            .image_hint("load it with kratix image load")
             .hide(data_dir.root())
             .own_binary(vec![ADAPTER_IMAGE.into()], vec!["kratix".into(), "pipeline".into()])
             .api_server(reach.node)

@@ -162,21 +162,24 @@ fn compare_maps(schema: Option<&Schema>, old: &Value, new: &Value) -> Difference
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return out };
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     for name in names {
-        out.add(&Step::Field(name.clone()), compare(field(schema, name), old.get(name), new.get(name)));
+        let below = compare(field(schema, name), old.get(name), new.get(name));
+        if below != Differences::default() {
+            out.add(&Step::Field(name.clone()), below);
+        }
     }
     out
 }
 
 fn compare_lists(schema: &Schema, old: &Value, new: &Value) -> Differences {
     let mut out = Differences::default();
-    let by_step = |list: &Value| -> BTreeMap<Step, Value> {
+    fn by_step<'a>(schema: &Schema, list: &'a Value) -> BTreeMap<Step, &'a Value> {
         let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
-        steps(schema, list).into_iter().zip(list.iter().cloned()).collect()
-    };
-    let (old, new) = (by_step(old), by_step(new));
+        steps(schema, list).into_iter().zip(list).collect()
+    }
+    let (old, new) = (by_step(schema, old), by_step(schema, new));
     let all: BTreeSet<&Step> = old.keys().chain(new.keys()).collect();
     for step in all {
-        out.add(step, compare(schema.items.as_deref(), old.get(step), new.get(step)));
+        out.add(step, compare(schema.items.as_deref(), old.get(step).copied(), new.get(step).copied()));
     }
     out
 }

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use embedded_apimachinery::selector::{Fields, Labels};
 use embedded_apimachinery::{Qualified, Status, field};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::catalog::Served;
 use crate::core::{Call, Core};
@@ -34,16 +34,7 @@ impl Filter {
     }
 
     pub(crate) fn matches(&self, core: &Core, served: &Served, record: &Record) -> bool {
-        self.matches_labels(record) && self.matches_fields(core, served, record)
-    }
-
-    fn matches_labels(&self, record: &Record) -> bool {
-        if self.labels.is_everything() {
-            return true;
-        }
-        let labels: Map<String, Value> =
-            record.labels().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
-        self.labels.matches(Some(&labels))
+        self.labels.matches_by(|key| record.label(key)) && self.matches_fields(core, served, record)
     }
 
     fn matches_fields(&self, core: &Core, served: &Served, record: &Record) -> bool {

@@ -1,14 +1,19 @@
-//! The platform's ConfigMap: what is wrong with it is said there.
+//! The platform's ConfigMap: what is wrong with it is said there, and what it says is in force.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::events::v1::Event;
-use kratix_api::keys;
-use kube::Api;
+use kratix_api::{condition, keys};
+use kratix_controllers::Clock;
+use kratix_testing::wait;
 use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::world::World;
 use crate::world::delivery::is_about;
+use crate::world::{World, workflows};
 
 const REASON: &str = "InvalidConfiguration";
 
@@ -46,4 +51,27 @@ async fn a_fault_of_the_config_map_is_told_there_once_for_each_change_of_its_doc
     told(&world, "unknown configuration key \"jobs\"").await;
     all = world.events(REASON).await;
     assert_eq!(all.len(), 3, "{all:?}");
+}
+
+/// §12.3: a request that has settled a while ago does not sleep on until the old interval is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_interval_reaches_requests_that_have_settled() {
+    let mut world = World::start().await;
+    world.stop_controllers().await;
+    let is_later = Arc::new(AtomicBool::new(false));
+    let later = Arc::clone(&is_later);
+    let hours = move || if later.load(Ordering::SeqCst) { 2 } else { 0 };
+    world.clock = Clock::new(move || jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours()));
+    world.start_controllers().await;
+    world.promise(workflows("")).await;
+    world.request("a").await;
+    let first = world.job("default").await;
+    world.finish(&first, "a").await;
+    world.told("a", condition::CONFIGURE_WORKFLOW_COMPLETED, "PipelinesExecutedSuccessfully").await;
+    let rest = || async { if world.is_at_rest() { Ok(()) } else { Err("passes are running".to_owned()) } };
+    wait::poll("all to be at rest", rest).await;
+    is_later.store(true, Ordering::SeqCst);
+    change(&world, json!({}), "reconciliationInterval: 1h").await;
+    let second = world.job("default").await;
+    assert_ne!(second.name_any(), first.name_any());
 }

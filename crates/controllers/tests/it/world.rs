@@ -9,7 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kratix_api::{Condition, Promise, Work, condition, keys};
-use kratix_controllers::{Controllers, Options};
+use kratix_controllers::{Clock, Controllers, Options};
 use kratix_testing::wait;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
@@ -26,6 +26,8 @@ pub(crate) struct World {
     pub(crate) client: Client,
     /// Of a user, whose writes are counted apart from those of the controllers.
     pub(crate) user: Client,
+    /// Of the controllers that are started from now on.
+    pub(crate) clock: Clock,
     controllers: Option<Controllers>,
     directory: TempDir,
     server: Server,
@@ -41,7 +43,8 @@ impl World {
             crds.create(&PostParams::default(), &crd).await.unwrap();
             wait::until(&crds, &crd.name_any(), "the CRD to be served", is_established).await;
         }
-        let mut world = Self { client, user, controllers: None, directory: tempfile::tempdir().unwrap(), server };
+        let directory = tempfile::tempdir().unwrap();
+        let mut world = Self { client, user, clock: Clock::default(), controllers: None, directory, server };
         world.add_namespace(keys::SYSTEM_NAMESPACE).await;
         world.start_controllers().await;
         world
@@ -59,7 +62,7 @@ impl World {
             cache_dir: self.directory.path().into(),
             git: kratix_core::config::GitEnvironment::default(),
             host: "test".into(),
-            clock: kratix_controllers::Clock::default(),
+            clock: self.clock.clone(),
         };
         Controllers::start(client, options).await
     }

@@ -47,11 +47,11 @@ pub fn concerns(old: Option<&ConfigMap>, new: Option<&ConfigMap>) -> bool {
     old.map(document) != new.map(document)
 }
 
-/// Returns the event that tells that some of the new settings are not in force, if so.
-pub fn restart_needed(config_map: &ConfigMap, started_with: &Config, new: &Config) -> Option<Event> {
-    let keys = started_with.needs_restart(new);
-    let note = format!("changed, and in force after a restart of kratix only: {}", keys.join(", "));
-    (!keys.is_empty()).then(|| Event::warning(Reporter::Manager, Target::of(config_map), "RestartNeeded", note))
+/// Returns the event that tells that some of the settings that have changed do nothing, if so.
+pub fn without_effect(config_map: &ConfigMap, old: &Config, new: &Config) -> Option<Event> {
+    let keys = old.changed_without_effect(new);
+    let note = format!("changed, but without effect on this program: {}", keys.join(", "));
+    (!keys.is_empty()).then(|| Event::normal(Reporter::Manager, Target::of(config_map), "WithoutEffect", note))
 }
 
 fn document(config_map: &ConfigMap) -> &str {
@@ -117,13 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_needs_a_restart_says_so_and_the_others_do_not() {
+    fn a_change_of_a_setting_that_does_nothing_is_told_once_and_of_no_other_one() {
         let config = |text: &str| Config::parse(text).unwrap().0;
-        let start = config("");
-        let event = |text: &str| restart_needed(&config_map(text), &start, &config(text));
-        assert_eq!(event("stateStoreReconciliationInterval: 1m"), None);
-        let told = event("selectiveCache: true").unwrap();
-        assert_eq!(told.note, "changed, and in force after a restart of kratix only: selectiveCache");
-        assert_eq!((told.reason, told.reporter), ("RestartNeeded", Reporter::Manager));
+        let event = |old: &str, new: &str| without_effect(&config_map(new), &config(old), &config(new));
+        let in_force = "stateStoreReconciliationInterval: 1m\nfeatureFlags: {dryRun: true}\ntelemetry: {}";
+        assert_eq!(event("", in_force), None);
+        let told = event("", "selectiveCache: true\nlogging: {structured: false}").unwrap();
+        assert_eq!(told.note, "changed, but without effect on this program: logging, selectiveCache");
+        assert_eq!((told.type_, told.reason, told.reporter), (EventType::Normal, "WithoutEffect", Reporter::Manager));
+        assert_eq!(event("selectiveCache: true", "selectiveCache: true\nnumberOfJobsToKeep: 3"), None);
     }
 }

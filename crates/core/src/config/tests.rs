@@ -232,11 +232,13 @@ fn text_that_is_no_mapping_is_an_error() {
 }
 
 #[test]
-fn only_settings_that_are_read_once_need_a_restart() {
+fn only_settings_that_nothing_goes_by_are_without_effect() {
     let (old, _) = parse("");
-    let (new, _) =
-        parse("numberOfJobsToKeep: 1\nreconciliationInterval: 1h\nworkflows: {reconcileAfterFailure: false}");
-    assert_eq!(old.needs_restart(&new), Vec::<&str>::new());
-    let (new, _) = parse("selectiveCache: true\ntelemetry: {}");
-    assert_eq!(old.needs_restart(&new), ["selectiveCache"]);
+    let (new, _) = parse(
+        "numberOfJobsToKeep: 1\nreconciliationInterval: 1h\nworkflows: {reconcileAfterFailure: false}\n\
+         featureFlags: {dryRun: true}\ntelemetry: {}",
+    );
+    assert_eq!(old.changed_without_effect(&new), Vec::<&str>::new());
+    let (new, _) = parse("selectiveCache: true\ncontrollerLeaderElection: {leaseDuration: 30s}");
+    assert_eq!(old.changed_without_effect(&new), ["controllerLeaderElection", "selectiveCache"]);
 }

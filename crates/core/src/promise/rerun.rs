@@ -79,7 +79,7 @@ struct Round<'a> {
     /// Its token; `None` once everybody was told.
     token: Option<String>,
     /// Those that are not being deleted.
-    requests: Vec<Request>,
+    requests: Vec<&'a Request>,
     /// What the Jobs of each request tell, by its namespace and name.
     begun: HashMap<(&'a str, &'a str), Begun>,
 }
@@ -94,7 +94,7 @@ struct Begun {
 }
 
 impl<'a> Round<'a> {
-    fn of(token: Option<String>, requests: &[Request], jobs: &'a [Arc<Job>]) -> Self {
+    fn of(token: Option<String>, requests: &'a [Request], jobs: &'a [Arc<Job>]) -> Self {
         let mut begun: HashMap<_, Begun> = HashMap::new();
         for job in jobs {
             let annotation = |key: &str| job.annotations().get(key).map(String::as_str);
@@ -105,7 +105,7 @@ impl<'a> Round<'a> {
                 begun.is_live |= history::is_live(job);
             }
         }
-        let requests = requests.iter().filter(|request| !request.is_deleting).cloned().collect();
+        let requests = requests.iter().filter(|request| !request.is_deleting).collect();
         Self { token, requests, begun }
     }
 
@@ -125,8 +125,9 @@ impl<'a> Round<'a> {
     }
 
     /// Returns whom the round has still to reach, in the order in which they are told.
-    fn untold(&self) -> Vec<&Request> {
-        let mut untold: Vec<&Request> = self.requests.iter().filter(|request| !self.has_told(request)).collect();
+    fn untold(&self) -> Vec<&'a Request> {
+        let mut untold: Vec<&Request> =
+            self.requests.iter().copied().filter(|request| !self.has_told(request)).collect();
         untold.sort_by_key(|request| {
             let never = request.last_success.is_none();
             (request.standing, never, &request.last_success, &request.namespace, &request.name)

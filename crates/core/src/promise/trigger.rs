@@ -71,7 +71,7 @@ pub fn revision_concerns_others(old: Option<&PromiseRevision>, new: Option<&Prom
     view(old) != view(new)
 }
 
-/// Returns whether a change of a request concerns its Promise: it has gone, is going, or was told to run again.
+/// Returns whether a change of a request concerns its Promise whatever this does: it has gone, or is going.
 pub fn request_concerns(old: Option<&DynamicObject>, new: Option<&DynamicObject>) -> bool {
     match (old, new) {
         // The list of requests is complete.
@@ -80,21 +80,18 @@ pub fn request_concerns(old: Option<&DynamicObject>, new: Option<&DynamicObject>
         (None, Some(_)) => false,
         (Some(_), None) => true,
         (Some(old), Some(new)) => {
-            let view = |request: &DynamicObject| {
-                let request = Request::of(request);
-                (request.round, request.is_deleting)
-            };
-            view(old) != view(new)
+            let is_deleting = |request: &DynamicObject| request.metadata.deletion_timestamp.is_some();
+            is_deleting(old) != is_deleting(new)
         }
     }
 }
 
-/// Returns whether a change of a request concerns a Promise that follows how its requests run: see
-/// [`super::follows_requests`].
+/// Returns whether a change of a request concerns a Promise that follows how its requests run, see
+/// [`super::follows_requests`]: it was told to run again, begins, or ends.
 pub fn run_concerns(old: Option<&DynamicObject>, new: Option<&DynamicObject>) -> bool {
     let view = |request: &DynamicObject| {
         let request = Request::of(request);
-        (request.is_told, request.run, request.standing)
+        (request.round, request.is_told, request.run, request.standing)
     };
     old.zip(new).is_some_and(|(old, new)| view(old) != view(new))
 }
@@ -125,19 +122,20 @@ mod tests {
     }
 
     #[test]
-    fn requests_matter_when_they_go_and_when_they_were_told() {
+    fn requests_matter_when_they_go() {
         let request = |metadata| {
             let object = json!({ "apiVersion": "a/v1", "kind": "A", "metadata": metadata });
             serde_json::from_value::<DynamicObject>(object).unwrap()
         };
         let plain = request(json!({ "name": "a" }));
-        let told = request(json!({ "name": "a", "annotations": { super::super::RERUN: "generation-2" } }));
+        let going = request(json!({ "name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z" }));
         let labelled = request(json!({ "name": "a", "labels": { "a": "b" } }));
         let table = [
             (None, None, true),
             (None, Some(&plain), false),
             (Some(&plain), None, true),
-            (Some(&plain), Some(&told), true),
+            (Some(&plain), Some(&going), true),
+            (Some(&plain), None, true),
             (Some(&plain), Some(&labelled), false),
         ];
         for (old, new, expected) in table {
@@ -157,7 +155,9 @@ mod tests {
         let ended = request(json!({ "name": "a" }), "True");
         let told = json!({ "name": "a", "labels": { keys::RUN_FROM_START: "true" } });
         let run = json!({ "name": "a", "annotations": { crate::workflow::RUN: "2" } });
-        for other in [request(told, "True"), request(run, "True"), request(json!({ "name": "a" }), "False")] {
+        let round = json!({ "name": "a", "annotations": { super::super::RERUN: "generation-2" } });
+        let others = [(told, "True"), (run, "True"), (round, "True"), (json!({ "name": "a" }), "False")];
+        for other in others.map(|(metadata, status)| request(metadata, status)) {
             assert!(run_concerns(Some(&ended), Some(&other)) && run_concerns(Some(&other), Some(&ended)));
         }
         assert!(!run_concerns(Some(&ended), Some(&request(json!({ "name": "a" }), "Unknown"))));

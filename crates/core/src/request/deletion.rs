@@ -16,13 +16,15 @@ use super::revision::Chosen;
 use super::{DELETING, FINALIZERS, Finding, Pass};
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
-use crate::text::listed;
+use crate::text::{line, listed};
 use crate::trace;
 use crate::workflow::status::Document;
 use crate::workflow::{self, Outcome, Progress, history};
 
 /// A look in between, although everything that a step waits for is watched.
 const SAFETY_NET: Duration = Duration::from_secs(5);
+/// Longest message of a pipeline that is repeated.
+const MESSAGE_BYTES_MAX: usize = 400;
 
 impl Pass<'_> {
     /// Decides the next step of a deletion.
@@ -53,8 +55,13 @@ impl Pass<'_> {
             }
             Progress::InProgress { waits_for } => ("DeleteWorkflowRunning", waits_for),
             Progress::Suspended { .. } => {
-                let label = keys::WORKFLOW_SUSPENDED;
-                ("DeleteWorkflowSuspended", format!("label {label} to be removed; the delete workflow is suspended"))
+                let mut waits_for = format!("label {} to be removed", keys::WORKFLOW_SUSPENDED);
+                let message = document.suspended().map(|entry| line(entry.message(), MESSAGE_BYTES_MAX));
+                if let Some(message) = message.filter(|message| !message.is_empty()) {
+                    waits_for.push_str(": ");
+                    waits_for.push_str(&message);
+                }
+                ("DeleteWorkflowSuspended", waits_for)
             }
             Progress::Failed { pipeline } => {
                 let label = keys::MANUAL_RECONCILIATION;

@@ -82,6 +82,10 @@ impl workflow::Surroundings for Nearby<'_> {
         used.into_iter().map(|revision| self.definition(revision)).collect()
     }
 
+    fn jobs(&self, _promise: &str) -> Vec<Arc<Job>> {
+        self.0.list("Job")
+    }
+
     fn is_taken(&self, key: &ObjectKey, parent: &Parent) -> bool {
         let job = self.0.objects.get(&("Job".to_owned(), key.clone()));
         job.is_some_and(|job| !workflow::history::is_of(&typed::<Job>(job), parent))

@@ -71,7 +71,7 @@ fn id(workflow: &Workflow, pipeline: &Pipeline) -> String {
 /// Nothing is written for what exists as it should; labels, annotations and fields that others added stay. Accounts and
 /// roles come before the bindings that name them. What `others`, the same workflow in the revisions in use, may do stays
 /// allowed: names do not tell revisions apart, and a pod of another one may be running. `jobs` returns the Jobs of the Promise
-/// and its requests, asked for only if there is something to remove: see [`outdated`].
+/// and its requests that were made for an earlier spec, asked for only if there is something to remove: see [`outdated`].
 pub fn writes(
     parent: &Parent,
     workflow: &Workflow,

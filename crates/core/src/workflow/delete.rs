@@ -45,6 +45,10 @@ pub fn delete(snapshot: &Snapshot<'_>) -> Outcome {
         return if manual { stop_for_manual_run(snapshot, job) } else { wait_for(snapshot, job) };
     }
     if manual {
+        // The run that is asked for waits for it, and so does the deletion.
+        if let Some(job) = live_configure_job(snapshot) {
+            return stop_configure_job(snapshot, job);
+        }
         return snapshot.relabel(&[(keys::MANUAL_RECONCILIATION, None)], &[snapshot.next_run()]);
     }
     let ended = latest
@@ -85,6 +89,14 @@ fn start(snapshot: &Snapshot<'_>, history: &History<'_>, resumes: bool) -> Outco
     outcome.writes = snapshot.start(0, history.next_sequence());
     outcome.events.push(snapshot.event(Event::normal, "PipelineStarted", format!("Delete Pipeline started: {name}")));
     outcome.next = Next::After(SAFETY_NET);
+    outcome
+}
+
+fn stop_configure_job(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
+    let mut outcome = waiting(snapshot, describe(job));
+    if !history::is_told_to_suspend(job) {
+        outcome.writes.push(stop(job));
+    }
     outcome
 }
 

@@ -13,9 +13,11 @@
 //! # Source
 //! `02-workflows.md` §14, §15
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::batch::v1;
 use k8s_openapi::api::core::v1 as core;
-use kratix_api::condition::Status;
+use kratix_api::condition::{Status, whole_seconds};
 use kratix_api::{Timestamp, keys};
 use kube_core::ResourceExt;
 use serde_json::json;
@@ -24,11 +26,13 @@ use super::status::Document;
 use super::{Snapshot, history};
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Write};
-use crate::text::truncated;
+use crate::text::line;
 
 /// Condition of a parent whose pipeline does not get on. It is there, and True, only while that lasts.
 pub use kratix_api::condition::PIPELINE_FAILING;
 
+/// Reason for what repeating cannot heal.
+const REFUSED: &str = "InvalidOutput";
 /// The containers that Kratix puts around those of a pipeline.
 const OWN_CONTAINERS: [&str; 3] = ["reader", "work-writer", "status-writer"];
 /// Longest name of an image that is repeated; users write what they like.
@@ -94,6 +98,13 @@ impl Sight {
             // An old refusal says nothing about a pod that was there since.
             Some(refusal) if pods.is_empty() && !has_had_pods(job) => Self::Trouble(refused(job, refusal)),
             _ => Self::Unseen,
+        }
+    }
+
+    fn trouble(self) -> Option<Trouble> {
+        match self {
+            Self::Trouble(trouble) => Some(trouble),
+            Self::Unseen | Self::Fine => None,
         }
     }
 }
@@ -212,7 +223,7 @@ impl Place {
                 ("ContainerNotStarted", format!("container {name} cannot be started"), false)
             }
             _ if is_own && code == i32::from(keys::EXIT_FINAL) => {
-                ("InvalidOutput", format!("container {name} refuses what the pipeline has left"), true)
+                (REFUSED, format!("container {name} refuses what the pipeline has left"), true)
             }
             _ if code > SIGNAL_BASE => {
                 let signal = match code - SIGNAL_BASE {
@@ -238,7 +249,7 @@ impl Place {
             | "RegistryUnavailable" => {
                 let shown = line(image, IMAGE_BYTES_MAX);
                 let subject = format!("image {shown} of container {name} cannot be had");
-                Some(self.described("ImageUnavailable", &subject, detail(without_back_off(message, image))))
+                Some(self.described("ImageUnavailable", &subject, detail(&without_back_off(message, image))))
             }
             "CreateContainerConfigError"
             | "CreateContainerError"
@@ -268,25 +279,21 @@ fn out_of_memory(pod: &core::Pod, name: &str) -> String {
 }
 
 /// A kubelet says the same in two ways in turn, and the second time at times without the cause: what is left is the cause, or
-/// nothing.
-fn without_back_off<'a>(message: &'a str, image: &str) -> &'a str {
+/// nothing. The image has been named already.
+fn without_back_off<'a>(message: &'a str, image: &str) -> Cow<'a, str> {
     let quoted = format!("Back-off pulling image {image:?}");
     let rest = message.strip_prefix(&quoted).map_or(message, |rest| rest.strip_prefix(": ").unwrap_or(rest));
-    rest.strip_prefix("ErrImagePull: ").unwrap_or(rest)
+    let cause = rest.strip_prefix("ErrImagePull: ").unwrap_or(rest);
+    let state = cause.strip_prefix("image \"").and_then(|named| named.split_once("\" is "));
+    match state {
+        Some((name, state)) if name.contains(image) => Cow::Owned(format!("it is {state}")),
+        _ => Cow::Borrowed(cause),
+    }
 }
 
 /// Returns a cause in one line, cut to what is needed to act.
 fn detail(text: &str) -> String {
     line(text, DETAIL_BYTES_MAX)
-}
-
-/// Returns a text of somebody as one line of at most so many bytes, without what a terminal would act on.
-fn line(text: &str, bytes_max: usize) -> String {
-    let words = text.split(|letter: char| letter.is_whitespace() || letter.is_control());
-    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
-    let line = words.join(" ");
-    let cut = truncated(&line, bytes_max);
-    if cut.len() < line.len() { format!("{cut}…") } else { line }
 }
 
 /// No pod could be made at all: a quota, an admission webhook, a ServiceAccount that is not there.
@@ -335,24 +342,31 @@ pub(super) fn tell_running(snapshot: &Snapshot<'_>, job: &v1::Job, document: &mu
     if history::is_told_to_suspend(job) {
         return Told::default();
     }
-    match snapshot.surroundings.sight(job) {
-        Sight::Unseen => Told::default(),
-        Sight::Fine => {
-            clear(document);
-            Told::default()
-        }
-        Sight::Trouble(trouble) => {
-            let limit = job.spec.as_ref().and_then(|spec| spec.backoff_limit);
-            let ends = trouble.is_final && limit != Some(0);
-            let writes = ends.then(|| give_up(job)).into_iter().collect();
-            Told { writes, events: show(snapshot, job, &trouble, document).into_iter().collect() }
-        }
+    let is_refused = is_refused(job, document);
+    let sight = snapshot.surroundings.sight(job);
+    if sight == Sight::Fine && !is_refused {
+        clear(document);
     }
+    let trouble = sight.trouble().filter(|trouble| trouble.is_final || !is_refused);
+    let limit = job.spec.as_ref().and_then(|spec| spec.backoff_limit);
+    let is_final = is_refused || trouble.as_ref().is_some_and(Trouble::is_final);
+    let writes = (is_final && limit != Some(0)).then(|| give_up(job)).into_iter().collect();
+    let event = trouble.and_then(|trouble| show(snapshot, job, &trouble, document));
+    Told { writes, events: event.into_iter().collect() }
+}
+
+/// Returns whether it is on record that what this Job has left was refused: nothing that its pods do afterwards changes that.
+fn is_refused(job: &v1::Job, document: &Document) -> bool {
+    let told = document.condition(PIPELINE_FAILING).filter(|told| told.reason == REFUSED);
+    let since = |told: &kratix_api::Condition| told.last_transition_time.as_ref().map(|time| time.0);
+    told.is_some_and(|told| since(&told) >= history::created(job).map(whole_seconds))
 }
 
 /// Shows why a Job has failed. Its pods may be gone with it: then what was shown while it ran stays.
 pub(super) fn tell_failed(snapshot: &Snapshot<'_>, job: &v1::Job, document: &mut Document) -> Option<Event> {
-    if let Sight::Trouble(trouble) = snapshot.surroundings.sight(job) {
+    let is_refused = is_refused(job, document);
+    let trouble = snapshot.surroundings.sight(job).trouble();
+    if let Some(trouble) = trouble.filter(|trouble| trouble.is_final || !is_refused) {
         return show(snapshot, job, &trouble, document);
     }
     if document.condition(PIPELINE_FAILING).is_some() {

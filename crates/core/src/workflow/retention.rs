@@ -14,6 +14,13 @@ use super::history::{self, History};
 use crate::object::Target;
 use crate::plan::Write;
 
+/// Returns the removal of the surplus of a workflow that is suspended. What the latest Job tells is needed until it is resumed.
+pub(super) fn removals_while_suspended(snapshot: &Snapshot<'_>, history: &History<'_>) -> Vec<Write> {
+    let latest = history.latest().map(|job| Target::of(job.as_ref()));
+    let is_needed = |write: &Write| matches!(write, Write::Delete { target } if Some(target) == latest.as_ref());
+    removals(snapshot).into_iter().filter(|write| !is_needed(write)).collect()
+}
+
 /// Returns the removal of the surplus, oldest first within each pipeline. Jobs that may still do something are kept.
 pub(super) fn removals(snapshot: &Snapshot<'_>) -> Vec<Write> {
     let keep = snapshot.settings.config.number_of_jobs_to_keep.max(1);

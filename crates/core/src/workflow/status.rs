@@ -47,6 +47,11 @@ impl<'a> Entry<'a> {
         Phase::from(text(self.fields, "phase"))
     }
 
+    /// Returns what it has said when it was suspended, empty if nothing.
+    pub fn message(&self) -> &'a str {
+        text(self.fields, "message")
+    }
+
     /// Returns when it is to be run again, if it asked for that.
     pub fn next_retry_at(&self) -> Option<&'a str> {
         Some(text(self.fields, "nextRetryAt")).filter(|text| !text.is_empty())

@@ -12,7 +12,7 @@ use kratix_api::{Timestamp, keys};
 use super::configure::next_run_after;
 use super::history::History;
 use super::status::Document;
-use super::{Outcome, Progress, RESUME, Snapshot, failure};
+use super::{Outcome, Progress, RESUME, Snapshot, failure, retention};
 use crate::plan::{Event, Next};
 
 /// Decides about a workflow whose parent carries the label.
@@ -28,6 +28,7 @@ pub(super) fn hold(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
         return resume(snapshot, history);
     }
     let mut outcome = held(snapshot, document);
+    outcome.writes = retention::removals_while_suspended(snapshot, history);
     // What is held by hand is settled, and the interval overrides the label.
     outcome.next = match retry {
         Some(retry) => Next::After(until(snapshot.now, retry)),
@@ -36,10 +37,13 @@ pub(super) fn hold(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
     outcome
 }
 
-/// Releases the label, if there is one, and marks the suspended pipeline as to be run again.
+/// Releases the label, if there is one, and marks the suspended pipeline as to be run again. A pipeline that asks for that again and
+/// again leaves no more Jobs than any other.
 pub(super) fn resume(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
     let latest = history.latest().map(|job| super::history::sequence(job)).unwrap_or_default();
-    snapshot.relabel(&[(keys::WORKFLOW_SUSPENDED, None)], &[(RESUME, latest.to_string())])
+    let mut outcome = snapshot.relabel(&[(keys::WORKFLOW_SUSPENDED, None)], &[(RESUME, latest.to_string())]);
+    outcome.writes.extend(retention::removals_while_suspended(snapshot, history));
+    outcome
 }
 
 /// Returns whether [`resume`] has marked the pipeline that the latest Job suspended.

@@ -88,6 +88,7 @@ pub struct Builder {
     api: Option<ApiAddress>,
     own: Vec<(String, Vec<String>)>,
     host_image: Option<String>,
+    image_hint: String,
     hidden: Vec<PathBuf>,
     max_pods: usize,
     events: Events,
@@ -111,6 +112,7 @@ impl Builder {
             api: None,
             own: Vec::new(),
             host_image: None,
+            image_hint: "load it into the store from an archive".into(),
             hidden: Vec::new(),
             // Steps of workflows mostly wait for each other: some more than there are cores keeps these busy.
             max_pods: cores * 2 + 8,
@@ -158,6 +160,13 @@ impl Builder {
     #[must_use]
     pub fn own_binary(mut self, images: Vec<String>, entrypoint: Vec<String>) -> Self {
         self.own.extend(images.into_iter().map(|image| (image, entrypoint.clone())));
+        self
+    }
+
+    /// Sets what a pod whose image is missing says about how to add it, as a clause after a semicolon.
+    #[must_use]
+    pub fn image_hint(mut self, hint: impl Into<String>) -> Self {
+        self.image_hint = hint.into();
         self
     }
 
@@ -261,6 +270,7 @@ impl Builder {
             host,
             runtime,
             store,
+            image_hint: self.image_hint,
             logs: Logs::new(data.join("logs")),
             recorder: Recorder::new(events.clone(), self.events, "kubelet", &self.name),
             job_recorder: Recorder::new(events, self.events, "job-controller", &self.name),

@@ -213,9 +213,9 @@ impl Launch {
                 Obstacle { reason: "ErrImageNeverPull", event: Some(("ErrImageNeverPull", message.clone())), message }
             }
             error => {
-                let text = format!("Failed to pull image {name:?}: {error}; load it into the store from an archive");
-                let message =
-                    format!("Back-off pulling image {name:?}: {error}; load it into the store from an archive");
+                let hint = &self.cx.image_hint;
+                let text = format!("Failed to pull image {name:?}: {error}; {hint}");
+                let message = format!("Back-off pulling image {name:?}: {error}; {hint}");
                 Obstacle { reason: "ImagePullBackOff", event: Some(("Failed", text)), message }
             }
         })

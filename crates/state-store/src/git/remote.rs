@@ -184,9 +184,7 @@ impl Remote {
         match fault {
             Fault::Trouble(trouble) => trouble,
             Fault::Redirected(_) => Trouble::Redirected,
-            Fault::Refusal(said) => {
-                answer::trouble(&self.redacted(&format!("fatal: remote error: {said}")), &self.url)
-            }
+            Fault::Refusal(said) => answer::trouble(&self.redacted(&format!("fatal: remote error: {said}")), &self.url),
             Fault::Unable(why) => Trouble::Git(format!("left to git: {why:?}")),
         }
     }
@@ -444,7 +442,7 @@ impl Remote {
     /// Throws the cache away; `false` if there is none.
     pub(super) async fn discard(&mut self) -> Result<bool, Trouble> {
         let Some(cache) = self.cache.take() else { return Ok(false) };
-        blocking(move || cache.clear()).await?;
+        self.cache = Some(blocking(move || cache.clear()).await?);
         Ok(true)
     }
 

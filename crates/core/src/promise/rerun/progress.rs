@@ -40,9 +40,9 @@ pub(super) fn tell(walk: &mut Walk<'_>, round: &Round<'_>) {
     };
     let is_unfinished =
         |request: &Request| !is_refused(request) && (!round.has_told(request) || round.is_running(request));
-    if all.iter().any(is_unfinished) {
+    if all.iter().any(|request| is_unfinished(request)) {
         let total = all.len();
-        let has_run = |request: &&Request| !is_unfinished(request) && !is_held_up(request);
+        let has_run = |request: &&&Request| !is_unfinished(request) && !is_held_up(request);
         let shown = in_steps(all.iter().filter(has_run).count(), total);
         let begin = format!("{shown} of ");
         let before = walk.status.condition(REQUESTS_UP_TO_DATE);
@@ -54,7 +54,7 @@ pub(super) fn tell(walk: &mut Walk<'_>, round: &Round<'_>) {
         }
         return;
     }
-    let mut held_up: Vec<&Request> = all.iter().filter(|request| is_held_up(request)).collect();
+    let mut held_up: Vec<&Request> = all.iter().copied().filter(|request| is_held_up(request)).collect();
     if held_up.is_empty() {
         let message = "All resource requests have run since the Promise has changed";
         walk.status.set(REQUESTS_UP_TO_DATE, Status::True, REQUESTS_UP_TO_DATE, message);

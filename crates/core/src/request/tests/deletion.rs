@@ -279,6 +279,65 @@ fn a_suspended_delete_workflow_holds_the_works() {
 }
 
 #[test]
+fn a_suspended_deletion_says_what_it_waits_for_once_and_what_its_pipeline_has_said() {
+    let mut world = deleted(&["bye"]);
+    world.settle("a");
+    world.finish("a", Pod::Suspends);
+    world.settle("a");
+    let label = "waits for label kratix.io/workflow-suspended to be removed";
+    assert_eq!(says(&world), label);
+    let mut status = world.status("a").clone();
+    status["kratix"]["workflows"]["pipelines"][0]["message"] = "two volumes\nare still in use".into();
+    world.change("Env", &key("a"), json!({ "status": status }));
+    world.settle("a");
+    assert_eq!(says(&world), format!("{label}: two volumes are still in use"));
+}
+
+/// §13.1: one more is normal while the next attempt runs.
+#[test]
+fn a_delete_pipeline_that_asks_again_and_again_leaves_no_heap_of_jobs() {
+    let mut world = deleted(&["bye"]);
+    world.config.number_of_jobs_to_keep = 2;
+    world.settle("a");
+    for _ in 0..6 {
+        world.finish("a", Pod::RetriesAfter(1));
+        world.settle("a");
+        assert!(world.ran("a").iter().filter(|name| *name == "bye").count() <= 2);
+        assert_eq!(world.told("a", "DeleteWorkflowCompleted"), "False/DeleteWorkflowSuspended");
+        assert!(world.decide("a").is_silent());
+        world.wait(2);
+        world.settle("a");
+        assert!(world.ran("a").iter().filter(|name| *name == "bye").count() <= 3);
+    }
+    assert_eq!(world.ran("a").iter().filter(|name| *name == "build").count(), 1, "those of the other action stay");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert!(is_gone(&world, "a"));
+}
+
+/// §8.4 (1), §11.1
+#[test]
+fn a_manual_label_stops_the_configure_job_that_a_deletion_waits_for() {
+    let mut world = World::new(spec(&["build"], &["bye"], ""));
+    world.ask("a");
+    world.settle("a");
+    world.delete("Env", &key("a"));
+    world.settle("a");
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.settle("a");
+    assert!(workflow::history::is_told_to_suspend(&world.running("a").unwrap()));
+    assert_eq!(world.request("a")["metadata"]["labels"][keys::MANUAL_RECONCILIATION], "true", "until it has an effect");
+    assert!(says(&world).starts_with("waits for configure pipeline build to end (Job a/"), "{}", says(&world));
+    world.stop_jobs("a");
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["build", "bye"]);
+    assert_eq!(world.request("a")["metadata"]["labels"].get(keys::MANUAL_RECONCILIATION), None);
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert!(is_gone(&world, "a"));
+}
+
+#[test]
 fn a_request_suspended_while_configuring_is_released_by_its_deletion() {
     for delete in [&["bye"][..], &[]] {
         let mut world = World::new(spec(&["build"], delete, ""));

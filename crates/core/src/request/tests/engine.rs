@@ -317,3 +317,34 @@ fn a_request_can_be_deleted_whatever_has_become_of_its_workflow() {
         }
     }
 }
+
+/// §13.1, §8.4 (5): also one that never ends; one more is normal while the next attempt runs.
+#[test]
+fn a_pipeline_that_asks_again_and_again_leaves_no_heap_of_jobs() {
+    for at_once in [false, true] {
+        let mut world = World::new(spec(&["first", "second"], &[], ""));
+        world.config.number_of_jobs_to_keep = 2;
+        world.ask("a");
+        world.settle("a");
+        world.finish("a", Pod::Succeeds);
+        world.settle("a");
+        let seconds = |world: &World| world.ran("a").iter().filter(|name| *name == "second").count();
+        for _ in 0..6 {
+            world.finish("a", Pod::RetriesAfter(1));
+            // Without the wait for its time nobody looks at it in between.
+            if !at_once {
+                world.settle("a");
+                assert!(seconds(&world) <= 2);
+                assert!(world.decide("a").is_silent());
+            }
+            world.wait(2);
+            world.settle("a");
+            assert!(seconds(&world) <= 3, "{:?}", world.ran("a"));
+        }
+        assert_eq!(world.ran("a").iter().filter(|name| *name == "first").count(), 1);
+        assert_eq!(world.status("a")["kratix"]["workflows"]["pipelines"][1]["attempts"], 6);
+        world.finish("a", Pod::Succeeds);
+        world.settle("a");
+        assert_eq!(world.told("a", "ConfigureWorkflowCompleted"), "True/PipelinesExecutedSuccessfully");
+    }
+}

@@ -142,6 +142,48 @@ fn a_job_whose_repetition_is_useless_is_ended_at_once() {
     assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
 }
 
+/// Kubernetes may begin another attempt before it knows that it is to make none.
+#[test]
+fn what_was_refused_stays_told_once_whatever_the_pods_of_its_job_do_next() {
+    let mut world = running(&[]);
+    world.wait(5);
+    pod(&mut world, "p1", ended("status-writer", 65, "status.yaml is malformed"));
+    world.settle("a");
+    let refused = told(&world);
+    assert!(refused.starts_with("True/InvalidOutput/"), "{refused}");
+    // The pod is gone, another one has begun, and ends in another way.
+    world.objects.retain(|(kind, _), _| kind != "Pod");
+    pod(&mut world, "p2", json!({ "phase": "Pending" }));
+    world.settle("a");
+    assert_eq!(told(&world), refused);
+    pod(&mut world, "p2", ended("a", 1, ""));
+    world.settle("a");
+    assert_eq!(told(&world), refused);
+    pod(&mut world, "p3", ended("status-writer", 65, "status.yaml is malformed"));
+    world.wait(1);
+    world.settle("a");
+    world.objects.retain(|(kind, address), _| kind != "Pod" || address.name == "p2");
+    world.finish("a", Pod::Fails);
+    world.settle("a");
+    assert!(told(&world).starts_with("True/InvalidOutput/"), "{}", told(&world));
+    assert_eq!((world.count("InvalidOutput"), world.count("ContainerFailed")), (1, 0));
+
+    // It is over with the next Job, also when the write that says so was lost.
+    world.wait(10);
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.settle("a");
+    assert_eq!(told(&world), "");
+    let stale = Document::read(world.status("a"));
+    let mut stale = stale.clone();
+    let long_ago = Timestamp::from_second(1_800_000_000).unwrap();
+    stale.set_condition(PIPELINE_FAILING, condition::Status::True, "InvalidOutput", "of an earlier Job", long_ago);
+    world.change("Env", &key("a"), json!({ "status": stale.into_value() }));
+    pod(&mut world, "p4", json!({ "phase": "Pending" }));
+    world.settle("a");
+    assert_eq!(told(&world), "");
+    assert_eq!(backoff_limit(&world), None, "what was said of another Job does not end this one");
+}
+
 #[test]
 fn a_job_that_can_make_no_pod_says_why_until_it_can() {
     let mut world = running(&[]);

@@ -74,6 +74,17 @@ fn each_way_in_which_a_container_fails_has_a_reason_and_a_command() {
             waiting("ImagePullBackOff", "Back-off pulling image \"reg/img:1\""),
             r#"ImageUnavailable | detail: """#.into(),
         ),
+        (
+            waiting(
+                "ImagePullBackOff",
+                "Back-off pulling image \"reg/img:1\": image \"reg/img:1\" is not here; load it",
+            ),
+            r#"ImageUnavailable | detail: "it is not here; load it""#.into(),
+        ),
+        (
+            waiting("ImagePullBackOff", "Back-off pulling image \"reg/img:1\": image \"other\" is not here"),
+            r#"ImageUnavailable | detail: "image \"other\" is not here""#.into(),
+        ),
         (waiting("InvalidImageName", "couldn't parse"), "ImageUnavailable | couldn't parse".into()),
         (waiting("ErrImageNeverPull", "not present"), "ImageUnavailable | not present".into()),
         (

@@ -72,12 +72,14 @@ impl Cache {
         }
     }
 
-    /// Removes everything that it holds.
-    pub(super) fn clear(self) -> Result<(), Trouble> {
+    /// Removes everything that it holds. It stays ours meanwhile: a lock that is given up cannot be had again at once while a
+    /// process that was just started still has a copy of it.
+    pub(super) fn clear(self) -> Result<Self, Trouble> {
         match fs::remove_dir_all(&self.git_dir) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(io(&self.git_dir)(error)),
-            _ => Ok(()),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(io(&self.git_dir)(error)),
+            _ => local::init_bare(&self.git_dir, "main")?,
         }
+        Ok(self)
     }
 }
 
