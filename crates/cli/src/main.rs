@@ -21,6 +21,10 @@ use crate::args::{Cli, Command, ImageCommand};
 use crate::failure::Failure;
 use crate::printer::{Format, Printer};
 
+/// Objects are trees of many small pieces: with the allocator of the C library a third of all processor time is spent on them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Before anything else: as the first process of a container this program is another one, and must have no threads.
     if let Some(code) = embedded_node::sandbox_main() {

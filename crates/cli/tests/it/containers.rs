@@ -191,6 +191,8 @@ async fn a_container_that_waits_for_an_image_or_a_secret_says_so_and_goes_on_whe
     let whole = told(&world, "x", &["True/ImageUnavailable/"]).await;
     let cause = "pipeline configure: image example.org/later:1 of container render cannot be had: ";
     assert!(whole.contains(cause) && whole.contains("; kubectl describe pod -n default "), "{whole}");
+    let hint = format!("{cause}it is not in this machine's store; load it with kratix image load; kubectl ");
+    assert!(whole.contains(&hint) || !world.is_embedded(), "{whole}");
 
     let env = "                image: kratix.local/host\n                env:\n                  - name: S\n                    valueFrom: {secretKeyRef: {name: later, key: k}}\n";
     let other =

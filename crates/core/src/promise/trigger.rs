@@ -135,7 +135,6 @@ mod tests {
             (None, Some(&plain), false),
             (Some(&plain), None, true),
             (Some(&plain), Some(&going), true),
-            (Some(&plain), None, true),
             (Some(&plain), Some(&labelled), false),
         ];
         for (old, new, expected) in table {
