@@ -1,8 +1,8 @@
 //! A node without containers: plays the Jobs of any API server as the Job controller and the kubelet would.
 //!
 //! Kratix's own containers are the real programs of `kratix-pipeline`, run in this process with directories for volumes; a
-//! container of the pipeline's author is a closure. No Pods exist. A real node's pauses are left out: a container that
-//! fails is run again at once, as often as the Job's `backoffLimit` allows.
+//! container of the pipeline's author is a closure. No Pods exist. A container that fails is run again as often as the Job's
+//! `backoffLimit` allows: a closure at once, a program of Kratix after a short pause.
 //!
 //! ```no_run
 //! # use kratix_testing::simulated_node::{Outcome, SimulatedNode, Stage};

@@ -17,6 +17,10 @@ use super::{Context, Outcome, Stage, Volumes, job};
 /// Pause after a write that the API server did not take.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Pause before one of Kratix's own programs runs again, of which a kubelet's is ten seconds: what a program lacks for the
+/// moment is there by then, as on a real node.
+const RESTART: Duration = Duration::from_secs(2);
+
 /// Kratix's own containers.
 const PROGRAMS: [&str; 3] = ["reader", "work-writer", "status-writer"];
 
@@ -54,6 +58,9 @@ pub(super) async fn run(cx: Context, job: Job) {
             if failures >= failures_max {
                 tell(&cx, &job, job::failed(&job, (cx.clock)())).await;
                 return;
+            }
+            if PROGRAMS.contains(&container.name.as_str()) {
+                tokio::time::sleep(RESTART).await;
             }
         }
     }
