@@ -20,6 +20,16 @@ pub(crate) enum Backend {
     Bucket(Box<bucket::Store>),
 }
 
+/// A batch on its way into a store.
+pub(crate) enum Pending {
+    Git(Box<git::Pending>),
+    /// Not begun, or done.
+    Bucket(Vec<Checked>),
+}
+
+/// What has become of changes, by their positions in the batch.
+pub(crate) type Settled = Vec<(usize, Result<Written, WriteError>)>;
+
 impl Backend {
     pub(crate) fn new(config: StoreConfig, cache: PathBuf, lives: Liveness) -> Result<Self, Error> {
         match config {
@@ -52,11 +62,30 @@ impl Backend {
         }
     }
 
-    /// Makes all changes durable; the results are in the order of the changes.
-    pub(crate) async fn commit(&mut self, changes: Vec<Checked>) -> Vec<Result<Written, WriteError>> {
+    /// Takes in changes that are to be made durable.
+    pub(crate) fn begin(&self, changes: Vec<Checked>) -> Pending {
         match self {
-            Self::Git(store) => store.commit(changes).await,
-            Self::Bucket(store) => store.commit(changes).await,
+            Self::Git(store) => Pending::Git(Box::new(store.begin(changes))),
+            Self::Bucket(_) => Pending::Bucket(changes),
+        }
+    }
+
+    /// Brings a batch of this store further, by one push at most. Each change is told of once, and all of them in the end.
+    pub(crate) async fn step(&mut self, pending: &mut Pending) -> Settled {
+        match (self, pending) {
+            (Self::Git(store), Pending::Git(pending)) => store.step(pending).await,
+            (Self::Bucket(store), Pending::Bucket(changes)) => {
+                store.commit(std::mem::take(changes)).await.into_iter().enumerate().collect()
+            }
+            _ => unreachable!("a batch stays with the store that has begun it"),
+        }
+    }
+
+    /// Returns how many pushes were begun, also those that came to nothing.
+    pub(crate) fn pushes(&self) -> u64 {
+        match self {
+            Self::Git(store) => store.pushes(),
+            Self::Bucket(_) => 0,
         }
     }
 

@@ -156,3 +156,27 @@ fn ambiguous(files: &Files) -> Result<(), WriteError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_waits_holds_the_content_of_its_asker_and_no_copy() {
+        let content = Bytes::from(vec![b'x'; 1 << 10]);
+        let file = |path: &str| crate::File::new(path, content.clone());
+        let share = Operation::Share { ledger: "l".into(), files: Some(vec![file("a")]) };
+        for operation in
+            [Operation::Replace(vec![file("a")]), Operation::Edit { write: vec![file("a")], remove: Vec::new() }, share]
+        {
+            let change = Change { id: "p".into(), kind: Kind::Update, prefix: "d".into(), operation };
+            let checked = Checked::new(change).expect("good");
+            let (Work::Replace(files) | Work::Edit { write: files, .. } | Work::Share { files: Some(files), .. }) =
+                &checked.work
+            else {
+                panic!("no files")
+            };
+            assert_eq!(files[0].1.as_ptr(), content.as_ptr());
+        }
+    }
+}

@@ -326,9 +326,36 @@ impl Error {
         }
     }
 
-    /// Returns what a person can do about it.
+    /// Returns what a person can do about it. Only a store that was closed leaves nothing to be done.
     pub fn hint(&self) -> Option<String> {
         let hint = match &self.trouble {
+            Trouble::Config(reason) => config_hint(reason),
+            Trouble::Unreachable(_) => {
+                "check port, firewall and proxy (HTTPS_PROXY, NO_PROXY), and that the server runs; it is tried again"
+            }
+            Trouble::ServerFailed(_) | Trouble::Busy { .. } => {
+                "wait, or ask those who look after the server; it is tried again"
+            }
+            Trouble::Timeout(_) => {
+                "check whether the server hangs; if the repository is very large, raise KRATIX_EXEC_TIMEOUT"
+            }
+            Trouble::Io(_) => {
+                "check that the disk is writable and that the process may read and write there; it is tried again"
+            }
+            Trouble::Damaged(_) => {
+                "run git fsck in the repository and repair it; a cache of this process is made again by itself"
+            }
+            Trouble::Git(_) => "see what git says; KRATIX_GIT_TRACE=1 and -vv put more of it into the log",
+            Trouble::CheckedOut(_) => {
+                "set the URL of a bare repository on the store, or check out another branch there"
+            }
+            Trouble::Moved(_) => "others push all the time; it is tried again",
+            Trouble::Contended(_) => {
+                "if two installations write to one place, give each a path of its own; it is tried again"
+            }
+            Trouble::Undeleted { .. } => "allow the user of the store to delete objects; it is tried again",
+            Trouble::Answer(_) => "see what the server says, and check the spec of the store against it",
+            Trouble::Closed => return None,
             Trouble::PlainHttp => "use https:// in the URL of the store",
             Trouble::UnknownHost(_) => "check the host name in the address of the store",
             Trouble::Unauthorized => {
@@ -404,9 +431,20 @@ impl Error {
             Trouble::BucketMissing(_) => "create it, or set another bucket on the store",
             Trouble::NoGit(_) => "install git 2.31 or newer",
             Trouble::NoSsh(_) => "install the client of OpenSSH",
-            _ => return None,
         };
         Some(hint.to_owned())
+    }
+}
+
+fn config_hint(reason: &str) -> &'static str {
+    match reason {
+        _ if reason.ends_with("is not a branch name") => "set a branch on the store whose name git accepts, as main",
+        _ if reason.starts_with("path ") => "set another path on the store",
+        _ if reason.starts_with("endpoint ") => {
+            "set host[:port], gs://, az://account or file:///directory as endpoint of the store; the bucket has its own field, \
+             and plain HTTP its own switch"
+        }
+        _ => "correct it in the store or in its secret",
     }
 }
 
@@ -452,7 +490,70 @@ impl AppRemedy {
             Self::Host => Some(
                 "check the host name in the URL of the store, from which the API's follows, and that this machine can resolve it",
             ),
-            Self::Time => None,
+            Self::Time => Some("wait, or check that the API's host can be reached; it is tried again"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_trouble_says_what_to_do() {
+        let text = || "x".to_owned();
+        let (file, reason, branch) = (text(), text(), text());
+        let all = [
+            Trouble::Config("\"a..b\" is not a branch name".into()),
+            Trouble::Config("endpoint \"https://h\" must be host[:port], without scheme and path".into()),
+            Trouble::Config("path \"..\" cannot be used: no".into()),
+            Trouble::Config(text()),
+            Trouble::PlainHttp,
+            Trouble::UnknownHost(text()),
+            Trouble::Unreachable("Connection refused".into()),
+            Trouble::ServerFailed("503".into()),
+            Trouble::Busy { reason: text(), retry_after: Duration::ZERO },
+            Trouble::Unauthorized,
+            Trouble::PrivateKey(text()),
+            Trouble::SigningKey(text()),
+            Trouble::KeyRefused(text()),
+            Trouble::HostKeyUnknown { host: text(), kind: text() },
+            Trouble::HostKeyChanged { host: text(), kind: text(), fingerprint: text() },
+            Trouble::HostKeyRefused(text()),
+            Trouble::Forbidden(text()),
+            Trouble::Untrusted(text()),
+            Trouble::Authority { file, reason },
+            Trouble::AppKey(text()),
+            Trouble::AppToken { reason: text(), remedy: AppRemedy::Time, retry_after: None },
+            Trouble::Redirected,
+            Trouble::NotFound,
+            Trouble::NotARepository(text()),
+            Trouble::BranchMissing(text()),
+            Trouble::Refused { branch, message: text() },
+            Trouble::CheckedOut(text()),
+            Trouble::Moved(text()),
+            Trouble::Locked { branch: text(), path: text() },
+            Trouble::Timeout(Duration::from_secs(90)),
+            Trouble::DiskFull(text()),
+            Trouble::Io("/x: Read-only file system".into()),
+            Trouble::Damaged(text()),
+            Trouble::NoGit(text()),
+            Trouble::NoSsh(text()),
+            Trouble::Git(text()),
+            Trouble::AccessKeyRefused(text()),
+            Trouble::NoCredentials(text()),
+            Trouble::NotTls,
+            Trouble::BucketMissing(text()),
+            Trouble::Answer("InvalidBucketName: no".into()),
+            Trouble::NotUnderstood(text()),
+            Trouble::Contended(text()),
+            Trouble::Undeleted { count: 1, reason: text() },
+        ];
+        let place = Arc::new(Place { store: text(), url: text(), branch: text() });
+        for trouble in all {
+            let error = Error { place: place.clone(), trouble };
+            let hint = error.hint().unwrap_or_else(|| panic!("{error}: nothing to do"));
+            assert!(!hint.is_empty() && !hint.ends_with('.') && !hint.contains('\n'), "{hint}");
         }
     }
 }

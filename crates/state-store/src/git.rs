@@ -34,7 +34,7 @@ pub(crate) use self::imprint::Mark;
 pub(crate) use self::tree::Overlay;
 
 use self::batch::Outcome;
-use self::bisection::{Bisection, Culprits};
+use self::bisection::{Bisection, Culprits, Limits};
 use self::imprint::Verified;
 use self::message::Committer;
 use crate::authority;
@@ -73,6 +73,34 @@ pub(crate) struct Store {
     losses: u64,
     /// Whether the remote wants to be left alone.
     quiet: Quiet,
+    /// How many pushes were begun.
+    pushes: u64,
+}
+
+/// A batch on its way to the branch.
+pub(crate) struct Pending {
+    changes: Arc<[Checked]>,
+    search: Bisection,
+    /// The piece that is being tried, if its last push has settled nothing.
+    attempt: Option<Attempt>,
+}
+
+/// How far a piece of a batch has come.
+struct Attempt {
+    piece: Vec<usize>,
+    belief: Belief,
+    /// A push whose answer was lost looks like somebody else's when it is tried again.
+    pushed: Option<(ObjectId, Vec<Result<Outcome, WriteError>>)>,
+    rebases: usize,
+    unsettled: usize,
+    /// The cache was found damaged and thrown away.
+    has_renewed: bool,
+}
+
+impl Attempt {
+    fn new(piece: Vec<usize>, belief: Belief) -> Self {
+        Self { piece, belief, pushed: None, rebases: 0, unsettled: 0, has_renewed: false }
+    }
 }
 
 /// Where the repository is.
@@ -94,6 +122,8 @@ enum Published {
 
 /// What came of a piece of a batch.
 enum Tried {
+    /// It is to be tried again, on what the branch holds then.
+    Again,
     Done(Vec<Result<Written, WriteError>>),
     Refused {
         trouble: Trouble,
@@ -141,6 +171,7 @@ impl Store {
             was_filled: false,
             losses: 0,
             quiet: Quiet::default(),
+            pushes: 0,
         })
     }
 
@@ -153,38 +184,53 @@ impl Store {
         head.map(version)
     }
 
-    /// Makes all changes durable, in one commit if the remote takes it; the results are in the order of the changes.
+    /// Takes in changes that are to be made durable, in one commit if the remote takes it.
     ///
     /// One change that the remote refuses does not hold up the others, see [`bisection`].
-    pub(crate) async fn commit(&mut self, changes: Vec<Checked>) -> Vec<Result<Written, WriteError>> {
+    pub(crate) fn begin(&self, changes: Vec<Checked>) -> Pending {
         let changes: Arc<[Checked]> = changes.into();
-        let mut search = Bisection::new(&changes, &self.culprits);
-        while let Some(piece) = search.next() {
-            match self.commit_piece(&changes, &piece).await {
-                Ok(Tried::Done(outcomes)) => search.accept(&piece, outcomes),
+        let limits = if self.is_paced() { Limits::PACED } else { Limits::FREE };
+        let search = Bisection::new(changes.clone(), &self.culprits, limits);
+        Pending { changes, search, attempt: None }
+    }
+
+    fn is_paced(&self) -> bool {
+        self.config.pushes_per_minute.is_some()
+    }
+
+    /// Returns how many pushes were begun, also those that came to nothing.
+    pub(crate) fn pushes(&self) -> u64 {
+        self.pushes
+    }
+
+    /// Brings a batch further, by one push at most. Returns what has become of those changes of which that is known by now.
+    pub(crate) async fn step(&mut self, pending: &mut Pending) -> Vec<(usize, Result<Written, WriteError>)> {
+        // A push that fails for an old belief is one of those that are counted.
+        let belief = if self.is_paced() { Belief::Interval } else { Belief::Any };
+        let next = pending.attempt.take().or_else(|| Some(Attempt::new(pending.search.next()?, belief)));
+        if let Some(mut attempt) = next {
+            match self.try_commit(&pending.changes, &mut attempt).await {
+                Ok(Tried::Again) => pending.attempt = Some(attempt),
+                Ok(Tried::Done(outcomes)) => pending.search.accept(&attempt.piece, outcomes),
                 Ok(Tried::Refused { trouble, alters }) => {
                     // A clear answer: what is known of the branch still holds.
                     let error = Error { place: self.place.clone(), trouble };
-                    tracing::debug!(%error, changes = piece.len(), "changes are not accepted");
-                    search.refuse(piece, &alters, error);
+                    tracing::debug!(%error, changes = attempt.piece.len(), "changes are not accepted");
+                    pending.search.refuse(attempt.piece, &alters, error);
                 }
                 Err(trouble) => {
-                    let error = self.fail(trouble);
-                    tracing::debug!(%error, "the batch is given up");
-                    // A store that does not answer is not asked once more for each piece.
-                    search.abandon(&error);
+                    if matches!(trouble, Trouble::Damaged(_)) && !attempt.has_renewed && self.forget_cache().await {
+                        pending.attempt = Some(Attempt { has_renewed: true, ..Attempt::new(attempt.piece, belief) });
+                    } else {
+                        let error = self.fail(trouble);
+                        tracing::debug!(%error, "the batch is given up");
+                        // A store that does not answer is not asked once more for each piece.
+                        pending.search.abandon(&error);
+                    }
                 }
             }
         }
-        search.finish(&mut self.culprits)
-    }
-
-    async fn commit_piece(&mut self, changes: &Arc<[Checked]>, piece: &[usize]) -> Result<Tried, Trouble> {
-        let result = self.try_commit(changes, piece).await;
-        if matches!(result, Err(Trouble::Damaged(_))) && self.forget_cache().await {
-            return self.try_commit(changes, piece).await;
-        }
-        result
+        pending.search.settle(&mut self.culprits)
     }
 
     /// Throws the cache of a remote away; `false` if there is none that could be the damaged one.
@@ -193,58 +239,54 @@ impl Store {
         self.remote.discard().await.unwrap_or(false)
     }
 
-    async fn try_commit(&mut self, changes: &Arc<[Checked]>, piece: &[usize]) -> Result<Tried, Trouble> {
-        let mut belief = Belief::Any;
-        // A push whose answer was lost looks like somebody else's when it is tried again.
-        let mut pushed: Option<(ObjectId, Vec<Result<Outcome, WriteError>>)> = None;
-        let mut unsettled = 0;
-        for _ in 0..REBASES_MAX {
-            let (head, fresh) = self.sync(belief).await?;
-            if let Some((id, outcomes)) = pushed.take_if(|(id, _)| head == Some(*id)) {
-                return Ok(done(outcomes, Some(id)));
+    /// Builds a piece on the present head and pushes it.
+    async fn try_commit(&mut self, changes: &Arc<[Checked]>, attempt: &mut Attempt) -> Result<Tried, Trouble> {
+        if attempt.rebases >= REBASES_MAX {
+            return Err(Trouble::Moved(self.config.branch.clone()));
+        }
+        let (mut head, fresh) = self.sync(attempt.belief).await?;
+        if let Some((id, outcomes)) = attempt.pushed.take_if(|(id, _)| head == Some(*id)) {
+            return Ok(done(outcomes, Some(id)));
+        }
+        let mut batch = self.build(head, changes, attempt.piece.clone()).await?;
+        // Neither "nothing to do" nor a refusal is said about a state that may be history.
+        let hollow = batch.commit.is_none() || batch.outcomes.iter().any(Result::is_err);
+        if hollow && !fresh && attempt.belief == Belief::Any {
+            attempt.belief = Belief::Interval;
+            (head, _) = self.sync(attempt.belief).await?;
+            batch = self.build(head, changes, attempt.piece.clone()).await?;
+        }
+        let Some(commit) = batch.commit else {
+            return Ok(done(batch.outcomes, head));
+        };
+        let id = commit.id;
+        match self.publish(head, commit).await {
+            Ok(Published::Accepted) => {
+                self.note_seen(Some(id));
+                return Ok(done(batch.outcomes, Some(id)));
             }
-            let batch = self.build(head, changes, piece.to_vec()).await?;
-            // Neither "nothing to do" nor a refusal is said about a state that may be history.
-            let hollow = batch.commit.is_none() || batch.outcomes.iter().any(Result::is_err);
-            if hollow && !fresh && belief == Belief::Any {
-                belief = Belief::Interval;
-                continue;
+            Err(trouble @ Trouble::Refused { .. }) => {
+                let alters = batch
+                    .outcomes
+                    .iter()
+                    .map(|outcome| outcome.as_ref().is_ok_and(|outcome| outcome.changed))
+                    .collect();
+                return Ok(Tried::Refused { trouble, alters });
             }
-            let Some(commit) = batch.commit else {
-                return Ok(done(batch.outcomes, head));
-            };
-            let id = commit.id;
-            match self.publish(head, commit).await {
-                Ok(Published::Accepted) => {
-                    self.note_seen(Some(id));
-                    return Ok(done(batch.outcomes, Some(id)));
-                }
-                Err(trouble @ Trouble::Refused { .. }) => {
-                    let alters = batch
-                        .outcomes
-                        .iter()
-                        .map(|outcome| outcome.as_ref().is_ok_and(|outcome| outcome.changed))
-                        .collect();
-                    return Ok(Tried::Refused { trouble, alters });
-                }
-                Err(trouble) => return Err(trouble),
-                Ok(Published::Moved) => {
-                    tracing::debug!("the branch has moved, building on its new head");
-                    pushed = Some((id, batch.outcomes));
-                    belief = Belief::None;
-                }
-                Ok(Published::Unsettled(trouble)) => {
-                    tracing::debug!(%trouble, "the push is tried again");
-                    unsettled += 1;
-                    if unsettled >= UNSETTLED_MAX {
-                        return Err(trouble);
-                    }
-                    pushed = Some((id, batch.outcomes));
-                    belief = Belief::None;
+            Err(trouble) => return Err(trouble),
+            Ok(Published::Moved) => tracing::debug!("the branch has moved, building on its new head"),
+            Ok(Published::Unsettled(trouble)) => {
+                tracing::debug!(%trouble, "the push is tried again");
+                attempt.unsettled += 1;
+                if attempt.unsettled >= UNSETTLED_MAX {
+                    return Err(trouble);
                 }
             }
         }
-        Err(Trouble::Moved(self.config.branch.clone()))
+        attempt.rebases += 1;
+        attempt.pushed = Some((id, batch.outcomes));
+        attempt.belief = Belief::None;
+        Ok(Tried::Again)
     }
 
     /// Returns the head of the branch and whether it was looked up just now.
@@ -316,6 +358,7 @@ impl Store {
     }
 
     async fn publish(&mut self, head: Option<ObjectId>, commit: batch::Commit) -> Result<Published, Trouble> {
+        self.pushes += 1;
         if !self.uses_remote().await?
             && let Address::Local(local) = &self.address
         {

@@ -33,6 +33,7 @@ mod checked;
 mod config;
 mod connection;
 mod error;
+mod exchange;
 mod git;
 mod ledger;
 mod path;

@@ -1,5 +1,6 @@
 //! The queue in front of a store: many callers, one task, one commit for all who wait.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,6 +16,7 @@ use crate::change::{Change, Imprint, Tree, Version, Written};
 use crate::checked::Checked;
 use crate::config::StoreConfig;
 use crate::error::{Error, Place, Trouble, WriteError};
+use crate::exchange::Exchange;
 use crate::ledger::Liveness;
 use crate::path::Path;
 
@@ -28,7 +30,8 @@ const BATCH_BYTES_MAX: usize = 64 << 20;
 /// Opens the store that `config` describes and starts the task that owns it, in the current Tokio runtime.
 ///
 /// Nothing is read or written yet; [`Handle::check`] does. `cache` is a directory in which a remote's objects are kept between
-/// calls; its content can be lost without harm. The task ends when the last handle is gone and the queue is empty.
+/// calls; its content can be lost without harm. The task ends when the last handle is gone and the queue is empty, or at once
+/// when it is [closed](Handle::close).
 ///
 /// # Errors
 /// [`Trouble::Config`] and [`Trouble::PlainHttp`] for a configuration that cannot work.
@@ -49,13 +52,31 @@ pub fn open(config: impl Into<StoreConfig>, cache: impl Into<PathBuf>) -> Result
 pub fn open_with(config: impl Into<StoreConfig>, cache: impl Into<PathBuf>, lives: Liveness) -> Result<Handle, Error> {
     let config = config.into();
     let pause = config.pushes_per_minute().map(|pushes| Duration::from_secs(60) / pushes.get());
-    let store = Backend::new(config, cache.into(), lives)?;
+    let origin = Arc::new(Origin { config, cache: cache.into(), lives });
+    let store = Backend::new(origin.config.clone(), origin.cache.clone(), Arc::clone(&origin.lives))?;
     let (inbox, requests) = mpsc::channel(QUEUE_MAX);
     let (head, heads) = watch::channel(None);
     let (held, losses) = (Arc::new(AtomicUsize::default()), Arc::new(AtomicU64::default()));
     let place = store.place().clone();
-    let handle = Handle { inbox, held: Arc::clone(&held), losses: Arc::clone(&losses), heads, place };
-    tokio::spawn(Service { requests, held, losses, store, head, pause, next_push: Instant::now() }.run());
+    let (end, mut ended) = watch::channel(false);
+    let (end, exchange) = (Arc::new(end), Exchange::default());
+    let (counted, lost, asked) = (Arc::clone(&held), Arc::clone(&losses), exchange.clone());
+    let handle = Handle { inbox, held: counted, losses: lost, heads, place, end, exchange: asked, origin };
+    let service =
+        Service { requests, held, losses, store, head, exchange, pause, next_push: Instant::now(), unsettled: 0 };
+    tokio::spawn(async move {
+        // Nobody can close it any more once all handles are gone; what they have asked for is still done.
+        let closed = async {
+            if ended.wait_for(|is_closed| *is_closed).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased; // Nothing more is begun after the end.
+            () = closed => {}
+            () = service.run() => {}
+        }
+    });
     Ok(handle)
 }
 
@@ -74,6 +95,22 @@ pub struct Handle {
     losses: Arc<AtomicU64>,
     heads: watch::Receiver<Option<Version>>,
     place: Arc<Place>,
+    end: Arc<watch::Sender<bool>>,
+    exchange: Exchange,
+    origin: Arc<Origin>,
+}
+
+/// What a store was opened with.
+struct Origin {
+    config: StoreConfig,
+    cache: PathBuf,
+    lives: Liveness,
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.config)
+    }
 }
 
 impl Handle {
@@ -183,6 +220,31 @@ impl Handle {
         self.losses.load(Ordering::Acquire)
     }
 
+    /// Returns for how long the store has owed an answer to what it is being asked; nothing while it is asked nothing.
+    pub fn silence(&self) -> Option<Duration> {
+        self.exchange.age()
+    }
+
+    /// Ends the task at once, for all handles that share it. Whoever waits is told [`Trouble::Closed`].
+    ///
+    /// The exchange under way is given up as in a crash: its connections and programs end, and a push that the server has
+    /// taken all the same is recognised by whoever writes next.
+    pub fn close(&self) {
+        self.end.send_replace(true);
+    }
+
+    /// Opens the same store anew, with a task and a queue of its own.
+    ///
+    /// # Errors
+    /// As [`open`].
+    ///
+    /// # Panics
+    /// As [`open`].
+    pub fn reopen(&self) -> Result<Self, Error> {
+        let Origin { config, cache, lives } = &*self.origin;
+        open_with(config.clone(), cache.clone(), Arc::clone(lives))
+    }
+
     /// Tells whether both are served by one task.
     pub fn is_same(&self, other: &Self) -> bool {
         self.inbox.same_channel(&other.inbox)
@@ -254,8 +316,11 @@ struct Service {
     losses: Arc<AtomicU64>,
     store: Backend,
     head: watch::Sender<Option<Version>>,
+    exchange: Exchange,
     pause: Option<Duration>,
     next_push: Instant,
+    /// Changes of a batch that is being committed and waits for another push.
+    unsettled: usize,
 }
 
 impl Service {
@@ -269,7 +334,7 @@ impl Service {
                 self.wait_for_push(&mut requests, &mut writes).await;
                 let batch = take_batch(&mut writes);
                 self.hold(&writes);
-                self.commit(batch).await;
+                self.commit(batch, &mut requests, &mut writes).await;
             }
             self.store.tidy().await;
         }
@@ -277,6 +342,7 @@ impl Service {
 
     /// Answers what only reads, and moves what writes to `writes`. A read sees what was acknowledged before it was asked.
     async fn serve(&mut self, requests: &mut Vec<Request>, writes: &mut Vec<Write>) {
+        let _asked = self.exchange.begin();
         for request in requests.drain(..) {
             // An asker that left needs no answer.
             match request {
@@ -313,23 +379,43 @@ impl Service {
 
     /// Tells how many changes wait here.
     fn hold(&self, writes: &[Write]) {
-        self.held.store(writes.len(), Ordering::Relaxed);
+        self.held.store(writes.len() + self.unsettled, Ordering::Relaxed);
     }
 
-    async fn commit(&mut self, batch: Vec<Write>) {
+    /// Makes a batch durable. What comes while it waits for another push is answered, or joins `writes`.
+    async fn commit(&mut self, batch: Vec<Write>, requests: &mut Vec<Request>, writes: &mut Vec<Write>) {
         let bytes: usize = batch.iter().map(|write| write.change.content_bytes()).sum();
         let span = tracing::info_span!("store_batch", store = %self.store.place().store, changes = batch.len(), bytes);
-        let (changes, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|write| (write.change, write.reply)).unzip();
-        let outcomes = self.store.commit(changes).instrument(span).await;
-        if let Some(pause) = self.pause
-            && outcomes.iter().any(has_pushed)
-        {
-            self.next_push = Instant::now() + pause;
-        }
-        self.announce();
-        for (reply, outcome) in replies.into_iter().zip(outcomes) {
-            // A waiter that left finds the result on its next pass.
-            let _ = reply.send(outcome);
+        let (changes, mut replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|write| (write.change, Some(write.reply))).unzip();
+        let mut pending = self.store.begin(changes);
+        loop {
+            let (pushes, asked) = (self.store.pushes(), self.exchange.begin());
+            let settled = self.store.step(&mut pending).instrument(span.clone()).await;
+            drop(asked);
+            if let Some(pause) = self.pause
+                && self.store.pushes() > pushes
+            {
+                self.next_push = Instant::now() + pause;
+            }
+            self.announce();
+            for (at, outcome) in settled {
+                if let Some(reply) = replies[at].take() {
+                    // A waiter that left finds the result on its next pass.
+                    let _ = reply.send(outcome);
+                }
+            }
+            let unsettled = replies.iter().flatten().count();
+            if unsettled == 0 {
+                return;
+            }
+            if self.pause.is_some() {
+                self.unsettled = unsettled;
+                self.hold(writes);
+                self.wait_for_push(requests, writes).await;
+                self.unsettled = 0;
+                self.hold(writes);
+            }
         }
     }
 
@@ -343,16 +429,6 @@ impl Service {
             }
             news
         });
-    }
-}
-
-/// Tells whether the remote has taken or refused a push.
-fn has_pushed(outcome: &Result<Written, WriteError>) -> bool {
-    match outcome {
-        Ok(written) => written.changed,
-        Err(WriteError::Refused(_) | WriteError::Untried(_)) => true,
-        Err(WriteError::Store(error)) => matches!(error.trouble, Trouble::Refused { .. } | Trouble::Moved(_)),
-        Err(_) => false,
     }
 }
 

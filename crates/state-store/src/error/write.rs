@@ -131,7 +131,9 @@ impl WriteError {
                 Some(format!("rename the file, or delete {owner}"))
             }
             Self::Ledger { path, .. } => Some(format!("repair or remove {path} in the state store")),
-            Self::Untried(_) | Self::TooLarge { .. } => None,
+            Self::TooLarge { .. } => Some("let the pipeline write less".to_owned()),
+            // It is tried again by itself.
+            Self::Untried(_) => None,
         }
     }
 }

@@ -2,64 +2,47 @@
 //! only be found out by pushing less.
 //!
 //! The first question is whether the remote takes anything at all: until something was accepted, single changes are tried, few
-//! of them, and if all are refused it is the store that refuses. Afterwards what is refused is halved until it stands alone.
-//! Changes that were found out before are tried alone and last.
+//! of them, and if all are refused it is the store that refuses. Afterwards what is refused is halved until it stands alone;
+//! where one half was accepted, nobody asks whether the other one is refused.
+//! Changes that were found out before are tried alone and last ([`culprits`]).
 //!
 //! **Invariant:** changes whose order can matter keep it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::change::Written;
 use crate::checked::Checked;
 use crate::error::{Error, WriteError};
 
-/// How many refused pushes it takes to say that a store refuses everything: the batch, and three changes by themselves, each
-/// with what is left after it.
-const FROZEN: usize = 6;
-/// How many refused pushes one batch may cost: finding one change among a full queue takes ten. At the limit, what has not
-/// been tried by itself is told so; its callers try again later.
-const REFUSALS_MAX: usize = 32;
-/// How many refused changes are remembered. Those forgotten are looked for once more.
-const CULPRITS_MAX: usize = 256;
+mod culprits;
+
+pub(super) use self::culprits::Culprits;
+use self::culprits::Standing;
+
 /// How many remembered changes one batch tries again. The others are told what they were told before, and are next.
 const RETRIALS_MAX: usize = 8;
 
 /// Counts the single changes tried, also of stores that are opened again.
 static PROBES: AtomicU32 = AtomicU32::new(0);
 
-/// Changes that were refused while others were accepted, the one that was tried longest ago first.
-#[derive(Default)]
-pub(super) struct Culprits(VecDeque<Culprit>);
-
-struct Culprit {
-    id: String,
-    fingerprint: u64,
-    error: Error,
+/// What a search may cost.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// How many refused pushes it takes to say that a store refuses everything: the batch, and some changes by themselves, each
+    /// with what is left after it.
+    frozen: usize,
+    /// How many refused pushes one batch may cost. At the limit, what has not been tried by itself is told so; its callers try
+    /// again later.
+    refusals: usize,
 }
 
-impl Culprits {
-    fn position(&self, change: &Checked) -> Option<usize> {
-        // Content is looked at only for those who were refused something before.
-        let mut fingerprint = None;
-        self.0.iter().position(|culprit| {
-            culprit.id == change.id() && culprit.fingerprint == *fingerprint.get_or_insert_with(|| change.fingerprint())
-        })
-    }
-
-    fn forget(&mut self, change: &Checked) {
-        if let Some(at) = self.position(change) {
-            self.0.remove(at);
-        }
-    }
-
-    fn remember(&mut self, change: &Checked, error: Error) {
-        self.forget(change);
-        if self.0.len() >= CULPRITS_MAX {
-            self.0.pop_front();
-        }
-        self.0.push_back(Culprit { id: change.id().to_owned(), fingerprint: change.fingerprint(), error });
-    }
+impl Limits {
+    /// Where a push costs nothing but its time. Finding one change among a full queue takes ten refusals.
+    pub(super) const FREE: Self = Self { frozen: 6, refusals: 32 };
+    /// Where pushes are counted: one refused change is still found, more of them with later batches.
+    pub(super) const PACED: Self = Self { frozen: 2, refusals: 12 };
 }
 
 /// What became of a change.
@@ -70,32 +53,51 @@ enum Verdict {
     Alone(Error),
     /// Refused when it was tried with others.
     Together(Error),
+    /// Its asker knows.
+    Told,
+}
+
+/// A part of a batch that is tried as one.
+struct Piece {
+    at: Vec<usize>,
+    standing: Bond,
+}
+
+/// What is known of a piece before it is tried.
+#[derive(Clone, Copy, PartialEq)]
+enum Bond {
+    Free,
+    /// It was refused together with the piece that is tried just before it.
+    Bound,
+    /// It was refused together with what was accepted alone.
+    Refused,
 }
 
 /// The search through one batch. Pieces are positions in it.
-pub(super) struct Bisection<'c> {
-    changes: &'c [Checked],
+pub(super) struct Bisection {
+    changes: Arc<[Checked]>,
+    limits: Limits,
     verdicts: Vec<Verdict>,
     /// What those that were found out before were told.
     known: HashMap<usize, Error>,
     /// What is still to be tried, the next piece last.
-    pieces: Vec<Vec<usize>>,
+    pieces: Vec<Piece>,
     refusals: usize,
     /// The remote has accepted something of this batch.
     accepted: bool,
 }
 
-impl<'c> Bisection<'c> {
-    pub(super) fn new(changes: &'c [Checked], culprits: &Culprits) -> Self {
+impl Bisection {
+    pub(super) fn new(changes: Arc<[Checked]>, culprits: &Culprits, limits: Limits) -> Self {
         let mut verdicts: Vec<Verdict> = changes.iter().map(|_| Verdict::Open).collect();
         let (mut pieces, mut run, mut last) = (Vec::new(), Vec::new(), Vec::new());
         let mut known = HashMap::new();
         for (at, change) in changes.iter().enumerate() {
-            let Some(age) = culprits.position(change) else {
+            let Some((age, error)) = culprits.guilty(change) else {
                 run.push(at);
                 continue;
             };
-            known.insert(at, culprits.0[age].error.clone());
+            known.insert(at, error.clone());
             if changes[at + 1..].iter().any(|later| later.interferes(change)) {
                 pieces.push(std::mem::take(&mut run));
                 pieces.push(vec![at]);
@@ -111,12 +113,38 @@ impl<'c> Bisection<'c> {
         }
         pieces.retain(|piece| !piece.is_empty());
         pieces.reverse();
-        Self { changes, verdicts, known, pieces, refusals: 0, accepted: false }
+        let pieces = pieces.into_iter().map(|at| Piece { at, standing: Bond::Free }).collect();
+        Self { changes, limits, verdicts, known, pieces, refusals: 0, accepted: false }
     }
 
     /// Returns what is to be tried next.
     pub(super) fn next(&mut self) -> Option<Vec<usize>> {
-        self.pieces.pop()
+        loop {
+            let piece = self.pieces.pop()?;
+            // One that stands alone is asked all the same: for its own reason, and since its neighbours may have been too many.
+            if piece.standing != Bond::Refused || piece.at.len() == 1 {
+                return Some(piece.at);
+            }
+            self.halve(&piece.at);
+        }
+    }
+
+    /// Has two pieces tried that were refused as one.
+    fn try_in_turn(&mut self, first: Vec<usize>, second: Vec<usize>) {
+        self.pieces.push(Piece { at: second, standing: Bond::Bound });
+        self.pieces.push(Piece { at: first, standing: Bond::Free });
+    }
+
+    fn halve(&mut self, piece: &[usize]) {
+        let (first, second) = piece.split_at(piece.len() / 2);
+        self.try_in_turn(first.to_vec(), second.to_vec());
+    }
+
+    /// Passes on to the piece that was refused together with one that has been tried what has become of that.
+    fn release(&mut self, standing: Bond) {
+        if let Some(piece) = self.pieces.last_mut().filter(|piece| piece.standing == Bond::Bound) {
+            piece.standing = standing;
+        }
     }
 
     /// Notes that a piece was published as far as its outcomes say, or that nothing was to be published.
@@ -125,10 +153,12 @@ impl<'c> Bisection<'c> {
         for (at, outcome) in piece.iter().zip(outcomes) {
             self.verdicts[*at] = Verdict::Known(outcome);
         }
+        self.release(Bond::Refused);
     }
 
     /// Notes that the remote refused a piece, of which these changes altered something.
     pub(super) fn refuse(&mut self, piece: Vec<usize>, alters: &[bool], error: Error) {
+        self.release(Bond::Free);
         if let [at] = *piece
             && self.known.contains_key(&at)
         {
@@ -137,21 +167,20 @@ impl<'c> Bisection<'c> {
             return;
         }
         self.refusals += 1;
-        let is_frozen = !self.accepted && self.refusals >= FROZEN;
+        let is_frozen = !self.accepted && self.refusals >= self.limits.frozen;
         if let [at] = *piece {
             self.verdicts[at] = Verdict::Alone(error.clone());
-        } else if is_frozen || self.refusals >= REFUSALS_MAX {
+        } else if is_frozen || self.refusals >= self.limits.refusals {
             self.refuse_together(&piece, &error);
         } else if let Some(probe) = self.probe(&piece, alters) {
             let at = piece[probe];
-            self.pieces.extend([piece.into_iter().filter(|other| *other != at).collect(), vec![at]]);
+            self.try_in_turn(vec![at], piece.into_iter().filter(|other| *other != at).collect());
         } else {
-            let (first, second) = piece.split_at(piece.len() / 2);
-            self.pieces.extend([second.to_vec(), first.to_vec()]);
+            self.halve(&piece);
         }
         if is_frozen {
             while let Some(piece) = self.pieces.pop() {
-                self.refuse_together(&piece, &error);
+                self.refuse_together(&piece.at, &error);
             }
         }
     }
@@ -190,29 +219,43 @@ impl<'c> Bisection<'c> {
         }
     }
 
-    /// Returns what each change is told. Nobody is told that his change is refused unless another one was accepted.
-    pub(super) fn finish(self, culprits: &mut Culprits) -> Vec<Result<Written, WriteError>> {
-        let mut outcomes = Vec::with_capacity(self.verdicts.len());
-        for (at, verdict) in self.verdicts.into_iter().enumerate() {
+    /// Returns what has become of those changes of which that is known by now, each once. Whose fault a refusal is comes last:
+    /// nobody is told that his change is refused unless another one was accepted, in this batch or since it was refused before.
+    pub(super) fn settle(&mut self, culprits: &mut Culprits) -> Vec<(usize, Result<Written, WriteError>)> {
+        let is_over = !self.verdicts.iter().any(|verdict| matches!(verdict, Verdict::Open));
+        if is_over && self.accepted {
+            culprits.note_acceptance();
+        }
+        let mut settled = Vec::new();
+        for (at, verdict) in self.verdicts.iter_mut().enumerate() {
             let change = &self.changes[at];
-            let is_known = self.known.contains_key(&at);
-            outcomes.push(match verdict {
+            let outcome = match std::mem::replace(verdict, Verdict::Told) {
                 Verdict::Known(outcome) => {
-                    if is_known && outcome.is_ok() {
+                    if outcome.is_ok() {
                         culprits.forget(change);
                     }
                     outcome
                 }
-                Verdict::Alone(error) if self.accepted || is_known => {
-                    culprits.remember(change, error.clone());
-                    Err(WriteError::Refused(error))
+                Verdict::Alone(error) if is_over => {
+                    if self.accepted || self.known.contains_key(&at) || culprits.is_suspect(change) {
+                        culprits.remember(change, error.clone(), Standing::Guilty);
+                        Err(WriteError::Refused(error))
+                    } else {
+                        culprits.remember(change, error.clone(), Standing::Open);
+                        Err(WriteError::Store(error))
+                    }
                 }
-                Verdict::Together(error) if self.accepted => Err(WriteError::Untried(error)),
-                Verdict::Alone(error) | Verdict::Together(error) => Err(WriteError::Store(error)),
-                Verdict::Open => unreachable!("every piece was tried, or the search was abandoned"),
-            });
+                Verdict::Together(error) if is_over && self.accepted => Err(WriteError::Untried(error)),
+                Verdict::Together(error) if is_over => Err(WriteError::Store(error)),
+                Verdict::Told => continue,
+                undecided => {
+                    *verdict = undecided;
+                    continue;
+                }
+            };
+            settled.push((at, outcome));
         }
-        outcomes
+        settled
     }
 }
 
@@ -226,11 +269,17 @@ mod tests {
     use crate::error::{Place, Trouble};
 
     /// A remote as far as the search sees it: what it holds, and which askers it refuses.
-    #[derive(Default)]
     struct Remote {
+        limits: Limits,
         culprits: Culprits,
         held: HashSet<String>,
         pushes: usize,
+    }
+
+    impl Default for Remote {
+        fn default() -> Self {
+            Self { limits: Limits::FREE, culprits: Culprits::default(), held: HashSet::new(), pushes: 0 }
+        }
     }
 
     impl Remote {
@@ -246,7 +295,9 @@ mod tests {
         ) -> Vec<Result<Written, WriteError>> {
             self.pushes = 0;
             let changes: Vec<Checked> = changes.into_iter().map(|change| Checked::new(change).expect("good")).collect();
-            let mut search = Bisection::new(&changes, &self.culprits);
+            let changes: Arc<[Checked]> = changes.into();
+            let mut search = Bisection::new(changes.clone(), &self.culprits, self.limits);
+            let mut told = Vec::new();
             while let Some(piece) = search.next() {
                 let alters: Vec<bool> = piece.iter().map(|at| !self.held.contains(changes[*at].id())).collect();
                 let altering =
@@ -266,8 +317,12 @@ mod tests {
                         search.accept(&piece, alters.iter().map(written).collect());
                     }
                 }
+                told.extend(search.settle(&mut self.culprits));
             }
-            search.finish(&mut self.culprits)
+            told.extend(search.settle(&mut self.culprits));
+            told.sort_by_key(|(at, _)| *at);
+            assert!(told.iter().map(|(at, _)| *at).eq(0..changes.len()), "each is told once");
+            told.into_iter().map(|(_, outcome)| outcome).collect()
         }
     }
 
@@ -310,9 +365,64 @@ mod tests {
             let mut remote = Remote::default();
             let outcomes = remote.commit(&ids(count, |_| true), is_bad);
             assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(WriteError::Store(_)))), "{outcomes:?}");
-            assert!(remote.pushes <= FROZEN, "{}", remote.pushes);
-            assert!(remote.culprits.0.is_empty());
+            assert!(remote.pushes <= Limits::FREE.frozen, "{}", remote.pushes);
+            assert_eq!(remote.culprits.count(Standing::Guilty), 0);
         }
+    }
+
+    #[test]
+    fn one_change_that_comes_alone_is_to_blame_once_the_store_has_taken_another() {
+        let mut remote = Remote::default();
+        let alone = |remote: &mut Remote, id: &str| remote.commit(&[id.to_owned()], is_bad).pop().expect("one outcome");
+        assert!(matches!(alone(&mut remote, "bad"), Err(WriteError::Store(_))), "perhaps the store refuses everything");
+        assert!(matches!(alone(&mut remote, "bad"), Err(WriteError::Store(_))), "nothing is new");
+        assert!(alone(&mut remote, "good").is_ok());
+        assert!(matches!(alone(&mut remote, "bad2"), Err(WriteError::Store(_))), "another one");
+        for _ in 0..2 {
+            assert!(matches!(alone(&mut remote, "bad"), Err(WriteError::Refused(_))));
+        }
+        // With others that are in the same position.
+        assert!(alone(&mut remote, "good2").is_ok());
+        let outcomes = remote.commit(&["bad2".to_owned(), "bad3".to_owned()], is_bad);
+        assert!(
+            matches!(outcomes[..], [Err(WriteError::Refused(_)), Err(WriteError::Store(_))]),
+            "each for itself: {outcomes:?}"
+        );
+    }
+
+    #[test]
+    fn one_that_was_suspected_is_not_held_back_when_the_store_takes_everything_again() {
+        let mut remote = Remote::default();
+        let all = ids(20, |_| true);
+        for id in &all {
+            remote.commit(std::slice::from_ref(id), is_bad);
+        }
+        assert!(remote.commit(&["good".to_owned()], is_bad)[0].is_ok());
+        assert_eq!(remote.culprits.count(Standing::Suspect), 20);
+        assert!(remote.commit(&all, |_| false).iter().all(Result::is_ok));
+        assert_eq!((remote.pushes, remote.culprits.count(Standing::Suspect)), (1, 0));
+    }
+
+    #[test]
+    fn where_pushes_are_counted_one_refused_change_costs_few_of_them() {
+        for (count, limit) in [(2, 3), (20, 12), (1000, 23)] {
+            for bad in [0, 1, count / 2, count - 1] {
+                let mut remote = Remote { limits: Limits::PACED, ..Remote::default() };
+                let ids = ids(count, |at| at == bad);
+                let mut pushes = 0;
+                // If the one is the first to be tried alone, the store seems to refuse everything, once.
+                for _ in 0..3 {
+                    let outcomes = remote.commit(&ids, is_bad);
+                    pushes = pushes.max(remote.pushes);
+                    assert!(!outcomes.iter().any(|outcome| matches!(outcome, Err(WriteError::Untried(_)))));
+                }
+                assert_eq!((remote.held.len(), remote.culprits.count(Standing::Guilty)), (count - 1, 1));
+                assert!(pushes <= limit, "{pushes} pushes for {count}");
+            }
+        }
+        let mut remote = Remote { limits: Limits::PACED, ..Remote::default() };
+        remote.commit(&ids(1000, |_| true), is_bad);
+        assert_eq!(remote.pushes, 2, "that it refuses everything is soon said");
     }
 
     #[test]
@@ -329,8 +439,8 @@ mod tests {
                     Err(other) => assert!(matches!(other, WriteError::Store(_)), "{other}"),
                 }
             }
-            assert!(remote.pushes <= 2 * (REFUSALS_MAX + RETRIALS_MAX), "{} pushes", remote.pushes);
-            assert!(remote.culprits.0.len() <= CULPRITS_MAX);
+            assert!(remote.pushes <= 2 * (Limits::FREE.refusals + RETRIALS_MAX), "{} pushes", remote.pushes);
+            assert!(remote.culprits.count(Standing::Guilty) <= culprits::CULPRITS_MAX);
         }
         assert!(untried > 0, "the limit was met");
         assert_eq!(remote.held.len(), 900);
@@ -340,7 +450,7 @@ mod tests {
     fn the_remembered_are_tried_in_turns_and_forgotten_when_they_are_accepted() {
         let mut remote = Remote::default();
         let ids = ids(20, |at| at > 0);
-        let found = |remote: &Remote| remote.culprits.0.len();
+        let found = |remote: &Remote| remote.culprits.count(Standing::Guilty);
         while found(&remote) < 19 {
             remote.held.clear();
             remote.commit(&ids, is_bad);
@@ -366,10 +476,9 @@ mod tests {
         let checked = |changes: Vec<Change>| -> Vec<Checked> {
             changes.into_iter().map(|change| Checked::new(change).expect("good")).collect()
         };
-        culprits.remember(&checked(changes.clone())[1], error("no"));
+        culprits.remember(&checked(changes.clone())[1], error("no"), Standing::Guilty);
         let order = |changes: Vec<Change>| {
-            let changes = checked(changes);
-            let mut search = Bisection::new(&changes, &culprits);
+            let mut search = Bisection::new(checked(changes).into(), &culprits, Limits::FREE);
             std::iter::from_fn(|| search.next()).collect::<Vec<_>>()
         };
         assert_eq!(order(changes.clone()), [vec![0], vec![1], vec![2, 3]]);

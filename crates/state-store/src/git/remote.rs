@@ -1,5 +1,5 @@
 //! A repository on another machine (or one with hooks on this), reached from a bare cache: over HTTP in this process, except
-//! for objects to be brought, and else by `git fetch` and `git push`.
+//! for objects to be brought, and else by the [`program`] git.
 //!
 //! The cache holds the newest commit of the branch without history, so that trees can be edited in it. It belongs to one
 //! process at a time, holds no credentials, and is made again if it is damaged.
@@ -12,9 +12,8 @@ use bytes::Bytes;
 use gix::ObjectId;
 use gix::objs::Kind;
 
-use super::command::{Ended, Git, Limits};
 use super::message::Committer;
-use super::{Published, authority, batch, blocking, io, local, pack, refs, ssh, tree};
+use super::{Published, batch, blocking, io, local, pack, refs, ssh, tree};
 use crate::config::{Auth, GitConfig};
 use crate::error::Trouble;
 
@@ -22,6 +21,7 @@ mod answer;
 mod cache;
 mod credentials;
 mod http;
+mod program;
 mod retry_after;
 mod url;
 
@@ -213,31 +213,6 @@ impl Remote {
         .await
     }
 
-    async fn fetch_wherever_it_is(&mut self) -> Result<Option<ObjectId>, Trouble> {
-        match self.try_fetch().await {
-            Err(Trouble::Damaged(reason)) => {
-                tracing::warn!(store = %self.config.name, reason, "the cache is damaged and made again");
-                self.discard().await?;
-                self.try_fetch().await
-            }
-            Err(Trouble::Redirected) if self.follow().await? => self.try_fetch().await,
-            Err(error) if self.moved_to.take().is_some() => {
-                // Perhaps it has moved back, or on: the next fetch asks at the first address.
-                Err(error)
-            }
-            result => result,
-        }
-    }
-
-    /// Finds out where the server sends to. Git itself would follow to any host, and take the credentials along; so it is
-    /// asked without them and does not follow, and only another path of the same server counts.
-    async fn follow(&mut self) -> Result<bool, Trouble> {
-        let mut git = self.git_without_credentials().await?;
-        git.trace_headers();
-        let ended = git.run(&["ls-remote", "--heads", self.argument()]).await?;
-        Ok(answer::redirection(&ended.stderr).is_some_and(|target| self.follow_to(target)))
-    }
-
     fn follow_to(&mut self, target: &str) -> bool {
         let target = self.url.elsewhere_on_this_server(target);
         let Some(target) = target.filter(|target| target.argument() != self.argument()) else { return false };
@@ -249,38 +224,6 @@ impl Remote {
     /// Returns the address for git.
     fn argument(&self) -> &str {
         self.moved_to.as_ref().unwrap_or(&self.url).argument()
-    }
-
-    async fn try_fetch(&mut self) -> Result<Option<ObjectId>, Trouble> {
-        let git_dir = self.cache().await?.git_dir.clone();
-        let (branch, address) = (self.config.branch.clone(), self.argument().to_owned());
-        let refspec = format!("+refs/heads/{branch}:{TRACKED}");
-        let arguments = ["fetch", "--depth=1", "--no-tags", "--quiet", "--no-write-fetch-head", &address, &refspec];
-        let mut is_again = false;
-        loop {
-            let ended = self.run(&arguments).await?;
-            if ended.success {
-                return blocking(move || refs::read(&git_dir, TRACKED)).await;
-            }
-            if !ended.stderr.contains("couldn't find remote ref") {
-                return Err(self.trouble(&ended));
-            }
-            // Either a repository without any branch, whose first one is ours to make, or a missing branch.
-            let ended = self.run(&["ls-remote", "--heads", &address]).await?;
-            if !ended.success {
-                return Err(self.trouble(&ended));
-            }
-            let own = format!("\trefs/heads/{branch}");
-            if ended.stdout.lines().any(|line| line.ends_with(&own)) && !is_again {
-                // Somebody has made it in between.
-                is_again = true;
-                continue;
-            }
-            if ended.stdout.trim().is_empty() || self.config.create_branch {
-                return Ok(None);
-            }
-            return Err(Trouble::BranchMissing(branch));
-        }
     }
 
     /// Returns the cache's objects.
@@ -339,45 +282,6 @@ impl Remote {
         }
     }
 
-    /// Has git push what the cache holds.
-    async fn push(&mut self, head: Option<ObjectId>, id: ObjectId, options: &[&str]) -> Result<Published, Trouble> {
-        let (branch, address) = (&self.config.branch.clone(), self.argument().to_owned());
-        let refspec = format!("{id}:refs/heads/{branch}");
-        // Never forced in effect: the new commit is built on the expected head. Stated, it also guards a branch's creation.
-        let lease =
-            format!("--force-with-lease=refs/heads/{branch}:{}", head.map(|head| head.to_string()).unwrap_or_default());
-        let mut arguments = vec!["push", "--porcelain", "--no-verify", "--recurse-submodules=no", &lease];
-        arguments.extend_from_slice(options);
-        arguments.extend_from_slice(&[&address, &refspec]);
-        let ended = self.run(&arguments).await?;
-        answer::push(&ended, branch).unwrap_or_else(|| Err(self.trouble(&ended)))
-    }
-
-    /// Runs git with credentials; once more with newer ones if those were refused and there can be newer ones.
-    async fn run(&mut self, arguments: &[&str]) -> Result<Ended, Trouble> {
-        let mut result = self.git().await?.run(arguments).await;
-        let is_refused = |ended: &Ended| !ended.success && matches!(self.trouble(ended), Trouble::Unauthorized);
-        if result.as_ref().is_ok_and(is_refused) && self.credentials.drop_refused() {
-            result = self.git().await?.run(arguments).await;
-        }
-        if !result.as_ref().is_ok_and(|ended| ended.success) {
-            self.sweep().await;
-        }
-        result
-    }
-
-    /// Frees what a git that failed has left in the cache: after a full disk it would stay full.
-    async fn sweep(&self) {
-        let Some(cache) = &self.cache else { return };
-        let git_dir = cache.git_dir.clone();
-        let swept = blocking(move || {
-            cache::remove_leftovers(&git_dir);
-            Ok(())
-        });
-        // It has nothing to say.
-        let _ = swept.await;
-    }
-
     /// Puts objects into the cache, and returns their pack.
     async fn store(&mut self, objects: Vec<(Kind, ObjectId, Bytes)>) -> Result<Bytes, Trouble> {
         let directory = self.cache().await?.git_dir.join("objects");
@@ -410,14 +314,17 @@ impl Remote {
         let looks = self.growths.is_multiple_of(16);
         self.growths += 1;
         let git_dir = self.cache().await?.git_dir.clone();
-        let git = self.git_without_credentials().await?;
-        if self.growths >= GROWTHS_MAX {
+        let options = if self.growths >= GROWTHS_MAX {
             self.growths = 0;
             self.try_fetch().await?;
-            let _ = git.run(&["repack", "-a", "-d", "-q", "--no-write-bitmap-index"]).await;
+            ["-a", "-d"]
         } else if looks && local::count_packs(&git_dir) > PACKS_MAX {
-            let _ = git.run(&["repack", "-d", "-q", "--geometric=2", "--no-write-bitmap-index"]).await;
-        }
+            ["-d", "--geometric=2"]
+        } else {
+            return Ok(());
+        };
+        let git = self.git_without_credentials().await?;
+        let _ = git.run(&["repack", options[0], options[1], "-q", "--no-write-bitmap-index"]).await;
         Ok(())
     }
 
@@ -446,45 +353,7 @@ impl Remote {
         Ok(true)
     }
 
-    async fn git(&mut self) -> Result<Git, Trouble> {
-        let mut git = self.git_without_credentials().await?;
-        if let (Some(identity), Some(cache)) = (&self.identity, &self.cache) {
-            git.use_ssh(identity.lay_out(&cache.base)?);
-        }
-        if let Some(basic) = self.credentials.get().await? {
-            git.set("http.extraHeader", format!("Authorization: {}", basic.text()));
-        }
-        Ok(git)
-    }
-
-    async fn git_without_credentials(&mut self) -> Result<Git, Trouble> {
-        let cache = self.cache().await?;
-        let (git_dir, home) = (cache.git_dir.clone(), cache.home.clone());
-        let limits = Limits { deadline: self.config.deadline, grace: self.config.grace };
-        let mut git = Git::new(git_dir, home.clone(), limits);
-        if self.argument().starts_with("http") {
-            git.keep_headers();
-        }
-        git.trace(self.config.trace);
-        if self.config.tls.insecure {
-            git.set("http.sslVerify", "false");
-        } else if let Some(pem) = authority::pem(&self.config.tls, self.url.host())? {
-            let path = home.join("ca.pem");
-            fs::write(&path, pem).map_err(io(&path))?;
-            git.set("http.sslCAInfo", path.display().to_string());
-        }
-        Ok(git)
-    }
-
     fn redacted(&self, text: &str) -> String {
         self.credentials.present().map_or_else(|| text.to_owned(), |basic| basic.redact(text))
-    }
-
-    /// Finds out what git's failure means; nothing secret is in the result.
-    fn trouble(&self, ended: &Ended) -> Trouble {
-        match answer::trouble(&self.redacted(&ended.stderr), &self.url).with_retry_after(ended.retry_after) {
-            Trouble::Untrusted(reason) => Trouble::Untrusted(self.distrust.clone().unwrap_or(reason)),
-            trouble => trouble,
-        }
     }
 }

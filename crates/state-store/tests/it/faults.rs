@@ -11,34 +11,17 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use kratix_state_store::{Change, Error, GitConfig, Handle, Retry, WriteError, Written, open};
+use kratix_state_store::{Change, Handle, Retry, Written, open};
 use kratix_testing::git_http::Server;
 use kratix_testing::wait::DEADLINE;
 
-use crate::Bed;
-
-fn config(server: &Server) -> GitConfig {
-    let mut config = GitConfig::new("default", server.url("state.git"));
-    config.tls.ca_pem = server.ca_pem().map(|pem| pem.as_bytes().to_vec());
-    config
-}
-
-fn store(bed: &Bed, server: &Server) -> Handle {
-    open(config(server), bed.cache()).expect("usable")
-}
+use crate::{Bed, config};
 
 /// A store that gives a server two seconds for each exchange: enough for what works, and soon over for what hangs.
 fn hasty_store(bed: &Bed, server: &Server) -> Handle {
     let mut config = config(server);
     config.deadline = Duration::from_secs(2);
     open(config, bed.cache()).expect("usable")
-}
-
-fn trouble(result: Result<Written, WriteError>) -> Error {
-    match result {
-        Err(WriteError::Store(error)) => error,
-        other => panic!("expected trouble with the store, got {other:?}"),
-    }
 }
 
 /// Writes until the store takes it, as a controller does; every failure before that must be one that is worth another try.

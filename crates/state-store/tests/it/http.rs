@@ -1,36 +1,21 @@
-//! What is spoken over HTTP without git's programs, against `git http-backend`: which requests there are, and what becomes of a
-//! push whatever the server says to it.
+//! What is spoken over HTTP without git's programs, against `git http-backend`: what becomes of a push whatever the server says
+//! to it.
+
+mod requests;
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kratix_state_store::{Auth, Change, File, GitConfig, Handle, Retry, Trouble, WriteError, Written, open};
+use kratix_state_store::{Auth, Change, File, GitConfig, Retry, Trouble, WriteError, open};
 use kratix_testing::authority::Identity;
 use kratix_testing::git_http::{Fault, Server, Step};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::{Bed, git, placement};
-
-fn config(server: &Server) -> GitConfig {
-    let mut config = GitConfig::new("default", server.url("state.git"));
-    config.tls.ca_pem = server.ca_pem().map(|pem| pem.as_bytes().to_vec());
-    config
-}
-
-fn store(bed: &Bed, server: &Server) -> Handle {
-    open(config(server), bed.cache()).expect("usable")
-}
-
-fn trouble(result: Result<Written, WriteError>) -> kratix_state_store::Error {
-    match result {
-        Err(WriteError::Store(error)) => error,
-        other => panic!("expected trouble with the store, got {other:?}"),
-    }
-}
+use crate::{Bed, config, git, placement, store, trouble};
 
 fn hook(bed: &Bed, name: &str, script: &str) {
     let hook = bed.repository().join("hooks").join(name);
@@ -40,71 +25,35 @@ fn hook(bed: &Bed, name: &str, script: &str) {
 }
 
 #[tokio::test]
-async fn a_write_is_two_requests_on_a_connection_that_is_kept() {
+async fn a_server_that_fails_at_the_push_alone_is_told_and_gets_each_push_once() {
     let bed = Bed::new();
-    let server = Server::tls(bed.directory.path()).await;
+    let server = Arc::new(Server::plain(bed.directory.path()).await);
     let store = store(&bed, &server);
-    store.check().await.expect("usable");
-    for at in 0..5 {
-        let requests = server.requests();
-        store.write(placement("a", &at.to_string())).await.expect("written");
-        assert_eq!(server.requests() - requests, 2, "it asks for the branches and pushes");
+    store.write(placement("a", "1")).await.expect("written");
+    for (fault, category) in [
+        (Fault::Status(500), "StoreServerFailed"),
+        (Fault::Status(400), "StoreUnreachable"),
+        (Fault::Status(404), "StoreNotFound"),
+        (Fault::Status(403), "StoreForbidden"),
+        (Fault::Busy(429, "1".to_owned()), "StoreBusy"),
+    ] {
+        let (failing, sent) = (Arc::downgrade(&server), Arc::new(AtomicUsize::new(0)));
+        let (count, failure) = (sent.clone(), fault.clone());
+        server.before_requests(move |step| {
+            let is_push = step == Step::Send;
+            count.fetch_add(usize::from(is_push), Ordering::Relaxed);
+            failing.upgrade().expect("it serves").fail(if is_push { failure.clone() } else { Fault::None });
+        });
+        let error = trouble(store.write(placement("b", "1")).await);
+        assert_eq!((error.category(), error.retry()), (category, Retry::Backoff), "{fault:?}: {error}");
+        assert_eq!(sent.load(Ordering::Relaxed), 1, "{fault:?}");
+        server.before_requests(|_| {});
+        server.fail(Fault::None);
+        if category != "StoreBusy" {
+            store.write(placement("b", category)).await.expect("written");
+        }
     }
-    assert_eq!(server.connections(), 1);
     assert_eq!(bed.commits(), 5);
-    bed.is_sound();
-}
-
-#[tokio::test]
-async fn looking_whether_a_branch_has_moved_is_one_request_also_after_a_restart() {
-    let bed = Bed::new();
-    let server = Server::plain(bed.directory.path()).await;
-    store(&bed, &server).write(placement("a", "1")).await.expect("written");
-    let cache = std::fs::read_dir(bed.cache()).expect("caches").next().expect("one").expect("readable").path();
-    kratix_testing::wait::poll("the cache to be free", || async {
-        let lock = std::fs::File::options().write(true).open(cache.join("lock")).map_err(|error| error.to_string())?;
-        lock.try_lock().map_err(|error| error.to_string())
-    })
-    .await;
-    let mut config = config(&server);
-    config.fetch_interval = Duration::ZERO;
-    let again = open(config, bed.cache()).expect("usable");
-    for _ in 0..3 {
-        let requests = server.requests();
-        assert!(!again.write(placement("a", "1")).await.expect("silent").changed);
-        assert_eq!(server.requests() - requests, 1);
-    }
-    let requests = server.requests();
-    again.check().await.expect("usable");
-    assert_eq!(server.requests() - requests, 2, "whether it may be read, and written");
-    // What others have pushed is brought, and known from then on.
-    bed.foreign_push("theirs", "t");
-    assert_eq!(again.read("theirs").await.expect("readable").as_deref(), Some(&b"t"[..]));
-    let requests = server.requests();
-    again.read("theirs").await.expect("readable");
-    assert_eq!(server.requests() - requests, 1);
-}
-
-#[tokio::test]
-async fn a_push_carries_what_is_new_and_nothing_of_what_the_repository_holds() {
-    let bed = Bed::new();
-    let files = (0..2_000).map(|at| File::new(format!("d{at}/f.yaml"), format!("{at}\n"))).collect();
-    bed.store().write(Change::replace("many", "worker-1/many", files)).await.expect("written");
-    bed.git(&["config", "receive.unpackLimit", "1"]);
-    let server = Server::plain(bed.directory.path()).await;
-    let store = store(&bed, &server);
-    store.check().await.expect("usable");
-    let counted = || -> usize {
-        let text = bed.git(&["count-objects", "-v"]);
-        let line = text.lines().find_map(|line| line.strip_prefix("in-pack: ")).expect("a count");
-        line.parse().expect("a number")
-    };
-    let before = counted();
-    store.write(placement("one", "1")).await.expect("written");
-    assert_eq!(counted() - before, 5, "a file, its directory, the one above, the root and the commit");
-    store.write(Change::remove("one", "worker-1/one")).await.expect("written");
-    assert_eq!(counted() - before, 8, "two directories and the commit");
-    bed.is_sound();
 }
 
 #[tokio::test]
@@ -246,6 +195,18 @@ async fn a_branch_that_has_moved_is_built_upon_whatever_the_server_calls_it() {
     assert_eq!(bed.paths(), ["theirs", "worker-1/a/a.yaml", "worker-1/b/a.yaml"]);
 }
 
+/// Text that does not shrink by more than a quarter when it is packed.
+fn noise(seed: u32, bytes: usize) -> String {
+    let mut state = seed;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        char::from(b'0' + (state % 64) as u8)
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
 #[tokio::test]
 async fn a_push_that_is_too_large_for_the_server_is_made_in_parts() {
     let bed = Bed::new();
@@ -253,17 +214,7 @@ async fn a_push_that_is_too_large_for_the_server_is_made_in_parts() {
     let store = store(&bed, &server);
     store.write(placement("first", "1")).await.expect("written");
     server.fail(Fault::LimitPush { bytes: 64 << 10 });
-    // Nothing that compresses well, and all of it in one batch.
-    let noise = |seed: u32, bytes: usize| -> String {
-        let mut state = seed;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            char::from(b'0' + (state % 64) as u8)
-        };
-        (0..bytes).map(|_| next()).collect()
-    };
+    // All of it in one batch.
     let change =
         |name: &str, content: String| Change::replace(name, format!("worker-1/{name}"), vec![File::new("f", content)]);
     let mut changes: Vec<Change> = (1..=8).map(|at| change(&format!("small{at}"), noise(at, 20 << 10))).collect();

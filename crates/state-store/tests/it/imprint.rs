@@ -124,23 +124,9 @@ fn keep_objects(bed: &Bed, ids: &str) {
     let pack = bed.repository().join("objects/pack");
     let aside = bed.directory.path().join("aside");
     std::fs::create_dir_all(&aside).expect("a directory");
-    feed(bed, &["pack-objects", "-q", aside.join("pack").to_str().expect("UTF-8")], ids);
+    bed.feed(&["pack-objects", "-q", aside.join("pack").to_str().expect("UTF-8")], ids);
     std::fs::remove_dir_all(&pack).expect("removed");
     std::fs::rename(&aside, &pack).expect("moved");
-}
-
-/// Runs git with an input.
-fn feed(bed: &Bed, arguments: &[&str], input: &str) -> String {
-    let path = bed.directory.path().join("input");
-    std::fs::write(&path, input).expect("a file");
-    let output = std::process::Command::new("git")
-        .args(arguments)
-        .current_dir(bed.repository())
-        .stdin(std::fs::File::open(&path).expect("a file"))
-        .output()
-        .expect("git is installed");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 #[tokio::test]
@@ -167,7 +153,7 @@ async fn ten_thousand_imprints_are_verified_without_a_file_and_what_is_unchanged
     // Somebody else replaces one placement, and nothing of what he left alone can be read any more.
     let kept: Vec<String> = ["main^{tree}", "main:worker-1", "main:worker-1/kind-3"].map(|at| rev(&bed, at)).into();
     keep_objects(&bed, &format!("{}\n{}", bed.head(), kept.join("\n")));
-    let blob = feed(&bed, &["hash-object", "-w", "--stdin"], "foreign");
+    let blob = bed.feed(&["hash-object", "-w", "--stdin"], "foreign");
     let blob = blob.trim();
     let mut tree = format!("100644 blob {blob}\tobject.yaml\n");
     for (at, name) in [("", "5058f"), ("", "pipeline"), ("main:worker-1/kind-3", "3"), ("main:worker-1", "kind-3")] {
@@ -196,7 +182,7 @@ fn entry(bed: &Bed, at: &str, name: &str, id: &str) -> String {
 }
 
 fn make_tree(bed: &Bed, entries: &str) -> String {
-    feed(bed, &["mktree", "--missing"], entries).trim().to_owned()
+    bed.feed(&["mktree", "--missing"], entries).trim().to_owned()
 }
 
 /// A change of any kind within a few places.

@@ -22,7 +22,8 @@ mod ssh;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kratix_state_store::{Change, File, GitConfig, Handle, init_bare, open};
+use kratix_state_store::{Change, Error, File, GitConfig, Handle, WriteError, Written, init_bare, open};
+use kratix_testing::git_http::Server;
 use tempfile::TempDir;
 
 /// A bare repository in a directory of its own, and a place for caches.
@@ -56,6 +57,20 @@ impl Bed {
 
     fn git(&self, arguments: &[&str]) -> String {
         git(&self.repository(), arguments)
+    }
+
+    /// Runs git with an input.
+    fn feed(&self, arguments: &[&str], input: &str) -> String {
+        let path = self.directory.path().join("input");
+        std::fs::write(&path, input).expect("a file");
+        let output = Command::new("git")
+            .args(arguments)
+            .current_dir(self.repository())
+            .stdin(std::fs::File::open(&path).expect("a file"))
+            .output()
+            .expect("git is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     /// Returns `path: content` of each file of the branch.
@@ -110,6 +125,26 @@ impl Bed {
         git(&at, &["add", "."]);
         git(&at, &["commit", "-q", "-m", "somebody else"]);
         git(&at, &["push", "-q", "origin", "HEAD:main"]);
+    }
+}
+
+/// The repository of a bed, as its server gives it.
+fn config(server: &Server) -> GitConfig {
+    let mut config = GitConfig::new("default", server.url("state.git"));
+    config.tls.ca_pem = server.ca_pem().map(|pem| pem.as_bytes().to_vec());
+    config
+}
+
+/// Opens the repository of a bed by way of its server.
+fn store(bed: &Bed, server: &Server) -> Handle {
+    open(config(server), bed.cache()).expect("usable")
+}
+
+/// Returns what is wrong with the store.
+fn trouble(result: Result<Written, WriteError>) -> Error {
+    match result {
+        Err(WriteError::Store(error)) => error,
+        other => panic!("expected trouble with the store, got {other:?}"),
     }
 }
 

@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use kratix_state_store::{Change, File, Handle, WriteError, open};
+use kratix_state_store::{Change, File, GitConfig, Handle, Trouble, WriteError, open};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
 
 use crate::{Bed, placement};
 
@@ -60,9 +62,154 @@ async fn a_push_that_is_refused_is_one_of_those_that_are_allowed() {
     assert!(began.elapsed() >= Duration::from_millis(450), "{:?}", began.elapsed());
 }
 
+/// One change of twenty is refused, and finding out which takes pushes too.
+#[cfg(unix)]
+#[tokio::test]
+async fn every_push_of_a_batch_that_is_tried_in_pieces_keeps_the_pace_and_reads_are_answered_meanwhile() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let bed = Bed::new();
+    bed.store().write(placement("first", "1")).await.expect("written");
+    let (hook, counter) = (bed.repository().join("hooks/pre-receive"), bed.directory.path().join("pushes"));
+    let script = format!(
+        "#!/bin/sh\necho >> {}\nread old new ref\ngit diff --name-only $old $new | grep -q bad && exit 1\nexit 0\n",
+        counter.display()
+    );
+    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
+    std::fs::write(&hook, script).expect("a file");
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    let store = paced(&bed, 240);
+    let mut reads = 0;
+    // If the one is the first to be tried alone, the store seems to refuse everything, and is asked again.
+    for _ in 0..3 {
+        let began = Instant::now();
+        let mut pending = Vec::new();
+        for at in 0..20 {
+            let name = if at == 7 { "bad".to_owned() } else { format!("good{at}") };
+            pending.push(store.reserve().await.expect("a place").send(placement(&name, "1")));
+        }
+        let mut all = std::pin::pin!(futures::future::join_all(pending));
+        let outcomes = loop {
+            tokio::select! {
+                biased;
+                outcomes = &mut all => break outcomes,
+                // Between two pushes it is answered.
+                list = store.list("") => {
+                    list.expect("readable");
+                    reads += usize::from(store.queued() > 0);
+                }
+            }
+        };
+        let took = began.elapsed();
+        let pushes = std::fs::read_to_string(&counter).unwrap_or_default().lines().count();
+        std::fs::remove_file(&counter).expect("there was a push");
+        let pauses = u32::try_from(pushes - 1).expect("few");
+        assert!(took >= Duration::from_millis(240) * pauses, "{pushes} pushes in {took:?}");
+        assert!(pushes <= 12, "{pushes}");
+        if outcomes.iter().filter(|outcome| outcome.is_ok()).count() == 19 {
+            assert!(matches!(outcomes[7], Err(WriteError::Refused(_))), "{:?}", outcomes[7]);
+            assert!(reads > 0, "what waits is counted while the batch is tried in pieces");
+            return;
+        }
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(WriteError::Store(_)))), "{outcomes:?}");
+    }
+    panic!("one of twenty was not found out");
+}
+
+/// A branch that others have moved costs a push as well.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_push_that_comes_too_late_is_one_of_those_that_are_allowed() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let bed = Bed::new();
+    bed.store().write(placement("first", "1")).await.expect("written");
+    let (hook, counter) = (bed.repository().join("hooks/update"), bed.directory.path().join("pushes"));
+    // Somebody else is faster, three times.
+    let script = format!(
+        "#!/bin/sh\necho >> {counter}\n[ $(wc -l < {counter}) -gt 3 ] && exit 0\n\
+         unset GIT_QUARANTINE_PATH\n\
+         other=$(git -c user.name=e -c user.email=e commit-tree -p $2 -m other $2^{{tree}})\n\
+         git update-ref $1 $other $2\nexit 0\n",
+        counter = counter.display()
+    );
+    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
+    std::fs::write(&hook, script).expect("a file");
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    let store = paced(&bed, 240);
+    let began = Instant::now();
+    store.write(placement("late", "1")).await.expect("written in the end");
+    let took = began.elapsed();
+    let pushes = std::fs::read_to_string(&counter).expect("there were pushes").lines().count();
+    assert!(pushes >= 2, "{pushes}");
+    let pauses = u32::try_from(pushes - 1).expect("few");
+    assert!(took >= Duration::from_millis(240) * pauses, "{pushes} pushes in {took:?}");
+}
+
+/// Returns how many bytes of memory the process has in use.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is told");
+    let kibibytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kibibytes << 10
+}
+
+/// What waits holds its callers' content, and no copy of it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_thousand_that_wait_hold_no_copies_of_what_they_carry() {
+    let bed = Bed::new();
+    let store = paced(&bed, 1);
+    store.write(placement("first", "1")).await.expect("written");
+    let content = bytes::Bytes::from(vec![b'x'; 2 << 20]);
+    let mut waiting = Vec::new();
+    for at in 0..1_000 {
+        let change = Change::replace(format!("p{at}"), format!("d/{at}"), vec![File::new("f", content.clone())]);
+        waiting.push(store.reserve().await.expect("a place").send(change));
+    }
+    // The task has taken all of them out of the queue before it answers this.
+    store.list("").await.expect("readable");
+    assert_eq!(store.queued(), 1_000);
+    assert!(!content.is_unique(), "it is the callers' content that waits");
+    // Whatever else the process does, it does not take what a thousand copies would.
+    assert!(resident() < 1_500 << 20, "{} bytes", resident());
+    drop(waiting);
+}
+
 #[tokio::test]
 async fn handles_of_one_task_are_the_same_and_others_are_not() {
     let bed = Bed::new();
     let (one, other) = (bed.store(), bed.store());
     assert!(one.is_same(&one.clone()) && !one.is_same(&other));
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_ends_its_exchange_tells_whoever_waits_and_can_be_opened_anew() {
+    let bed = Bed::new();
+    // Takes connections and says nothing.
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}/x.git", server.local_addr().expect("an address"));
+    let store = open(GitConfig { url, ..bed.config() }, bed.cache()).expect("usable");
+    assert_eq!(store.silence(), None);
+    let asked = store.clone();
+    let write = tokio::spawn(async move { asked.write(placement("a", "1")).await });
+    let (mut connection, _) = server.accept().await.expect("it asks");
+    assert!(store.silence().is_some(), "an answer is owed");
+    let asked = store.clone();
+    let waiting = tokio::spawn(async move { asked.check().await });
+    store.close();
+    let ended = |error: kratix_state_store::Error| error.trouble == Trouble::Closed;
+    let Err(WriteError::Store(told)) = write.await.expect("no panic") else { panic!("the write went on") };
+    assert!(ended(told));
+    assert!(waiting.await.expect("no panic").is_err_and(ended));
+    // No push of it can arrive any more: the connection ends too.
+    connection.read_to_end(&mut Vec::new()).await.expect("closed in good order");
+    assert!(store.check().await.is_err_and(ended));
+    let anew = store.reopen().expect("usable");
+    let asked = anew.clone();
+    let check = tokio::spawn(async move { asked.check().await });
+    server.accept().await.expect("it asks again");
+    assert!(!anew.is_same(&store));
+    check.abort();
 }

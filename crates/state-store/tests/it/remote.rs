@@ -6,13 +6,7 @@ use std::time::Duration;
 use kratix_state_store::{Auth, Change, GitConfig, Handle, Retry, Trouble, WriteError, open};
 use kratix_testing::git_http::{Fault, Server};
 
-use crate::{Bed, placement};
-
-fn config(server: &Server) -> GitConfig {
-    let mut config = GitConfig::new("default", server.url("state.git"));
-    config.tls.ca_pem = server.ca_pem().map(|pem| pem.as_bytes().to_vec());
-    config
-}
+use crate::{Bed, config, placement, trouble};
 
 fn basic(username: &str, password: &str) -> Auth {
     Auth::Basic { username: username.to_owned(), password: password.into() }
@@ -20,13 +14,6 @@ fn basic(username: &str, password: &str) -> Auth {
 
 fn store(bed: &Bed, config: GitConfig) -> Handle {
     open(config, bed.cache()).expect("usable")
-}
-
-fn trouble(result: Result<kratix_state_store::Written, WriteError>) -> kratix_state_store::Error {
-    match result {
-        Err(WriteError::Store(error)) => error,
-        other => panic!("expected trouble with the store, got {other:?}"),
-    }
 }
 
 #[tokio::test]
@@ -58,6 +45,24 @@ async fn a_repository_behind_https_is_written_in_batches() {
     store.write(Change::remove("p7", "worker-1/p7")).await.expect("written");
     assert_eq!(store.list("worker-1/p7").await, Ok(vec![]));
     assert_eq!(bed.paths().len(), 50);
+    bed.is_sound();
+}
+
+#[tokio::test]
+async fn commits_name_whom_the_store_names_and_nobody_of_this_machine() {
+    let bed = Bed::new();
+    let server = Server::tls(bed.directory.path()).await;
+    let people = || bed.git(&["log", "-1", "--format=%an <%ae> %cn <%ce>", "main"]).trim().to_owned();
+    let mut named = config(&server);
+    store(&bed, named.clone()).write(placement("a", "1")).await.expect("written");
+    assert_eq!(people(), "kratix <> kratix <>");
+    named.author.name = "Ä. Platform-Team".to_owned();
+    named.author.email = "platform@example.org".to_owned();
+    store(&bed, named.clone()).write(placement("a", "2")).await.expect("written");
+    assert_eq!(people(), "Ä. Platform-Team <platform@example.org> Ä. Platform-Team <platform@example.org>");
+    named.url = bed.config().url;
+    store(&bed, named).write(Change::remove("a", "worker-1/a")).await.expect("removed");
+    assert_eq!(people(), "Ä. Platform-Team <platform@example.org> Ä. Platform-Team <platform@example.org>");
     bed.is_sound();
 }
 

@@ -11,10 +11,7 @@ use tempfile::TempDir;
 use crate::{Bed, file, git, placement, try_git};
 
 fn config(server: &Server) -> GitConfig {
-    let mut config = GitConfig::new("default", server.url("state.git"));
-    config.tls.ca_pem = server.ca_pem().map(|pem| pem.as_bytes().to_vec());
-    config.fetch_interval = Duration::ZERO;
-    config
+    GitConfig { fetch_interval: Duration::ZERO, ..crate::config(server) }
 }
 
 /// The repository over HTTPS, and as a directory.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use kratix_state_store::{Auth, Error, GitConfig, Handle, Retry, Trouble, WriteError, Written, open};
+use kratix_state_store::{Auth, GitConfig, Handle, Retry, Trouble, open};
 use kratix_testing::sshd::Server;
 
-use crate::{Bed, placement};
+use crate::{Bed, placement, trouble};
 
 fn config(server: &Server) -> GitConfig {
     let auth = Auth::Ssh { private_key: server.private_key().into(), known_hosts: server.known_hosts() };
@@ -14,13 +14,6 @@ fn config(server: &Server) -> GitConfig {
 
 fn store(bed: &Bed, config: GitConfig) -> Handle {
     open(config, bed.cache()).expect("usable")
-}
-
-fn trouble(result: Result<Written, WriteError>) -> Error {
-    match result {
-        Err(WriteError::Store(error)) => error,
-        other => panic!("expected trouble with the store, got {other:?}"),
-    }
 }
 
 /// Keys that are laid out in memory now, of all processes.

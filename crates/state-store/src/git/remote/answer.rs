@@ -9,6 +9,16 @@ use crate::git::command::Ended;
 
 /// The longest text of others that is passed on.
 const TEXT_CHARS_MAX: usize = 1_000;
+/// What is said where a disk is full.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+/// What is said where nothing may be kept.
+const CLOSED: [&str; 3] = [
+    "unable to create temporary object directory",
+    "insufficient permission for adding an object",
+    "Read-only file system",
+];
+/// Whose disk it is, if not this machine's.
+const SERVER: &str = "the server";
 
 /// Reads the answer to a push of one branch; `None` if the remote said nothing about the branch.
 pub(super) fn push(ended: &Ended, branch: &str) -> Option<Result<Published, Trouble>> {
@@ -34,6 +44,12 @@ pub(super) fn refusal(reason: &str, said: &str, branch: &str) -> Result<Publishe
     if let Some(path) = held_lock(said) {
         let path = path.to_owned();
         return Ok(Published::Unsettled(Trouble::Locked { branch: branch.to_owned(), path }));
+    }
+    // A hook may say what it likes.
+    if !reason.contains("hook declined")
+        && let Some(trouble) = storage(said)
+    {
+        return Err(trouble);
     }
     // Another push was faster: the remote's lock was taken, or its branch had moved when the lock was had.
     let moved =
@@ -65,6 +81,16 @@ pub(super) fn redirection(stderr: &str) -> Option<&str> {
 /// Returns the address of the repository in one that is asked for its branches.
 pub(super) fn repository(location: &str) -> Option<&str> {
     location.split_once("/info/refs").map(|(address, _)| address)
+}
+
+/// Finds out from what a remote has said beside that it cannot keep anything, whatever was pushed.
+fn storage(said: &str) -> Option<Trouble> {
+    let said = remote_text(said);
+    let has = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
+    if has(&FULL) {
+        return Some(Trouble::DiskFull(SERVER.to_owned()));
+    }
+    has(&CLOSED).then_some(Trouble::ServerFailed(said))
 }
 
 /// Returns the lock that git has met: somebody holds it, or has died with it.
@@ -135,9 +161,10 @@ pub(super) fn trouble(stderr: &str, url: &Url) -> Trouble {
     if has(&["returned error: 5", "returned error: 429"]) {
         return Trouble::ServerFailed(curl_reason(stderr).unwrap_or_else(text));
     }
-    if has(&["No space left on device", "Disk quota exceeded"]) {
-        let remote = stderr.lines().any(|line| line.starts_with("remote:") && line.contains("No space left"));
-        return Trouble::DiskFull(if remote { url.shown() } else { "the cache".to_owned() });
+    if has(&FULL) {
+        let is_full = |line: &str| FULL.iter().any(|text| line.contains(text));
+        let remote = stderr.lines().any(|line| line.starts_with("remote:") && is_full(line));
+        return Trouble::DiskFull(if remote { SERVER.to_owned() } else { "the cache".to_owned() });
     }
     // In the cache, which is ours alone: a git that was killed has left it.
     if stderr.lines().any(|line| !line.starts_with("remote:") && held_lock(line).is_some()) {
@@ -202,4 +229,47 @@ fn between<'t>(text: &'t str, start: &str, ends: &[char]) -> Option<&'t str> {
 fn one_line<'l>(lines: impl Iterator<Item = &'l str>) -> String {
     let text = lines.collect::<Vec<_>>().join("; ");
     text.chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_can_keep_nothing_is_in_trouble_and_does_not_refuse_what_is_pushed() {
+        let failed = |text: &str| Trouble::ServerFailed(text.to_owned());
+        let refused = |text: &str| Trouble::Refused { branch: "main".to_owned(), message: text.to_owned() };
+        let full = || Trouble::DiskFull("the server".to_owned());
+        for (reason, said, expected) in [
+            ("unpacker error", "remote: fatal: write error: No space left on device\n", full()),
+            ("unpacker error", "remote: error: unable to write file: Disk quota exceeded\n", full()),
+            ("failed to update ref", "remote: error: unable to write main.lock: No space left on device\n", full()),
+            (
+                "unpacker error",
+                "remote: unable to create temporary object directory\n",
+                failed("unable to create temporary object directory"),
+            ),
+            (
+                "unpacker error",
+                "remote: error: insufficient permission for adding an object to repository database ./objects\n",
+                failed("insufficient permission for adding an object to repository database ./objects"),
+            ),
+            (
+                "failed to update ref",
+                "remote: error: cannot lock ref 'refs/heads/main': Read-only file system\n",
+                failed("cannot lock ref 'refs/heads/main': Read-only file system"),
+            ),
+            // Others' disks are none of its own, nor what is said on this side.
+            (
+                "pre-receive hook declined",
+                "remote: mirror: No space left on device\n",
+                refused("mirror: No space left on device (pre-receive hook declined)"),
+            ),
+            ("unpacker error", "No space left on device\n", refused("unpacker error")),
+        ] {
+            assert_eq!(refusal(reason, said, "main").err(), Some(expected), "{said}");
+        }
+        let moved = refusal("failed to update ref", "remote: error: cannot lock ref 'refs/heads/main'\n", "main");
+        assert!(matches!(moved, Ok(Published::Moved)));
+    }
 }

@@ -6,12 +6,11 @@
 mod advertisement;
 mod body;
 mod packet;
+mod push;
 mod report;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use gix::ObjectId;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
@@ -20,17 +19,17 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 pub(super) use self::advertisement::Advertisement;
+pub(super) use self::push::Push;
 
 use self::body::Pieces;
-use self::packet::{Packets, framed};
-use self::report::{Bands, Outcome, Report};
+use self::packet::Packets;
+use self::push::Offer;
 use super::answer;
 use super::credentials::Basic;
 use crate::authority;
 use crate::config::{GitConfig, Proxies, Tls};
 use crate::connection::{self, Connector, Trust};
 use crate::error::Trouble;
-use crate::git::Published;
 use crate::retry_after;
 
 /// How long a connection is kept for the next exchange.
@@ -39,12 +38,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const PAGE_BYTES_MAX: usize = 64 << 10;
 /// How much is told of what such an answer is.
 const TYPE_CHARS_MAX: usize = 60;
-/// What is told of a push that is more than a server, or a proxy before it, takes at once.
-const TOO_LARGE: &str = "the server answers 413, the request is too large for it";
 /// Servers tell browsers and git apart by how this begins, and some turn away what has no version of git, or an old one.
 const USER_AGENT: &str = concat!("git/2.0 (", env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"), ")");
-/// The same for the protocol itself, in one word.
-const AGENT: &str = concat!("git/", env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_VERSION"));
 
 /// What is asked of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,14 +98,6 @@ impl From<Trouble> for Fault {
     }
 }
 
-/// A commit for a branch, with the objects that the remote lacks.
-pub(super) struct Push {
-    /// The head that it was built on.
-    pub(super) head: Option<ObjectId>,
-    pub(super) id: ObjectId,
-    pub(super) pack: Bytes,
-}
-
 /// A server, as far as HTTP goes.
 pub(super) struct Http {
     host: String,
@@ -122,6 +109,8 @@ pub(super) struct Http {
     /// Packets are logged.
     is_traced: bool,
     link: Option<Link>,
+    /// What the server has said that it takes, as long as nothing speaks against that.
+    offer: Option<Offer>,
 }
 
 /// Connections that were made as long as these authorities vouched for the server.
@@ -141,6 +130,7 @@ impl Http {
             deadline: config.deadline,
             is_traced: config.trace.packets,
             link: None,
+            offer: None,
         }
     }
 
@@ -152,65 +142,11 @@ impl Http {
         service: Service,
     ) -> Result<Advertisement, Fault> {
         let deadline = self.deadline;
-        within(deadline, self.ask(address, basic, service)).await
-    }
-
-    /// Pushes, if the branch still has the head that the push is for.
-    pub(super) async fn push(&mut self, address: &str, basic: Option<&Basic>, push: &Push) -> Result<Published, Fault> {
-        let (deadline, mut report) = (self.deadline, Report::default());
-        match within(deadline, self.try_push(address, basic, push, &mut report)).await {
-            // What the server runs once it has taken a push may take its time, and alters nothing.
-            Err(Fault::Trouble(Trouble::Timeout(_))) if report.is_accepted() => Ok(Published::Accepted),
-            pushed => pushed,
+        let seen = within(deadline, self.ask(address, basic, service)).await?;
+        if service == Service::ReceivePack {
+            self.offer = Some(Offer::new(address, seen.clone()));
         }
-    }
-
-    async fn try_push(
-        &mut self,
-        address: &str,
-        basic: Option<&Basic>,
-        push: &Push,
-        report: &mut Report,
-    ) -> Result<Published, Fault> {
-        let mut seen = self.ask(address, basic, Service::ReceivePack).await?;
-        let mut is_first = true;
-        loop {
-            if seen.head == Some(push.id) {
-                return Ok(Published::Accepted);
-            }
-            if seen.head != push.head {
-                return Ok(Published::Moved);
-            }
-            let (told, is_stale) = match self.send(address, basic, push, &seen, report).await {
-                Ok(Outcome::Accepted) => return Ok(Published::Accepted),
-                Ok(Outcome::Refused { reason, said }) => {
-                    let (reason, said) = (redacted(basic, &reason), redacted(basic, &said));
-                    match answer::refusal(&reason, &said, &self.branch) {
-                        // Not every server says in git's words that its branch has moved.
-                        Err(refused @ Trouble::Refused { .. }) => (Err(refused), false),
-                        told => return told.map_err(Fault::from),
-                    }
-                }
-                Ok(Outcome::Unclear { said }) => (Ok(Published::Unsettled(silent(&redacted(basic, &said)))), false),
-                Err(Lost { fault: Fault::Trouble(trouble), is_stale })
-                    if matches!(trouble, Trouble::Unreachable(_) | Trouble::ServerFailed(_)) =>
-                {
-                    (Err(trouble), is_stale)
-                }
-                Err(lost) => return Err(lost.fault),
-            };
-            // What became of it can be seen.
-            match (self.ask(address, basic, Service::ReceivePack).await, told) {
-                (Ok(now), told) if now.head == push.head && !(is_stale && is_first) => {
-                    return told.map_err(Fault::from);
-                }
-                // A connection that was kept may have been closed before the push came: it is sent once more.
-                (Ok(now), _) => seen = now,
-                (Err(fault), Ok(_)) => return Err(fault),
-                (Err(_), Err(trouble)) => return Err(trouble.into()),
-            }
-            is_first = false;
-        }
+        Ok(seen)
     }
 
     async fn ask(&mut self, address: &str, basic: Option<&Basic>, service: Service) -> Result<Advertisement, Fault> {
@@ -240,49 +176,6 @@ impl Http {
         let uri = uri(address, &format!("info/refs?service={service}")).map_err(Lost::from)?;
         let request = Request::get(uri).header(header::PRAGMA, "no-cache").header(header::ACCEPT, "*/*");
         self.exchange(request, Pieces::default(), basic).await
-    }
-
-    /// Sends the command and the objects, and reads what the server says to it.
-    async fn send(
-        &mut self,
-        address: &str,
-        basic: Option<&Basic>,
-        push: &Push,
-        seen: &Advertisement,
-        report: &mut Report,
-    ) -> Result<Outcome, Lost> {
-        *report = Report::default();
-        let zero = ObjectId::null(gix::hash::Kind::Sha1);
-        let (old, new) = (push.head.unwrap_or(zero), push.id);
-        let command = format!("{old} {new} refs/heads/{}\0 {}", self.branch, seen.wanted(AGENT));
-        if self.is_traced {
-            trace(Service::ReceivePack.name(), '>', command.as_bytes());
-        }
-        let body = Pieces::new([Bytes::from(framed(&command) + "0000"), push.pack.clone()]);
-        let request = Request::post(uri(address, Service::ReceivePack.name())?)
-            .header(header::CONTENT_TYPE, "application/x-git-receive-pack-request")
-            .header(header::ACCEPT, "application/x-git-receive-pack-result");
-        let response = self.exchange(request, body, basic).await?;
-        if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            // About this push: a part of it may be taken.
-            let (branch, message) = (self.branch.clone(), TOO_LARGE.to_owned());
-            return Err(Fault::from(Trouble::Refused { branch, message }).into());
-        }
-        let body = match expect(response, "application/x-git-receive-pack-result", basic).await {
-            Err(Fault::Trouble(Trouble::NotARepository(_))) => return Ok(report.outcome()),
-            body => body?,
-        };
-        let bands = if seen.can("side-band-64k") { Bands::Side } else { Bands::None };
-        let mut packets = Packets::new(body);
-        let outcome = match report.read(&mut packets, bands, &self.branch).await {
-            Err(packet::Broken::Malformed) => return Ok(report.outcome()),
-            outcome => outcome.map_err(Fault::from)?,
-        };
-        packets.finish().await;
-        if self.is_traced {
-            trace(Service::ReceivePack.name(), '<', format!("{outcome:?}").as_bytes());
-        }
-        Ok(outcome)
     }
 
     async fn exchange(
@@ -351,13 +244,6 @@ impl From<Fault> for Lost {
 async fn within<T>(deadline: Duration, exchange: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     let timeout = |_| Err(Fault::Trouble(Trouble::Timeout(deadline)));
     tokio::time::timeout(deadline, exchange).await.unwrap_or_else(timeout)
-}
-
-/// Says that a server does not answer a push; it may have said something else.
-fn silent(said: &str) -> Trouble {
-    let said = answer::remote_text(said);
-    let rest = if said.is_empty() { said } else { format!(": {said}") };
-    Trouble::ServerFailed(format!("it does not say what became of the push{rest}"))
 }
 
 /// Returns a text of the server without what is secret.

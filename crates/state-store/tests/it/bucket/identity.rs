@@ -1,7 +1,10 @@
 //! Credentials that the surroundings give.
 
+use std::sync::{Arc, Mutex};
+
 use kratix_state_store::{BucketAuth, BucketConfig, Environment, Trouble};
 use kratix_testing::s3::{ACCESS_KEY, SECRET_KEY, silent_port};
+use kratix_testing::wait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -85,6 +88,50 @@ async fn a_web_identity_is_exchanged_for_credentials() {
     let error =
         open_bucket(BucketConfig { auth: environment(&pairs), ..shelf.config() }).check().await.expect_err("refused");
     assert!(matches!(&error.trouble, Trouble::NoCredentials(_)), "{error}");
+}
+
+/// The token of a web identity is another one by the time that the credentials expire which it was exchanged for.
+#[tokio::test]
+async fn credentials_that_expire_are_had_anew_with_the_token_of_then() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("token");
+    std::fs::write(&file, "first-token").expect("a file");
+    let exchanges = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&exchanges);
+    let sts = giver(move |request| {
+        let is_second = request.contains("WebIdentityToken=second-token");
+        assert!(is_second || request.contains("WebIdentityToken=first-token"), "{request}");
+        seen.lock().expect("sound").push(is_second);
+        // What the first token is exchanged for has expired by the time that it is there.
+        let expires = if is_second { "2100-01-01T00:00:00Z" } else { "2000-01-01T00:00:00Z" };
+        let body = format!(
+            "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
+             <AccessKeyId>{ACCESS_KEY}</AccessKeyId><SecretAccessKey>{SECRET_KEY}</SecretAccessKey>\
+             <SessionToken></SessionToken><Expiration>{expires}</Expiration>\
+             </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+        );
+        (200, body)
+    })
+    .await;
+    let pairs = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", file.to_str().expect("UTF-8")),
+        ("AWS_ROLE_ARN", "arn"),
+        ("AWS_ENDPOINT_URL_STS", &sts),
+    ];
+    let store = open_bucket(BucketConfig { auth: environment(&pairs), ..shelf.config() });
+    store.write(replace("p", "d", &[("a", "a")])).await.expect("written");
+    assert!(!exchanges.lock().expect("sound").contains(&true));
+    std::fs::write(&file, "second-token").expect("a file");
+    // The same exchange is not made twice in a moment, so it may take more than one request.
+    wait::poll("credentials that last", || async {
+        store.check().await.expect("usable");
+        if exchanges.lock().expect("sound").contains(&true) { Ok(()) } else { Err("the first ones".to_owned()) }
+    })
+    .await;
+    let count = exchanges.lock().expect("sound").len();
+    store.write(replace("q", "e", &[("a", "a")])).await.expect("written");
+    assert_eq!(exchanges.lock().expect("sound").len(), count, "what lasts is kept");
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use kratix_testing::authority::{Identity, Validity};
 use kratix_testing::git_http::{Fault, Server, Step};
 use kratix_testing::wait;
 
-use super::{config, foreign_commit, git_processes, hasty_store, noise, store, trouble, write_in_the_end, written};
-use crate::{Bed, placement};
+use super::{foreign_commit, git_processes, hasty_store, noise, write_in_the_end, written};
+use crate::{Bed, config, placement, store, trouble};
 
 // Weakness 40.
 #[tokio::test]
@@ -19,20 +19,26 @@ async fn twenty_foreign_pushes_in_a_row_are_built_upon() {
     let server = Server::plain(bed.directory.path()).await;
     let store = store(&bed, &server);
     store.write(placement("first", "1")).await.expect("written");
-    let (rivals, count) = (bed.clone(), AtomicUsize::new(0));
-    server.before_requests(move |step| {
-        // Half of them are in time to be seen by the client, the others come while the server has its push already.
-        let at = count.load(Ordering::Relaxed);
-        if at < 20 && step == [Step::Ask, Step::Send][at % 2] {
-            foreign_commit(&rivals, &format!("theirs/{at}"));
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    let answer = store.write(placement("a", "1")).await.expect("written");
-    assert_eq!(answer.version.expect("a version").as_str(), bed.head());
-    assert_eq!(bed.paths().len(), 22);
-    assert_eq!(bed.commits(), 22);
-    assert_eq!(written(&bed)["a"], 1);
+    // What is small is pushed at once. For what is large the server is asked first: half of the others are in time to be seen
+    // then, the rest comes while the server has the push already.
+    let large = Change::replace("b", "worker-1/b", vec![File::new("big", noise(2 << 20))]);
+    for (id, change, steps) in
+        [("a", placement("a", "1"), [Step::Send, Step::Send]), ("b", large, [Step::Ask, Step::Send])]
+    {
+        let (rivals, before, count) = (bed.clone(), bed.commits(), AtomicUsize::new(0));
+        server.before_requests(move |step| {
+            let at = count.load(Ordering::Relaxed);
+            if at < 20 && step == steps[at % 2] {
+                foreign_commit(&rivals, &format!("theirs/{id}{at}"));
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let answer = store.write(change).await.expect("written");
+        assert_eq!(answer.version.expect("a version").as_str(), bed.head());
+        assert_eq!(bed.commits() - before, 21);
+        assert_eq!(written(&bed)[id], 1);
+    }
+    assert_eq!(bed.paths().len(), 1 + 2 * 21);
     bed.is_sound();
 }
 
@@ -60,7 +66,7 @@ async fn a_branch_that_never_holds_still_is_given_up_for_now() {
     let (rivals, count) = (bed.clone(), Arc::new(AtomicUsize::new(0)));
     let moves = count.clone();
     server.before_requests(move |step| {
-        if step == Step::Ask {
+        if step == Step::Send {
             foreign_commit(&rivals, &format!("theirs/{}", moves.fetch_add(1, Ordering::Relaxed)));
         }
     });
@@ -100,6 +106,23 @@ async fn a_server_that_hangs_during_a_push_costs_a_deadline_and_no_second_commit
         assert_eq!((bed.commits(), written(&bed)["a"]), (2, 1));
         bed.is_sound();
     }
+}
+
+#[tokio::test]
+async fn a_server_that_stops_reading_in_the_middle_of_a_push_costs_a_deadline() {
+    let bed = Bed::new();
+    let server = Server::plain(bed.directory.path()).await;
+    let store = hasty_store(&bed, &server);
+    write_in_the_end(&store, placement("first", "1")).await;
+    // More than lies between the two in buffers.
+    let change = Change::replace("a", "worker-1/a", vec![File::new("big", noise(8 << 20))]);
+    server.fail(Fault::HangPush { executed: false });
+    let error = trouble(store.write(change.clone()).await);
+    assert_eq!((error.category(), error.retry()), ("StoreTimeout", Retry::Backoff));
+    server.fail(Fault::None);
+    assert!(write_in_the_end(&crate::store(&bed, &server), change).await.changed);
+    assert_eq!((bed.commits(), written(&bed)["a"]), (2, 1));
+    bed.is_sound();
 }
 
 #[tokio::test]
@@ -186,6 +209,11 @@ async fn a_server_that_asks_to_be_left_alone_is_left_alone() {
         assert_eq!(store.check().await.expect_err("not asked").category(), category);
         assert!(store.read("worker-1/a/a.yaml").await.is_err());
         assert_eq!(server.requests(), requests);
+        // That was the answer to a push. To a question it is the same.
+        let stranger = open(config.clone(), bed.cache()).expect("usable");
+        assert_eq!(trouble(stranger.write(placement("b", "1")).await).category(), category);
+        assert!(stranger.write(placement("b", "1")).await.is_err());
+        assert_eq!(server.requests() - requests, 1);
         server.fail(Fault::None);
         // Other credentials, or a process that has been started since, know nothing of it.
         let fresh = open(config.clone(), bed.cache()).expect("usable");

@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 use kratix_state_store::open;
 use kratix_testing::git_http::Server;
 
-use super::{config, store};
-use crate::{Bed, placement};
+use crate::{Bed, config, placement, store};
 
 fn caches(bed: &Bed) -> Vec<PathBuf> {
     let mut caches: Vec<PathBuf> =
@@ -37,7 +36,7 @@ async fn a_cache_that_is_deleted_under_a_running_store_is_made_again() {
     store.write(placement("c", "1")).await.expect("written");
     // Another process has made one in its place: each has its own afterwards.
     std::fs::remove_dir_all(bed.cache()).expect("removed");
-    let other = self::store(&bed, &server);
+    let other = crate::store(&bed, &server);
     other.write(placement("d", "1")).await.expect("written");
     store.write(placement("e", "1")).await.expect("written");
     assert_eq!(caches(&bed).len(), 2);

@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kratix_state_store::{Change, Error, File, GitConfig, Handle, Retry, WriteError, init_bare, open};
+use kratix_state_store::{
+    BucketAuth, BucketConfig, Change, Environment, Error, File, GitConfig, Handle, Retry, Trouble, WriteError,
+    init_bare, open,
+};
 use kratix_testing::git_http::Server;
 
-use super::{config, noise, trouble, write_in_the_end};
-use crate::{Bed, git, placement, try_git};
+use super::{noise, write_in_the_end};
+use crate::{Bed, config, git, placement, trouble, try_git};
 
 /// A small disk of its own, gone when dropped.
 struct Disk(tempfile::TempDir);
@@ -156,6 +159,56 @@ async fn a_full_disk_under_the_cache_of_a_remote_refuses_and_recovers() {
     write_in_the_end(&store, placement("b", "1")).await;
     assert_eq!(bed.paths(), ["worker-1/a/a.yaml", "worker-1/b/a.yaml"]);
     bed.is_sound();
+}
+
+#[tokio::test]
+async fn a_full_disk_of_the_server_is_told_of_the_store_and_not_of_a_change() {
+    let Some(disk) = Disk::new(4, "faults::disk::a_full_disk_of_the_server_is_told_of_the_store_and_not_of_a_change")
+    else {
+        return;
+    };
+    let repository = disk.path().join("state.git");
+    init_bare(&repository, "main").expect("a repository");
+    let server = Server::plain(disk.path()).await;
+    let cache = tempfile::tempdir().expect("a directory");
+    let store = open(config(&server), cache.path()).expect("usable");
+    store.write(placement("a", "1")).await.expect("written");
+    // Unpacked into single files, or kept as it comes.
+    for limit in ["100", "1"] {
+        git(&repository, &["config", "receive.unpackLimit", limit]);
+        let pushes = server.pushes();
+        let (big, small) = tokio::join!(store.write(big("big", 6 << 20)), store.write(placement("b", limit)));
+        for answer in [big, small] {
+            let error = trouble(answer);
+            assert_eq!(error.trouble, Trouble::DiskFull("the server".to_owned()));
+            assert_eq!((error.retry(), error.hint().as_deref()), (Retry::Backoff, Some("make space on the disk")));
+        }
+        assert_eq!(server.pushes() - pushes, 1, "it is not looked for somebody to blame");
+        // What is smaller has room: nothing of the other was left on the server.
+        write_in_the_end(&store, placement("b", limit)).await;
+    }
+    let (sound, _, stderr) = try_git(&repository, &["fsck", "--full", "--strict"]);
+    assert!(sound, "{stderr}");
+}
+
+#[tokio::test]
+async fn a_full_disk_under_a_directory_in_place_of_a_bucket_refuses_and_recovers() {
+    let Some(disk) =
+        Disk::new(4, "faults::disk::a_full_disk_under_a_directory_in_place_of_a_bucket_refuses_and_recovers")
+    else {
+        return;
+    };
+    std::fs::create_dir(disk.path().join("bucket")).expect("a directory");
+    let endpoint = format!("file://{}", disk.path().display());
+    let auth = BucketAuth::Ambient(Environment::default());
+    let config = BucketConfig::new("default", endpoint, "bucket", auth);
+    let store = open(config, PathBuf::new()).expect("usable");
+    store.write(placement("a", "1")).await.expect("written");
+    let error = trouble(store.write(big("big", 6 << 20)).await);
+    assert_eq!((error.category(), error.retry()), ("DiskFull", Retry::Backoff), "{error}");
+    assert_eq!(store.read("worker-1/big/big").await.expect("readable"), None, "no half of it is there");
+    write_in_the_end(&store, big("smaller", 1 << 20)).await;
+    assert_eq!(store.list("worker-1").await.expect("readable"), ["worker-1/a/a.yaml", "worker-1/smaller/big"]);
 }
 
 #[tokio::test]

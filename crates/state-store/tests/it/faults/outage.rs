@@ -7,8 +7,8 @@ use kratix_state_store::{QUEUE_MAX, Retry};
 use kratix_testing::git_http::{Fault, Server};
 use kratix_testing::wait;
 
-use super::{hasty_store, store, written};
-use crate::{Bed, placement};
+use super::{hasty_store, written};
+use crate::{Bed, placement, store};
 
 const WAITING: usize = 1_000;
 

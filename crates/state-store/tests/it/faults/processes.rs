@@ -8,8 +8,8 @@ use kratix_testing::git_http::{Fault, Server};
 use kratix_testing::wait;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{config, git_processes, store, trouble, write_in_the_end, written};
-use crate::{Bed, placement};
+use super::{git_processes, write_in_the_end, written};
+use crate::{Bed, config, placement, store, trouble};
 
 const URL: &str = "KRATIX_TEST_REMOTE_WRITER_URL";
 const CACHE: &str = "KRATIX_TEST_REMOTE_WRITER_CACHE";

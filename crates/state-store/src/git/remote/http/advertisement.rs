@@ -9,7 +9,7 @@ use super::{Fault, Unable};
 use crate::error::Trouble;
 
 /// What a server advertises, as far as it matters for one branch.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::git::remote) struct Advertisement {
     /// The head of the branch, if there is one.
     pub(in crate::git::remote) head: Option<ObjectId>,
@@ -80,6 +80,11 @@ impl Advertisement {
             }
         }
         Some(())
+    }
+
+    /// Returns the same with another head of the branch.
+    pub(super) fn with_head(self, head: Option<ObjectId>) -> Self {
+        Self { head, ..self }
     }
 
     /// Tells whether the server can do something.
