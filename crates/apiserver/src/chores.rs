@@ -8,7 +8,7 @@ mod crds;
 mod garbage;
 mod namespaces;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ const GONE_MAX: usize = 10_000;
 const EVENTS: &str = "/events";
 
 /// Something to look at.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Chore {
     /// An object with owners, or being deleted.
     Object(Arc<str>, ObjectName),
@@ -57,7 +57,7 @@ pub(crate) struct Chores {
     /// Owners that wait for blocking dependents, by uid.
     waiting: Mutex<HashMap<Box<str>, Place>>,
     /// Objects with an owner of a kind that is not served; looked at again when a CRD changes.
-    unresolved: Mutex<HashSet<Chore>>,
+    unresolved: Mutex<BTreeSet<Chore>>,
     gone: Mutex<Gone>,
     wake: Notify,
 }
@@ -161,7 +161,7 @@ impl Chores {
 pub(crate) async fn run(core: Arc<Core>) {
     core.notice_everything();
     let mut sweep = tokio::time::interval(SWEEP_PERIOD);
-    let mut failed: HashSet<Chore> = HashSet::new();
+    let mut failed: BTreeSet<Chore> = BTreeSet::new();
     // A point in time, not a pause: other work must not put it off.
     let mut retry_at = Instant::now();
     loop {
@@ -183,14 +183,15 @@ pub(crate) async fn run(core: Arc<Core>) {
             }
         }
         if !failed.is_empty() && Instant::now() >= retry_at {
-            failed.drain().for_each(|chore| core.chores.add(chore));
+            std::mem::take(&mut failed).into_iter().for_each(|chore| core.chores.add(chore));
             continue;
         }
         let retry =
             async { if failed.is_empty() { std::future::pending().await } else { sleep_until(retry_at).await } };
+        // In order, so that what happens first does not depend on a draw: what is rare cannot be held up by what is frequent.
         tokio::select! {
+            biased;
             () = core.shutdown.cancelled() => return,
-            () = core.chores.wake.notified() => {}
             () = retry => {}
             _ = sweep.tick() => {
                 let swept = core.until_shutdown(core.forget_old_events().map(Ok)).await;
@@ -198,6 +199,7 @@ pub(crate) async fn run(core: Arc<Core>) {
                     return;
                 }
             }
+            () = core.chores.wake.notified() => {}
         }
     }
 }
@@ -295,7 +297,7 @@ impl Core {
         options: DeleteOptions,
     ) -> Result<(), Failure> {
         self.check_running()?;
-        let mut call = Call::internal(user, served.clone(), record.name());
+        let mut call = Call::internal(user, served.clone(), record.name(), self.now());
         match self.delete(&mut call, &options.only(record.uid())).await {
             Err(failure) if failure.is_not_found() => Ok(()),
             other => other.map(drop),
@@ -312,7 +314,7 @@ impl Core {
         change: impl Fn(&mut Value) + Sync,
     ) -> Result<(), Failure> {
         self.check_running()?;
-        let mut call = Call::internal(user, served.clone(), record.name());
+        let mut call = Call::internal(user, served.clone(), record.name(), self.now());
         call.subresource = subresource.to_owned();
         let edit = Change { uid: record.uid(), change: &change };
         match self.edit(&mut call, &edit).await {

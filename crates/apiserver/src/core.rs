@@ -9,6 +9,7 @@ use embedded_apimachinery::{Qualified, Status, crd, depth};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::admission::{self, Admission, AdmissionRequest, Operation};
 use crate::auth::{Roles, Tokens};
@@ -53,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) bodies: Bodies,
     /// What time requests are made at.
     pub(crate) clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Where uids and the ends of generated names come from.
+    pub(crate) draws: Arc<dyn Fn() -> u128 + Send + Sync>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -82,7 +85,7 @@ pub(crate) struct Call {
 
 impl Call {
     /// Returns a request that the server makes of itself.
-    pub(crate) fn internal(user: &str, served: Arc<Served>, name: &ObjectName) -> Self {
+    pub(crate) fn internal(user: &str, served: Arc<Served>, name: &ObjectName, now: Timestamp) -> Self {
         Self {
             user: User::admin(user),
             served,
@@ -94,7 +97,7 @@ impl Call {
             dry_run: false,
             validation: FieldValidation::Ignore,
             warnings: Vec::new(),
-            now: Timestamp::now(),
+            now,
         }
     }
 
@@ -137,6 +140,16 @@ pub(crate) enum Outcome {
 }
 
 impl Core {
+    /// Returns what time it is.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Draws an identity.
+    pub(crate) fn draw(&self) -> Uuid {
+        uuid::Builder::from_random_bytes((self.draws)().to_be_bytes()).into_uuid()
+    }
+
     /// Returns a stored object in the version of `served`, as the schema of now sees it.
     pub(crate) fn read(&self, served: &Served, record: &Record) -> Value {
         self.seen(served, record, record.value())

@@ -164,7 +164,7 @@ async fn route(
         subresource: target.subresource,
         query,
         warnings: Vec::new(),
-        now: (core.clock)(),
+        now: core.now(),
     };
     let reply = dispatch(core, &mut call, verb, parts, &body, negotiated).await;
     warnings.append(&mut call.warnings);

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::admission::{Admission, AdmitAll};
 use crate::auth::{Roles, Tokens, default_roles};
@@ -65,6 +66,7 @@ pub struct Builder {
     logs: Arc<dyn PodLogs>,
     expositions: Vec<Arc<dyn Exposition>>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    draws: Arc<dyn Fn() -> u128 + Send + Sync>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -110,6 +112,14 @@ impl Builder {
         self
     }
 
+    /// Sets where uids and the ends of generated names come from: a number that was never drawn before. Random unless told
+    /// otherwise.
+    #[must_use]
+    pub fn draws(mut self, draw: impl Fn() -> u128 + Send + Sync + 'static) -> Self {
+        self.draws = Arc::new(draw);
+        self
+    }
+
     /// Opens the store and prepares what every cluster has: namespaces, default roles, keys.
     ///
     /// # Errors
@@ -136,6 +146,7 @@ impl Builder {
             crd_writes: tokio::sync::Mutex::default(),
             bodies: bodies::Bodies::default(),
             clock: self.clock,
+            draws: self.draws,
             shutdown: CancellationToken::new(),
             store,
         });
@@ -165,6 +176,7 @@ impl Server {
             logs: Arc::new(NoLogs),
             expositions: Vec::new(),
             clock: Arc::new(Timestamp::now),
+            draws: Arc::new(|| Uuid::new_v4().as_u128()),
         }
     }
 
@@ -264,7 +276,7 @@ async fn bootstrap(core: &Arc<Core>) {
         if core.store.get(&served.table, &name).is_some() {
             return;
         }
-        let mut call = Call::internal("system:apiserver", served, &name);
+        let mut call = Call::internal("system:apiserver", served, &name, core.now());
         if let Err(failure) = core.create(&mut call, object, &[]).await {
             tracing::error!(%name, resource = plural, error = failure.message(), "cannot prepare the cluster");
         }

@@ -12,6 +12,7 @@
 mod cursor;
 mod file;
 mod record;
+mod signal;
 mod space;
 #[cfg(test)]
 mod tests;

@@ -27,7 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const QUESTIONS_AT_ONCE: usize = 8;
 
 /// Rules on every write of Kratix's objects.
-pub(crate) struct Rules {
+pub struct Rules {
     /// A client of the very server that asks; known once the server is built.
     api: RwLock<Option<Client>>,
     settings: Settings,
@@ -35,19 +35,19 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// Returns the rules with the image of Kratix's own containers in the Jobs that are tried.
-    pub(crate) fn new(adapter_image: &str) -> Self {
+    pub fn new(adapter_image: &str) -> Self {
         let config = Arc::new(Config::default());
         let settings = Settings::new(adapter_image, kratix_controllers::pull_secret().as_deref(), config);
         Self { api: RwLock::default(), settings }
     }
 
     /// Connects the server that asks. Until then nothing of Kratix can be written.
-    pub(crate) fn connect(&self, api: Client) {
+    pub fn connect(&self, api: Client) {
         *self.api.write() = Some(api);
     }
 
     /// Lets go of the server, which would keep itself alive otherwise.
-    pub(crate) fn disconnect(&self) {
+    pub fn disconnect(&self) {
         *self.api.write() = None;
     }
 

@@ -4,7 +4,7 @@
 //! connects them without sockets, and stops them again.
 //!
 //! Reading order: [`Platform`] (start and stop), [`data_dir`] (what is on disk), [`bootstrap`] (what a fresh platform
-//! holds), `admission` (how the rules of `kratix-core` get their say in the API server).
+//! holds), [`Rules`] (how the rules of `kratix-core` get their say in the API server).
 
 mod admission;
 pub mod bootstrap;
@@ -15,4 +15,5 @@ mod logs;
 mod metrics;
 mod platform;
 
+pub use admission::Rules;
 pub use platform::{Options, Platform, Runtime, STOP_MAX, StartError};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::catalog::Served;
@@ -55,8 +56,9 @@ impl Core {
                 .await;
         }
         let left = Left { remaining, finalizers, failure: failures.0.as_ref().map(|one| one.message().to_owned()) };
+        let now = self.now();
         let told = self.edit_as(USER, served, namespace, "status", |object| {
-            object["status"]["conditions"] = conditions(&object["status"]["conditions"], &left);
+            object["status"]["conditions"] = conditions(&object["status"]["conditions"], &left, now);
         });
         failures.note(told.await);
         failures.into_result()
@@ -79,7 +81,7 @@ struct Left {
 }
 
 /// Says what a namespace waits for, keeping the times of what was said before.
-fn conditions(old: &Value, left: &Left) -> Value {
+fn conditions(old: &Value, left: &Left, now: Timestamp) -> Value {
     let Left { remaining, finalizers, failure } = left;
     let listed = |counts: &BTreeMap<String, usize>, what: &str| {
         let texts: Vec<String> =
@@ -119,7 +121,7 @@ fn conditions(old: &Value, left: &Left) -> Value {
             ("NamespaceFinalizersRemaining", "True", "SomeFinalizersRemain", held.as_str())
         },
     ];
-    let now = seconds(jiff::Timestamp::now());
+    let now = seconds(now);
     wanted
         .iter()
         .map(|(kind, status, reason, message)| {

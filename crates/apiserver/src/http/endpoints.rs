@@ -16,6 +16,10 @@ use crate::user::User;
 
 /// Path of the counts of writes, and of what the embedder adds.
 const METRICS: &str = "/metrics";
+/// The only form in which version 2 is served: the one that kubectl reads.
+const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// A document of version 2 without paths and definitions: its first field is the version, `2.0`.
+const EMPTY_OPENAPI_V2: &[u8] = b"\x0a\x032.0";
 /// Version of Kubernetes whose behaviour is served.
 const GIT_VERSION: &str = "v1.34.0";
 
@@ -69,10 +73,14 @@ fn other(path: &str, resources: &[Arc<embedded_apimachinery::Resource>]) -> Resu
     }
     match path {
         "/version" => Ok(Reply::Value { code: 200, value: version() }),
+        // kubectl asks here about kinds that version 3 does not know. What is no error sends it on to discovery, which says so.
+        "/openapi/v2" => {
+            Ok(Reply::Raw { code: 200, content_type: OPENAPI_V2.into(), body: Body::whole(EMPTY_OPENAPI_V2) })
+        }
         "/openapi/v3" => Ok(Reply::Value { code: 200, value: openapi::index(resources) }),
         "/" => Ok(Reply::Value {
             code: 200,
-            value: json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", METRICS, "/openapi/v3", "/readyz", "/version"]}),
+            value: json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", METRICS, "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
         }),
         _ if is_health(path) => {
             Ok(Reply::Raw { code: 200, content_type: "text/plain; charset=utf-8".into(), body: Body::whole("ok") })

@@ -44,11 +44,11 @@ impl Core {
         let _turn = if call.is_crd() { Some(self.crd_writes.lock().await) } else { None };
         for _ in 0..NAME_DRAWS_MAX {
             if let Some(base) = &base {
-                object["metadata"]["name"] = json!(meta::generate_name(base, &random_suffix()));
+                object["metadata"]["name"] = json!(meta::generate_name(base, &suffix(self.draw())));
             }
             call.name = meta::name(&object).to_owned();
             let mut new = object.clone();
-            served.prepare_create(&mut new, &Uuid::new_v4().to_string(), call.now);
+            served.prepare_create(&mut new, &self.draw().to_string(), call.now);
             if call.is_crd() {
                 crd::establish(&mut new, &self.catalog.others(&call.name), call.now);
             }
@@ -171,7 +171,7 @@ impl Core {
         if self.store.get(&served.table, &name).is_some() {
             return;
         }
-        let mut call = Call::internal("system:kube-controller-manager", served, &name);
+        let mut call = Call::internal("system:kube-controller-manager", served, &name, self.now());
         // Boxed: creating a namespace leads here, and creations refer to themselves.
         let created = Box::pin(self.create(&mut call, object, &[])).await;
         if let Err(failure) = created
@@ -255,8 +255,7 @@ fn generate_base(object: &Value) -> Option<String> {
     object["metadata"]["generateName"].as_str().filter(|base| !base.is_empty()).map(str::to_owned)
 }
 
-fn random_suffix() -> String {
-    let random = Uuid::new_v4();
+fn suffix(random: Uuid) -> String {
     let letters = random.as_bytes()[..5].iter();
     letters.map(|byte| char::from(meta::SUFFIX_ALPHABET[*byte as usize % meta::SUFFIX_ALPHABET.len()])).collect()
 }

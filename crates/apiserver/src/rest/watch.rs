@@ -175,8 +175,11 @@ impl Watch {
                     None => std::future::pending().await,
                 }
             };
+            // In order, so that what is told first does not depend on a draw; changes without end hold up nothing else.
             tokio::select! {
-                _ = self.cursor.changed() => {}
+                biased;
+                () = self.core.shutdown.cancelled() => self.ended = true,
+                () = sleep_until(self.deadline) => self.ended = true,
                 () = catalog => {
                     // The last events of objects that went with their CRD go out before the end.
                     self.advance();
@@ -190,8 +193,7 @@ impl Watch {
                         self.ready.push("BOOKMARK", bookmark);
                     }
                 }
-                () = sleep_until(self.deadline) => self.ended = true,
-                () = self.core.shutdown.cancelled() => self.ended = true,
+                () = self.cursor.changed() => {}
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use tokio::sync::watch;
 
+use super::signal::Signal;
 use super::space::Space;
 use super::{Change, Compacted, Scope};
 
@@ -14,12 +14,14 @@ pub struct Cursor {
     space: Arc<RwLock<Space>>,
     scope: Scope,
     position: u64,
-    changed: watch::Receiver<u64>,
+    changed: Arc<Signal>,
+    seen: u64,
 }
 
 impl Cursor {
-    pub(super) fn new(space: Arc<RwLock<Space>>, scope: Scope, position: u64, changed: watch::Receiver<u64>) -> Self {
-        Self { space, scope, position, changed }
+    pub(super) fn new(space: Arc<RwLock<Space>>, scope: Scope, position: u64, changed: Arc<Signal>) -> Self {
+        let seen = changed.count();
+        Self { space, scope, position, changed, seen }
     }
 
     pub(super) fn check(&self) -> Result<(), Compacted> {
@@ -31,7 +33,7 @@ impl Cursor {
     /// # Errors
     /// [`Compacted`] when the watcher was so slow that changes left the log unseen.
     pub fn take(&mut self) -> Result<Vec<Arc<Change>>, Compacted> {
-        self.changed.mark_unchanged();
+        self.seen = self.changed.count();
         let space = self.space.read();
         let changes = space.changes_after(&self.scope, self.position)?;
         // A position in the future (a client ahead of a restored server) stays until the present reaches it.
@@ -44,11 +46,11 @@ impl Cursor {
         self.position
     }
 
-    /// Waits until the table has changed since the last [`Cursor::take`]; `false` when the store is gone.
+    /// Waits until the table has changed since the last [`Cursor::take`].
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
-    pub async fn changed(&mut self) -> bool {
-        self.changed.changed().await.is_ok()
+    pub async fn changed(&self) {
+        self.changed.after(self.seen).await;
     }
 }

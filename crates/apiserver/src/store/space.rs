@@ -5,8 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
-
+use super::signal::Signal;
 use super::{Compacted, ObjectName, Record, Write};
 
 /// Changes kept for watches that resume; the oldest leave first and make `410 Gone`.
@@ -114,17 +113,12 @@ struct Table {
     log: VecDeque<Arc<Change>>,
     /// Revision of the newest change that left the log: what is older cannot be told any more.
     compacted: u64,
-    changed: Arc<watch::Sender<u64>>,
+    changed: Arc<Signal>,
 }
 
 impl Table {
     fn new(compacted: u64) -> Self {
-        Self {
-            objects: BTreeMap::new(),
-            log: VecDeque::new(),
-            compacted,
-            changed: Arc::new(watch::Sender::new(compacted)),
-        }
+        Self { objects: BTreeMap::new(), log: VecDeque::new(), compacted, changed: Arc::default() }
     }
 }
 
@@ -159,13 +153,11 @@ pub(super) struct Staged {
 /// Watchers to wake once the lock is released.
 #[must_use]
 #[derive(Debug, Default)]
-pub(super) struct Woken(Vec<(Arc<watch::Sender<u64>>, u64)>);
+pub(super) struct Woken(Vec<Arc<Signal>>);
 
 impl Woken {
     pub(super) fn wake(self) {
-        for (sender, revision) in self.0 {
-            sender.send_replace(revision);
-        }
+        self.0.iter().for_each(|signal| signal.announce());
     }
 }
 
@@ -231,13 +223,16 @@ impl Space {
         self.tables.get(table)?.objects.get(name)
     }
 
+    /// Returns the tables that hold something, in the order of their names.
     pub(super) fn tables(&self) -> Vec<Arc<str>> {
         let filled = self.tables.iter().filter(|(_, table)| !table.objects.is_empty());
-        filled.map(|(name, _)| name.clone()).collect()
+        let mut names: Vec<_> = filled.map(|(name, _)| name.clone()).collect();
+        names.sort_unstable();
+        names
     }
 
-    pub(super) fn subscribe(&mut self, table: &str) -> watch::Receiver<u64> {
-        self.table_mut(table).changed.subscribe()
+    pub(super) fn subscribe(&mut self, table: &str) -> Arc<Signal> {
+        self.table_mut(table).changed.clone()
     }
 
     fn table_mut(&mut self, table: &str) -> &mut Table {
@@ -304,7 +299,7 @@ impl Space {
             };
             let bytes = change.record.json().len();
             table.log.push_back(Arc::new(change));
-            woken.0.push((table.changed.clone(), revision));
+            woken.0.push(table.changed.clone());
             self.order.push_back((table_name, bytes));
             self.log_bytes += bytes;
         }

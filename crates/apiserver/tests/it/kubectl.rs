@@ -199,6 +199,9 @@ async fn commands_that_speak_protobuf() {
 #[tokio::test(flavor = "multi_thread")]
 async fn custom_resources_events_and_logs() {
     let Some(kubectl) = Kubectl::new().await else { return };
+    let early = kubectl.run("apply -f -", &widget("w").to_string()).await;
+    let expected = "no matches for kind \"Widget\" in version \"example.com/v1\"\nensure CRDs are installed first";
+    assert!(early.err.contains(expected), "{}", early.err);
     kubectl.ok_with("apply -f -", &widget_crd()).await;
     kubectl.ok("wait --for=condition=Established crd/widgets.example.com --timeout=5s").await;
     kubectl.ok_with("apply -f -", &widget("w")).await;
