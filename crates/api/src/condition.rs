@@ -94,6 +94,13 @@ impl Condition {
     }
 }
 
+/// Returns the beginning of what [`PIPELINE_FAILING`] says: which pipeline, and what has happened to which of its containers,
+/// without details and commands. An object says it as its `message` as long as no pipeline has left another.
+pub fn failing_in_short(message: &str) -> &str {
+    let cause = message.rsplit_once("; kubectl ").map_or(message, |(cause, _)| cause);
+    cause.match_indices(": ").nth(1).map_or(cause, |(end, _)| &cause[..end])
+}
+
 /// Returns the condition of the given type.
 pub fn find<'a>(conditions: &'a [Condition], r#type: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.r#type == r#type)
@@ -164,6 +171,15 @@ pub fn whole_seconds(time: Timestamp) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_failing_is_told_in_short_without_details_and_commands() {
+        let short = "pipeline build: image host:5000/i of container a cannot be had";
+        for rest in ["", "; kubectl describe pod -n a p", ": no: such: image; kubectl describe pod -n a p"] {
+            assert_eq!(failing_in_short(&format!("{short}{rest}")), short);
+        }
+        assert_eq!(failing_in_short(""), "");
+    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::new(second, 999).unwrap()

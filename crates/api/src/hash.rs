@@ -207,12 +207,8 @@ mod tests {
 
     #[test]
     fn every_recorded_hash_is_reproduced() {
-        let path =
-            concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference/golden/19-hash-vectors/hashes.jsonl");
-        let Ok(lines) = std::fs::read_to_string(path) else {
-            eprintln!("skipped: no reference data at {path}");
-            return;
-        };
+        // What the reference has made of these documents: a swap in place re-runs nothing only if each is met.
+        let lines = include_str!("hash/recorded.jsonl");
         let mut promise_of_requests = None;
         let mut cases = 0;
         for line in lines.lines() {

@@ -292,12 +292,13 @@ pub fn decode(element: &Value) -> Result<Pipeline, Error> {
         return Err(Error::Unsupported { name, kind, api_version });
     }
     match strict::canonical(element) {
-        Ok(canonical) => {
-            Pipeline::deserialize(&canonical).map_err(|error| Error::Malformed { name, cause: error.to_string() })
-        }
+        // Its texts begin with the path of the field.
+        Ok(canonical) => serde_path_to_error::deserialize(&canonical)
+            .map_err(|error| Error::Malformed { name, cause: error.to_string() }),
         Err(strict::Fault::UnknownField(field)) => Err(Error::UnknownField { name, field }),
-        Err(strict::Fault::Quantity(text)) => {
-            let cause = format!("quantity {text:?} must match a number with an optional suffix such as m, k, Mi or e3");
+        Err(strict::Fault::Quantity { path, text }) => {
+            let cause =
+                format!("{path}: quantity {text:?} must match a number with an optional suffix such as m, k, Mi or e3");
             Err(Error::Malformed { name, cause })
         }
     }

@@ -214,7 +214,7 @@ keyword! {
         NotInstalledAtVersion = "Requirement not installed at the specified version",
         /// Installed, but not available.
         NotAvailable = "Requirement not available",
-        /// It could not be read.
+        /// It cannot be told: it could not be read, or several revisions have the version that is asked for.
         #[default]
         Unknown = "Requirement state unknown",
     }

@@ -79,6 +79,14 @@ pub enum Error {
     /// The parent's status is not what the engine writes.
     #[error("{0}")]
     Parent(String),
+    /// The manager has not written the part of the parent's status that the pipeline is to be found in.
+    #[error("{cause}; it was not written within {seconds} seconds: is the manager running?")]
+    Unprepared {
+        /// What is missing.
+        cause: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// Several Works carry the labels of one.
     #[error("more than 1 work exist with the matching labels: map[{labels}]. Unable to update")]
     Ambiguous {
@@ -120,7 +128,11 @@ impl Error {
             Self::Api { source, .. } => {
                 matches!(source.as_ref(), kube::Error::Api(status) if matches!(status.code, 413 | 422))
             }
-            Self::Client(_) | Self::Parent(_) | Self::Ambiguous { .. } | Self::Contended { .. } => false,
+            Self::Client(_)
+            | Self::Parent(_)
+            | Self::Unprepared { .. }
+            | Self::Ambiguous { .. }
+            | Self::Contended { .. } => false,
             Self::WorkWriter(error) => error.is_final(),
         }
     }

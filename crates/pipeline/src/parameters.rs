@@ -115,6 +115,7 @@ impl status_writer::Config {
                 is_last: is_true(lookup, env::IS_LAST_PIPELINE),
                 is_dry_run: is_true(lookup, env::DRY_RUN),
             },
+            patience: status_writer::Patience::default(),
         })
     }
 }

@@ -3,7 +3,7 @@
 //! # Source
 //! `02-workflows.md` §14.5, §19.12, §19.31, §19.34–36
 
-use kratix_api::condition::{self, CONFIGURE_WORKFLOW_COMPLETED};
+use kratix_api::condition::{self, CONFIGURE_WORKFLOW_COMPLETED, PIPELINE_FAILING};
 use kratix_api::promise::Phase;
 use kratix_api::{Action, Timestamp, WorkflowType};
 use serde_json::{Map, Value, json};
@@ -19,7 +19,7 @@ const RESERVED_CONDITIONS: [&str; 8] = [
     condition::RECONCILED,
     condition::PROMISE_AVAILABLE,
     condition::REQUIREMENTS_FULFILLED,
-    condition::PIPELINE_FAILING,
+    PIPELINE_FAILING,
     "Deleting",
 ];
 const PENDING: &str = "Pending";
@@ -76,6 +76,21 @@ pub fn check_incoming(document: Result<Value, String>) -> Result<Map<String, Val
         return Err(invalid("field conditions must be a list"));
     }
     Ok(map)
+}
+
+/// Returns whether the status is ready for what the run asks for: a pipeline that is to be held has a place in the list.
+///
+/// The manager makes the Job before it writes the list. While it is away there may be none yet, or that of an earlier run.
+pub fn is_prepared(object: &Value, control: &Control, run: &Run) -> bool {
+    match control {
+        Control::Continue => true,
+        Control::Suspend { .. } | Control::Retry { .. } => {
+            let status = object.get("status").and_then(Value::as_object);
+            // What cannot be read is not about to be mended.
+            let listed = status.map_or(Ok(None), |status| has_entry(status, &run.pipeline));
+            listed.map_or(true, |listed| listed == Some(true))
+        }
+    }
 }
 
 /// Decides the new status of `object` after a run that left `incoming` and asked for `control`.
@@ -184,7 +199,7 @@ fn complete(status: &mut Map<String, Value>, run: &Run, now: Timestamp) {
     if run.action == Action::Delete {
         return;
     }
-    if status.get("message").and_then(Value::as_str) == Some(PENDING) {
+    if is_of_the_manager(status) {
         let message = match run.workflow {
             WorkflowType::Promise => "Promise configured",
             WorkflowType::Resource => "Resource requested",
@@ -212,6 +227,15 @@ fn complete(status: &mut Map<String, Value>, run: &Run, now: Timestamp) {
         Some(old) => *old = done,
         None => conditions.push(done),
     }
+}
+
+/// Returns whether the message is what the manager says while a pipeline runs: that it does, or what keeps it from getting on.
+fn is_of_the_manager(status: &Map<String, Value>) -> bool {
+    let Some(message) = status.get("message").and_then(Value::as_str) else { return false };
+    let conditions = status.get("conditions").and_then(Value::as_array).into_iter().flatten();
+    let mut failing = conditions.filter(|told| told.get("type").and_then(Value::as_str) == Some(PIPELINE_FAILING));
+    let cause = failing.find_map(|told| told.get("message")?.as_str());
+    message == PENDING || cause.is_some_and(|cause| condition::failing_in_short(cause) == message)
 }
 
 fn workflows_mut(status: &mut Map<String, Value>) -> Option<&mut Map<String, Value>> {
@@ -380,6 +404,38 @@ mod tests {
         let outcome = after(json!({}), &Control::Continue, &delete);
         assert_eq!(outcome.status["conditions"].as_array().unwrap().len(), 2);
         assert_eq!(outcome.status["message"], "Pending");
+    }
+
+    /// The last attempt has succeeded; that an earlier one has not is over.
+    #[test]
+    fn what_the_manager_says_of_a_failing_container_is_no_message_of_the_workflow() {
+        let last = Run { is_last: true, ..run("two") };
+        let about = "pipeline two: container a exited with code 1";
+        let mut failing = object();
+        let told =
+            json!({ "type": PIPELINE_FAILING, "message": format!("{about}: no such table; kubectl logs -n a p -c a") });
+        failing["status"]["conditions"].as_array_mut().unwrap().push(told);
+        for (message, expected) in [(about, "Resource requested"), ("pipeline two: mine", "pipeline two: mine")] {
+            failing["status"]["message"] = message.into();
+            let outcome = decide(&failing, Map::new(), &Control::Continue, &last, now()).unwrap();
+            assert_eq!(outcome.status["message"], expected);
+        }
+    }
+
+    #[test]
+    fn only_a_pipeline_that_is_to_be_held_needs_a_list_with_a_place_for_it() {
+        let suspend = Control::Suspend { message: String::new() };
+        let retry = Control::Retry { after: Duration::from_seconds(1), message: String::new() };
+        let unlisted = json!({ "status": { "kratix": { "workflows": {} } } });
+        let odd = json!({ "status": { "kratix": { "workflows": { "pipelines": [7] } } } });
+        for control in [&suspend, &retry] {
+            assert!(is_prepared(&object(), control, &run("one")));
+            assert!(!is_prepared(&object(), control, &run("gone")));
+            assert!(!is_prepared(&unlisted, control, &run("one")));
+            assert!(!is_prepared(&json!({}), control, &run("one")));
+            assert!(is_prepared(&odd, control, &run("one")), "waiting mends nothing");
+        }
+        assert!(is_prepared(&json!({}), &Control::Continue, &run("one")));
     }
 
     #[test]

@@ -4,10 +4,14 @@
 //! a container that is run again; the other way round the controller would see a suspended pipeline without label and
 //! resume it at once.
 //!
+//! The manager writes the list of pipelines once it has made the Job, and may be away in between. What is to be held is put down in
+//! that list, so the program waits for it: an attempt that fails would be spent on nothing that the pipeline has done.
+//!
 //! # Source
 //! `02-workflows.md` §14.5, §19.33
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kratix_api::{Timestamp, keys};
 use kube::Client;
@@ -22,6 +26,38 @@ use crate::status::{self, Run};
 /// The controller writes the same status, once or twice per pipeline; more conflicts mean that something is wrong.
 const ATTEMPTS_MAX: usize = 10;
 
+/// How long the status writer waits for the manager, and how often it looks. The account of a pipeline may read its object, not
+/// watch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Pause after the first look; each further one is twice as long.
+    pub pause: Duration,
+    /// Longest pause.
+    pub pause_max: Duration,
+    /// All pauses together.
+    pub wait_max: Duration,
+}
+
+impl Default for Patience {
+    /// A restart of the manager takes less, also where it has to be scheduled anew.
+    fn default() -> Self {
+        Self {
+            pause: Duration::from_secs(1),
+            pause_max: Duration::from_secs(15),
+            wait_max: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+impl Patience {
+    /// Returns the next pause, and what patience is left after it; nothing when none is left.
+    fn next(self) -> Option<(Duration, Self)> {
+        let pause = self.pause.min(self.wait_max);
+        let rest = Self { pause: (self.pause * 2).min(self.pause_max), wait_max: self.wait_max - pause, ..self };
+        (!pause.is_zero()).then_some((pause, rest))
+    }
+}
+
 /// What the status writer needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -31,36 +67,65 @@ pub struct Config {
     pub metadata_dir: PathBuf,
     /// Which run it was.
     pub run: Run,
+    /// How long the manager may be away.
+    pub patience: Patience,
 }
 
 /// Merges what the pipeline left into the object's status, in one write, and returns what to print.
 ///
 /// # Errors
-/// [`Error`]; [`Error::Contended`] when the object changed every time.
+/// [`Error`]; [`Error::Contended`] when the object changed every time, [`Error::Unprepared`] when the manager stays away.
 pub async fn run(config: &Config, client: &Client, now: Timestamp) -> Result<Vec<String>, Error> {
     let incoming = match metadata::read(&config.metadata_dir.join("status.yaml"))? {
         Content::Missing => Map::new(),
         Content::Parsed(document) => status::check_incoming(document)?,
     };
     let control = control::read(&config.metadata_dir.join("workflow-control.yaml"))?;
+    let mut patience = config.patience;
     for _ in 0..ATTEMPTS_MAX {
-        if let Some(lines) = attempt(config, client, incoming.clone(), &control, now).await? {
-            return Ok(lines);
+        let object = prepared(config, client, &control, &mut patience).await?;
+        let is_prepared = status::is_prepared(&object, &control, &config.run);
+        match attempt(config, client, object, incoming.clone(), &control, now).await {
+            Ok(Some(lines)) => return Ok(lines),
+            Ok(None) => {}
+            Err(Error::Parent(cause)) if !is_prepared => {
+                return Err(Error::Unprepared { cause, seconds: config.patience.wait_max.as_secs() });
+            }
+            Err(error) => return Err(error),
         }
     }
     Err(Error::Contended { what: "update status".to_owned(), attempts: ATTEMPTS_MAX })
+}
+
+/// Reads the object, again and again until it is ready for what the pipeline asks for or the patience is at its end.
+async fn prepared(
+    config: &Config,
+    client: &Client,
+    control: &Control,
+    patience: &mut Patience,
+) -> Result<Value, Error> {
+    loop {
+        let object = config.address.get(client).await.map_err(Error::api("get existing object"))?;
+        if status::is_prepared(&object, control, &config.run) {
+            return Ok(object);
+        }
+        let Some((pause, rest)) = patience.next() else { return Ok(object) };
+        tracing::debug!(?pause, "the manager has not written the list of pipelines yet");
+        *patience = rest;
+        tokio::time::sleep(pause).await;
+    }
 }
 
 /// Tries once; nothing when the object changed between reading and writing.
 async fn attempt(
     config: &Config,
     client: &Client,
+    mut object: Value,
     incoming: Map<String, Value>,
     control: &Control,
     now: Timestamp,
 ) -> Result<Option<Vec<String>>, Error> {
     let address = &config.address;
-    let mut object = address.get(client).await.map_err(Error::api("get existing object"))?;
     let outcome = status::decide(&object, incoming, control, &config.run, now)?;
     if outcome.suspends && !is_suspended(&object) {
         let label = json!({"metadata": {"labels": {keys::WORKFLOW_SUSPENDED: keys::TRUE}}});

@@ -19,8 +19,21 @@ const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 pub(super) enum Fault {
     /// Last part of the path of a field that does not exist.
     UnknownField(String),
-    /// A text that is no quantity.
-    Quantity(String),
+    /// A text that is no quantity, and the path of its field.
+    Quantity { path: String, text: String },
+}
+
+impl Fault {
+    /// Returns the fault as it is seen from one level further up.
+    fn below(self, step: &str) -> Self {
+        match self {
+            Self::Quantity { path, text } => {
+                let separator = if path.is_empty() || path.starts_with('[') { "" } else { "." };
+                Self::Quantity { path: format!("{step}{separator}{path}"), text }
+            }
+            other => other,
+        }
+    }
 }
 
 /// Returns the element with every field under its own name and without fields that are `null`, which mean "not given"; or
@@ -36,13 +49,18 @@ fn walk(value: &Value, schema: &'static Value) -> Result<Value, Fault> {
     let (schema, is_quantity) = resolve(schema);
     if is_quantity {
         return match value.as_str() {
-            Some(text) if !is_quantity_text(text) => Err(Fault::Quantity(text.to_owned())),
+            Some(text) if !is_quantity_text(text) => {
+                Err(Fault::Quantity { path: String::new(), text: text.to_owned() })
+            }
             _ => Ok(value.clone()),
         };
     }
     match (value, schema.get("items")) {
         (Value::Object(map), _) => walk_object(map, schema).map(Value::Object),
-        (Value::Array(items), Some(item)) => items.iter().map(|value| walk(value, item)).collect(),
+        (Value::Array(items), Some(item)) => {
+            let items = items.iter().enumerate();
+            items.map(|(index, value)| walk(value, item).map_err(|fault| fault.below(&format!("[{index}]")))).collect()
+        }
         _ => Ok(value.clone()),
     }
 }
@@ -55,10 +73,10 @@ fn walk_object(map: &Map<String, Value>, schema: &'static Value) -> Result<Map<S
     let properties = schema.get("properties").and_then(Value::as_object);
     for (key, value) in entries {
         let (name, value) = match (free, properties) {
-            (Some(schema), _) => (key, walk(value, schema)?),
+            (Some(schema), _) => (key, walk(value, schema).map_err(|fault| fault.below(key))?),
             (None, Some(properties)) => {
                 let (name, schema) = field(properties, key).ok_or_else(|| Fault::UnknownField(key.clone()))?;
-                (name, walk(value, schema)?)
+                (name, walk(value, schema).map_err(|fault| fault.below(name))?)
             }
             (None, None) => (key, value.clone()), // free-form, or a wrong type that the decoder reports
         };

@@ -119,14 +119,31 @@ fn null_means_not_given_and_numbers_are_quantities() {
 }
 
 #[test]
-fn a_wrong_type_and_a_wrong_quantity_name_the_pipeline() {
-    for spec in [
-        json!({"containers": "none"}),
-        json!({"containers": [{"image": 5}]}),
-        json!({"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}),
-        json!({"jobOptions": {"backoffLimit": "one"}}),
+fn a_wrong_type_and_a_wrong_quantity_name_pipeline_and_field() {
+    let quantity = "must match a number with an optional suffix such as m, k, Mi or e3";
+    for (spec, cause) in [
+        (
+            json!({"containers": "none"}),
+            "spec.containers: invalid type: string \"none\", expected a sequence".to_owned(),
+        ),
+        (
+            json!({"containers": [{"image": "i"}, {"image": 5}]}),
+            "spec.containers[1].image: invalid type: integer `5`, expected a string".into(),
+        ),
+        (
+            json!({"containers": [{"resources": {"limits": {"cpu": "lots"}}}]}),
+            format!("spec.containers[0].resources.limits.cpu: quantity \"lots\" {quantity}"),
+        ),
+        (
+            json!({"jobOptions": {"backoffLimit": "many"}}),
+            "spec.jobOptions.backoffLimit: invalid type: string \"many\", expected i32".into(),
+        ),
+        (
+            json!({"volumes": [{"name": "v", "secret": {"defaultMode": "0400"}}]}),
+            "spec.volumes[0].secret.defaultMode: invalid type: string \"0400\", expected i32".into(),
+        ),
     ] {
-        assert!(error(&pipeline(spec)).starts_with("failed unmarshalling pipeline one: "));
+        assert_eq!(error(&pipeline(spec)), format!("failed unmarshalling pipeline one: {cause}"));
     }
 }
 

@@ -59,6 +59,27 @@ fn an_api_without_versions_is_an_error_and_not_a_crash() {
 }
 
 #[test]
+fn a_version_without_a_schema_or_without_properties_is_no_crash() {
+    let bare = |name: &str, schema: Value| json!({ "name": name, "served": true, "storage": false, "schema": schema });
+    let api = crd(json!([
+        version("v1", true, json!({})),
+        bare("v2", Value::Null),
+        bare("v3", json!({})),
+        bare("v4", json!({ "openAPIV3Schema": {} })),
+    ]));
+    let prepared = read(&promise(api)).unwrap().prepared("p");
+    for version in &prepared.spec.versions {
+        assert!(version.subresources.as_ref().is_some_and(|of| of.status.is_some()), "{}", version.name);
+        assert!(version.additional_printer_columns.as_ref().is_some_and(|columns| columns.len() == 2));
+    }
+    assert!(prepared.spec.versions[1].schema.is_none());
+    assert!(prepared.spec.versions[2].schema.as_ref().unwrap().open_api_v3_schema.is_none());
+    for with_schema in [0, 3] {
+        assert_eq!(schema(&prepared, with_schema)["properties"]["status"]["type"], "object");
+    }
+}
+
+#[test]
 fn the_storage_version_is_used_or_else_the_first() {
     let api = read(&promise(crd(json!([version("v1", false, json!({})), version("V2", true, json!({}))])))).unwrap();
     assert_eq!((api.group(), api.version(), api.kind(), api.plural()), ("Example.org", "V2", "Db", "dbs"));
