@@ -6,25 +6,25 @@
 mod environment;
 mod reader;
 mod reading;
+mod telemetry;
 #[cfg(test)]
 mod tests;
+mod workflows;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
-
-use k8s_openapi::api::core::v1::{ResourceRequirements, SecurityContext};
 
 pub use environment::{EnvironmentWarning, GitEnvironment};
 pub use reading::{Reading, concerns, without_effect};
+pub use telemetry::{Protocol, Telemetry};
+pub use workflows::Workflows;
 
 use reader::Section;
 
 /// How long a settled workflow rests before it is run again, when nothing else is configured.
 const INTERVAL: Duration = Duration::from_secs(10 * 60 * 60);
 /// Shortest interval that does not keep the platform busy with re-runs; the annotation enforces the same.
-const INTERVAL_MIN: Duration = Duration::from_secs(60);
+pub(crate) const INTERVAL_MIN: Duration = Duration::from_secs(60);
 const JOBS_TO_KEEP: usize = 5;
-const RERUNS_MAX: usize = 20;
 const FETCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Settings of the platform, with a value for every one of them.
@@ -81,25 +81,6 @@ pub enum BindingStrategy {
     Pinned,
 }
 
-/// Defaults and behaviour of workflows.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Workflows {
-    /// Pull policy of containers that set none.
-    pub default_image_pull_policy: Option<String>,
-    /// Security context of user containers that set none.
-    pub default_container_security_context: Option<SecurityContext>,
-    /// Replaces the built-in resources of containers that set none.
-    pub default_container_resources: Option<ResourceRequirements>,
-    /// `backoffLimit` of Jobs whose pipeline sets none.
-    pub default_backoff_limit: Option<i32>,
-    /// How long the Pods of finished Jobs are kept; `None`: as long as their Jobs.
-    pub pod_ttl_after_finished: Option<Duration>,
-    /// Whether the interval also runs failed configure workflows again.
-    pub reconcile_after_failure: bool,
-    /// How many requests of one Promise run at once because the Promise has changed, at least one.
-    pub reruns_max: usize,
-}
-
 /// Shape and detail of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logging {
@@ -122,47 +103,6 @@ pub enum Level {
     Debug,
     /// Everything.
     Trace,
-}
-
-/// Traces and metrics.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Telemetry {
-    /// `host:port` of the collector; `None`: nothing is exported.
-    pub endpoint: Option<String>,
-    /// Wire protocol.
-    pub protocol: Protocol,
-    /// Plain text instead of TLS.
-    pub insecure: bool,
-    /// Sent with each export; values are secret.
-    pub headers: BTreeMap<String, String>,
-    /// Whether spans and trace annotations are produced.
-    pub traces: bool,
-    /// Whether counters are produced.
-    pub metrics: bool,
-}
-
-/// Header values are credentials and are not shown.
-impl std::fmt::Debug for Telemetry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Telemetry")
-            .field("endpoint", &self.endpoint)
-            .field("protocol", &self.protocol)
-            .field("insecure", &self.insecure)
-            .field("headers", &self.headers.keys().collect::<Vec<_>>())
-            .field("traces", &self.traces)
-            .field("metrics", &self.metrics)
-            .finish()
-    }
-}
-
-/// Wire protocol of telemetry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Protocol {
-    /// OTLP over gRPC.
-    #[default]
-    Grpc,
-    /// OTLP over HTTP.
-    Http,
 }
 
 /// Something in the document that did not take effect as written.
@@ -245,20 +185,6 @@ impl Default for LeaderElection {
             lease_duration: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(2),
-        }
-    }
-}
-
-impl Default for Workflows {
-    fn default() -> Self {
-        Self {
-            default_image_pull_policy: None,
-            default_container_security_context: None,
-            default_container_resources: None,
-            default_backoff_limit: None,
-            pod_ttl_after_finished: None,
-            reconcile_after_failure: true,
-            reruns_max: RERUNS_MAX,
         }
     }
 }
@@ -438,64 +364,6 @@ impl LeaderElection {
     }
 }
 
-impl Workflows {
-    fn read(section: &mut Section) -> Self {
-        let policy = section.text("defaultImagePullPolicy").filter(|policy| !policy.is_empty());
-        let default_image_pull_policy = policy.filter(|policy| {
-            let known = ["Always", "IfNotPresent", "Never"].contains(&policy.as_str());
-            if !known {
-                section.unreadable("defaultImagePullPolicy", &policy.as_str().into(), "Always, IfNotPresent or Never");
-            }
-            known
-        });
-        let default_container_security_context = section.decode("defaultContainerSecurityContext", "a SecurityContext");
-        let default_container_resources = section.resources("defaultContainerResources");
-        let reconcile_after_failure = section.flag("reconcileAfterFailure", true);
-        let reruns_max = reruns_max(section);
-        let (default_backoff_limit, pod_ttl_after_finished) = section.within("jobOptions", job_options);
-        Self {
-            default_image_pull_policy,
-            // A document that does not speak of security contexts still means "an empty one".
-            default_container_security_context: Some(default_container_security_context.unwrap_or_default()),
-            default_container_resources,
-            default_backoff_limit,
-            pod_ttl_after_finished,
-            reconcile_after_failure,
-            reruns_max,
-        }
-    }
-}
-
-fn reruns_max(section: &mut Section) -> usize {
-    let key = "maxConcurrentReruns";
-    let Some(number) = section.integer(key) else { return RERUNS_MAX };
-    usize::try_from(number).ok().filter(|count| *count > 0).unwrap_or_else(|| {
-        section.adjusted(key, &number.into(), "workflows.maxConcurrentReruns cannot be less than one; default used");
-        RERUNS_MAX
-    })
-}
-
-fn job_options(section: &mut Section) -> (Option<i32>, Option<Duration>) {
-    let limit = section.integer("defaultBackoffLimit").and_then(|number| {
-        let limit = i32::try_from(number).ok().filter(|limit| *limit >= 0);
-        if limit.is_none() {
-            section.unreadable("defaultBackoffLimit", &number.into(), "a number from 0 to 2147483647");
-        }
-        limit
-    });
-    let key = "podTTLSecondsAfterFinished";
-    let ttl = section.integer(key).and_then(|number| {
-        let seconds = u64::try_from(number).ok().filter(|seconds| *seconds > 0);
-        if seconds.is_none() {
-            let consequence =
-                "workflows.jobOptions.podTTLSecondsAfterFinished must be greater than zero; value ignored";
-            section.adjusted(key, &number.into(), consequence);
-        }
-        seconds.map(Duration::from_secs)
-    });
-    (limit, ttl)
-}
-
 impl Logging {
     fn read(section: &mut Section) -> Self {
         let structured = section.flag("structured", true);
@@ -513,24 +381,5 @@ impl Logging {
             }
         };
         Self { structured, level }
-    }
-}
-
-impl Telemetry {
-    fn read(section: &mut Section) -> Self {
-        let endpoint = section.text("endpoint").map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-        let protocol = match section.text("protocol").unwrap_or_default().trim() {
-            "" | "grpc" => Protocol::Grpc,
-            "http" | "http/protobuf" => Protocol::Http,
-            other => {
-                section.unreadable("protocol", &other.into(), "grpc or http");
-                Protocol::Grpc
-            }
-        };
-        let insecure = section.flag("insecure", false);
-        let headers = section.headers("headers");
-        let traces = section.within("traces", |signal| signal.flag("enabled", true));
-        let metrics = section.within("metrics", |signal| signal.flag("enabled", true));
-        Self { endpoint, protocol, insecure, headers, traces, metrics }
     }
 }

@@ -20,7 +20,9 @@ use serde_json::json;
 use crate::object::Target;
 use crate::patch::to_value;
 use crate::plan::{Event, EventType, Next, Plan, Reporter, Write};
-use crate::state_store::{Attempt, Availability, Change, ChangeKind, Failure, File, Operation, display, pause};
+use crate::state_store::{
+    Attempt, Availability, Change, ChangeKind, Complaint, Failure, File, Operation, display, pause,
+};
 use crate::text;
 use crate::work_placement::{Cleaned, FILES_AT, RETRY_AFTER, Site, join};
 
@@ -47,8 +49,9 @@ pub struct Snapshot {
     pub destination: Arc<Destination>,
     /// Whether its state store can be written.
     pub store: Availability,
-    /// What the store says of its last push, if that was refused ([`state_store::refusal`](crate::state_store::refusal)).
-    pub refusal: Option<String>,
+    /// What the store says of its last push, unless that was accepted
+    /// ([`state_store::complaint`](crate::state_store::complaint)).
+    pub refusal: Option<Complaint>,
     /// The placements on it, sorted by key; needed only while it is being deleted.
     pub placements: Vec<Arc<WorkPlacement>>,
     /// What the process last tried for it.
@@ -155,6 +158,26 @@ pub fn record(snapshot: &Snapshot, attempt: Attempt) -> Decision {
     let mut decision = decide(&snapshot);
     decision.plan.events.extend(repaired);
     decision
+}
+
+/// Returns the plan that says on a Destination which is not ready that its documents wait for the store, and of the store what
+/// it does not answer. What was found out about the Destination already is not taken back.
+pub fn queued(snapshot: &Snapshot, silence: Option<&str>) -> Plan<Finding> {
+    const REASON: &str = "WaitingForStateStore";
+    let destination = &*snapshot.destination;
+    let conditions = destination.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let is_open =
+        condition::find(conditions, condition::READY).is_none_or(|ready| ready.reason == "StateStoreNotReady");
+    if !is_open || destination.metadata.deletion_timestamp.is_some() {
+        return Plan::silent();
+    }
+    let wait = format!("waiting for {}", display(destination.spec.state_store_ref.as_ref()));
+    let message = silence.map_or_else(|| wait.clone(), |silence| format!("{wait}: {silence}"));
+    let waiting = Condition::new(condition::READY, Status::Unknown, REASON, text::message(message.clone()));
+    let mut plan = settled(snapshot, waiting, message, Next::OnChange).plan;
+    // A wait is no failure.
+    plan.events.retain(|event| event.reason == refusal::REASON);
+    plan
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,7 +297,8 @@ fn settled(snapshot: &Snapshot, condition: Condition, note: String, next: Next) 
         true => (EventType::Normal, "DestinationReady"),
         false => (EventType::Warning, "DestinationNotReady"),
     };
-    let event = Event { regarding: Target::of(destination), type_, reason, note, reporter: Reporter::Destination };
+    let reporter = Reporter::Destination;
+    let event = Event { regarding: Target::of(destination), type_, reason, note, reporter, of: None };
     let events = turned.then_some(event).into_iter().chain(refusal).collect();
     Decision::from(Plan { writes: Vec::new(), status, events, next, findings: vec![finding] })
 }

@@ -13,7 +13,7 @@ use crate::object::{Kind, ObjectKey, Target};
 /// # Guarantees
 /// `writes` are executed in this order and each is idempotent, so any prefix of them followed by a fresh pass reaches
 /// the same end state. `status` follows the writes and therefore never claims what does not exist. `events` come last
-/// and tell what has happened.
+/// and tell what has happened: one that names a write is told once that write was made, whatever becomes of later ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan<F = ()> {
     /// Writes in order.
@@ -74,6 +74,9 @@ pub enum Write {
         object: Value,
         /// Whose an object of that name may be.
         owner: Owner,
+        /// What must still be at the version that was observed when the object is made: an older view of it would make
+        /// what it asks for no longer.
+        given: Option<Target>,
     },
     /// Merge-patches metadata or spec of an object.
     Patch {
@@ -111,14 +114,23 @@ impl Write {
         let owner =
             object.get("metadata").and_then(|metadata| metadata.get("labels")?.get(keys::PROMISE_NAME)?.as_str());
         let owner = owner.map_or(Owner::Anybody, |promise| Owner::Promise(promise.to_owned()));
-        Self::Create { kind, key, object, owner }
+        Self::Create { kind, key, object, owner, given: None }
     }
 
-    /// Returns the creation as one for which an object of anybody does as well.
+    /// Returns the creation as one that takes place only while `target` is still at the version that was observed.
+    #[must_use]
+    pub fn given(mut self, target: &Target) -> Self {
+        if let Self::Create { given, .. } = &mut self {
+            *given = Some(target.clone());
+        }
+        self
+    }
+
+    /// Returns the creation as one for which an object of anybody does as well, which is looked for before one is made.
     #[must_use]
     pub fn unless_present(mut self) -> Self {
         if let Self::Create { owner, .. } = &mut self {
-            *owner = Owner::Anybody;
+            *owner = Owner::User;
         }
         self
     }
@@ -158,6 +170,8 @@ pub enum Owner {
     Promise(String),
     /// A user's own object serves as well.
     Anybody,
+    /// A user's own object serves as well, and may well be there although no cache holds it.
+    User,
 }
 
 impl Owner {
@@ -165,7 +179,7 @@ impl Owner {
     pub fn has(&self, labels: &BTreeMap<String, String>) -> bool {
         match self {
             Self::Promise(promise) => labels.get(keys::PROMISE_NAME) == Some(promise),
-            Self::Anybody => true,
+            Self::Anybody | Self::User => true,
         }
     }
 }
@@ -267,16 +281,30 @@ pub struct Event {
     pub note: String,
     /// Who says so.
     pub reporter: Reporter,
+    /// What the write is aimed at that it tells of; `None` tells of the plan as a whole.
+    pub of: Option<(Kind, ObjectKey)>,
 }
 
 impl Event {
     /// Returns an event of type Normal.
     pub fn normal(reporter: Reporter, regarding: Target, reason: &'static str, note: impl Into<String>) -> Self {
-        Self { regarding, type_: EventType::Normal, reason, note: note.into(), reporter }
+        Self { regarding, type_: EventType::Normal, reason, note: note.into(), reporter, of: None }
     }
 
     /// Returns an event of type Warning.
     pub fn warning(reporter: Reporter, regarding: Target, reason: &'static str, note: impl Into<String>) -> Self {
-        Self { regarding, type_: EventType::Warning, reason, note: note.into(), reporter }
+        Self { regarding, type_: EventType::Warning, reason, note: note.into(), reporter, of: None }
+    }
+
+    /// Returns the event as one that tells of `write`, if there is one: no later pass will ask for that again.
+    #[must_use]
+    pub fn of<'a>(self, write: impl Into<Option<&'a Write>>) -> Self {
+        let address = write.into().map(Write::address);
+        Self { of: address.map(|(kind, key)| (kind.clone(), key.clone())), ..self }
+    }
+
+    /// Returns whether the event tells of a write to what this one is aimed at.
+    pub fn tells_of(&self, write: &Write) -> bool {
+        self.of.as_ref().is_some_and(|(kind, key)| write.address() == (kind, key))
     }
 }

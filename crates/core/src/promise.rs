@@ -45,14 +45,15 @@ use serde_json::json;
 
 use crate::object::{Kind, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
+use crate::workflow::status::Document;
 use crate::workflow::works::{self, Summary};
-use crate::workflow::{self, Definition, Parent, Progress, Settings, Surroundings, access};
+use crate::workflow::{self, Definition, Parent, Progress, Settings, Surroundings, access, failure};
 
 pub use api::access_name;
 pub use fault::{Fault, refused};
 pub use interval::{Source as IntervalSource, of_promise as interval, of_revision as revision_interval};
-pub(crate) use rerun::going_on as round;
 pub use rerun::{Call, REQUESTS_UP_TO_DATE, RERUN, Refusal, Request, Standing, follows_requests};
+pub(crate) use rerun::{going_on as round, is_after_pause};
 pub use revision::candidate_names as revision_names;
 
 /// How long a Promise rests before it looks again at what no watch reports: a CRD of somebody else that is in its way.
@@ -124,6 +125,11 @@ impl Snapshot {
         })
     }
 
+    /// Returns those of them that are of this very Promise.
+    fn jobs_of(&self, parent: &Parent) -> Vec<Arc<Job>> {
+        self.own_jobs().filter(|job| workflow::history::is_of(job, parent)).cloned().collect()
+    }
+
     /// Returns the Works of one origin, those being deleted included.
     fn works_of<'a>(&'a self, origin: &'a str) -> impl Iterator<Item = &'a Arc<Work>> {
         self.works.iter().filter(move |work| {
@@ -149,8 +155,17 @@ pub struct Decision {
     /// Requests that are told to run again, after the plan. Each stands for itself: one that is refused, because its
     /// request does not fit the schema any more, holds up no other, and is noted in [`Request::refusal`].
     pub calls: Vec<Call>,
+    /// What is told once the first of the calls was made, and with none of them made is not true yet.
+    pub announcement: Option<Event>,
     /// Whether requests of its API are looked after; put into effect after the writes.
     pub requests: Requests,
+}
+
+impl Decision {
+    /// Returns the decision that tells no request to run.
+    fn of(plan: Plan<Finding>, requests: Requests) -> Self {
+        Self { plan, calls: Vec::new(), announcement: None, requests }
+    }
 }
 
 /// Whether requests of a Promise's API are looked after.
@@ -213,10 +228,10 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
     }
     if let Some(write) = finalizers(snapshot).or_else(|| labels(snapshot)).or_else(|| rerun::own_metadata(snapshot)) {
         let requests = api::requests(snapshot);
-        return Decision { plan: Plan::from(write), calls: Vec::new(), requests };
+        return Decision::of(Plan::from(write), requests);
     }
     if let Some(plan) = pause::leave(snapshot) {
-        return Decision { plan, calls: Vec::new(), requests: api::requests(snapshot) };
+        return Decision::of(plan, api::requests(snapshot));
     }
     walk(snapshot)
 }
@@ -267,6 +282,7 @@ struct Walk<'a> {
     snapshot: &'a Snapshot,
     writes: Vec<Write>,
     calls: Vec<Call>,
+    announcement: Option<Event>,
     status: status::Draft,
     events: Vec<Event>,
     faults: Vec<Fault>,
@@ -291,7 +307,7 @@ impl Walk<'_> {
     fn finish(self, requests: Requests) -> Decision {
         let status = self.status.write(self.snapshot);
         let plan = Plan { writes: self.writes, status, events: self.events, next: self.next, findings: self.findings };
-        Decision { plan, calls: self.calls, requests }
+        Decision { calls: self.calls, announcement: self.announcement, ..Decision::of(plan, requests) }
     }
 }
 
@@ -300,6 +316,7 @@ fn walk(snapshot: &Snapshot) -> Decision {
         snapshot,
         writes: Vec::new(),
         calls: Vec::new(),
+        announcement: None,
         status: status::Draft::of(snapshot),
         events: Vec::new(),
         faults: Vec::new(),
@@ -315,6 +332,7 @@ fn walk(snapshot: &Snapshot) -> Decision {
     // Nothing of a Promise whose API cannot be had goes out to Destinations.
     let (workflow, output) = if api == api::State::Refused {
         walk.look_again(SAFETY_NET);
+        walk.events.extend(follow_pods(snapshot, &mut walk.status));
         (Workflows::Held, Summary::default())
     } else {
         dependencies::keep(&mut walk);
@@ -360,11 +378,12 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
         Ok(workflow) => workflow,
         Err(error) => {
             walk.fault(Fault::pipeline(&error));
+            walk.events.extend(follow_pods(snapshot, &mut walk.status));
             return (Workflows::Held, Summary::default());
         }
     };
     let parent = Parent::of_promise(&snapshot.promise);
-    let jobs: Vec<_> = snapshot.own_jobs().filter(|job| workflow::history::is_of(job, &parent)).cloned().collect();
+    let jobs = snapshot.jobs_of(&parent);
     let written: Vec<_> = snapshot.works_of(keys::WORK_TYPE_PROMISE).cloned().collect();
     let view = workflow::Snapshot {
         now: snapshot.now,
@@ -410,6 +429,19 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
         _ => Workflows::InProgress,
     };
     (stands, Summary::default())
+}
+
+/// Tells what becomes of the pod of the last Job of the promise workflow, which runs on whatever holds up the Promise.
+fn follow_pods(snapshot: &Snapshot, draft: &mut status::Draft) -> Option<Event> {
+    let parent = Parent::of_promise(&snapshot.promise);
+    let view = failure::View { now: snapshot.now, parent: &parent, surroundings: &*snapshot.surroundings };
+    let stored = Document::read(&parent.status);
+    let mut document = stored.clone();
+    let event = failure::follow(view, &snapshot.jobs_of(&parent), &mut document);
+    if document != stored {
+        draft.take_over(document.into_value());
+    }
+    event
 }
 
 /// Removes what an earlier spec with pipelines has left: what they wrote, and what the status says of them.

@@ -10,6 +10,9 @@ pub(crate) const PAUSED: &str = "PausedReconciliation";
 /// Reason of `Reconciled` after a refusal.
 pub(crate) const REASON: &str = "WriteRefused";
 
+/// Reason of `Reconciled`, and of the event, while a pipeline cannot be decoded.
+pub(crate) const INVALID_PIPELINE: &str = "InvalidPipeline";
+
 /// Returns what `Reconciled` is to say; `None` where a pause is on record: it stays there, because its end starts a run.
 ///
 /// `cause` names the object and says why, in the API server's words.

@@ -11,7 +11,9 @@
 //! `04-resource-requests.md` Part A; `03-promises.md` §20; decisions 10, 14, 15, 17
 
 mod binding;
+mod concern;
 mod deletion;
+mod held;
 mod revision;
 mod settled;
 #[cfg(test)]
@@ -31,11 +33,16 @@ use kube_core::{DynamicObject, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::object::{Kind, ObjectKey};
-use crate::plan::{Event, Next, Plan, Reporter, Write};
-use crate::refusal::{self, PAUSED};
+use crate::plan::{Event, Plan, Reporter, Write};
+use crate::refusal::{self, INVALID_PIPELINE};
 use crate::text;
-use crate::workflow::status::{Document, PENDING};
+use crate::workflow::status::Document;
 use crate::workflow::{self, Definition, Outcome, Parent, Progress, Settings, Workflow};
+
+pub use concern::{
+    binding_concerns_request, concerns_requests, is_urgent, job_concerns_request, revision_concerns_requests,
+    work_concerns_request,
+};
 
 /// Condition of a request that is being deleted: what it waits for.
 pub const DELETING: &str = "Deleting";
@@ -47,9 +54,6 @@ pub const FINALIZERS: [&str; 4] = [
     keys::FINALIZER_DELETE_WORKFLOWS,
     keys::FINALIZER_RESOURCE_BINDING_CLEANUP,
 ];
-
-/// How often a request looks at an unavailable Promise although Promises are watched.
-const UNAVAILABLE: Duration = Duration::from_secs(60);
 
 /// What a pass looks up only when it needs it.
 pub trait Surroundings: workflow::Surroundings {
@@ -127,70 +131,6 @@ pub enum Finding {
     },
 }
 
-/// Returns whether a change of the Promise concerns all of its requests: it was paused, released, has become available or
-/// unavailable, has another version, goes, or nobody is to wait for its word any more.
-pub fn concerns_requests(old: Option<&Promise>, new: Option<&Promise>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
-    let paused = |promise: &Promise| promise.labels().get(keys::PAUSED).is_some_and(|value| value == keys::TRUE);
-    let deleting = |promise: &Promise| promise.meta().deletion_timestamp.is_some();
-    let differ = |view: fn(&Promise) -> bool| view(old) != view(new);
-    let round = crate::promise::round(old);
-    if round.is_some() && round != crate::promise::round(new) {
-        return true;
-    }
-    differ(paused) || differ(is_serving) || differ(deleting) || old.version() != new.version()
-}
-
-/// Returns whether a change of a revision concerns the requests that may use it.
-pub fn revision_concerns_requests(old: Option<&PromiseRevision>, new: Option<&PromiseRevision>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
-    let view = |revision: &PromiseRevision| {
-        let deleting = revision.metadata.deletion_timestamp.is_some();
-        (revision.is_latest(), deleting, revision.metadata.annotations.clone(), revision.metadata.labels.clone())
-    };
-    old.spec != new.spec || view(old) != view(new)
-}
-
-/// Returns whether a change of a Job concerns the request it is for.
-pub fn job_concerns_request(old: Option<&Job>, new: Option<&Job>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
-    let view = |job: &Job| {
-        let deleting = job.metadata.deletion_timestamp.is_some();
-        (workflow::history::state(job), workflow::history::is_live(job), deleting, job.metadata.labels.clone())
-    };
-    view(old) != view(new)
-}
-
-/// Returns whether a change of a Work concerns the request it is of.
-pub fn work_concerns_request(old: Option<&Work>, new: Option<&Work>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
-    let view = |work: &Work| {
-        let deleting = work.metadata.deletion_timestamp.is_some();
-        let written_by = work.annotations().get(keys::SEQUENCE).cloned();
-        (crate::work::readiness(work), deleting, work.metadata.generation, work.metadata.labels.clone(), written_by)
-    };
-    view(old) != view(new)
-}
-
-/// Returns whether a change of a request is to be looked at as soon as possible. Of a status that somebody has written the pass
-/// for what comes next will do, which usually follows at once.
-pub fn is_urgent(old: Option<&DynamicObject>, new: Option<&DynamicObject>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
-    let view = |request: &DynamicObject| {
-        let mut metadata = request.metadata.clone();
-        (metadata.resource_version, metadata.managed_fields) = (None, None);
-        metadata
-    };
-    old.data.get("spec") != new.data.get("spec") || view(old) != view(new)
-}
-
-/// Returns whether a change of a binding concerns its request.
-pub fn binding_concerns_request(old: Option<&ResourceBinding>, new: Option<&ResourceBinding>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
-    let deleting = |binding: &ResourceBinding| binding.metadata.deletion_timestamp.is_some();
-    old.spec != new.spec || old.metadata.labels != new.metadata.labels || deleting(old) != deleting(new)
-}
-
 /// Returns whether a Work belongs to the request `key` of a Promise: the same name in another namespace is another request.
 pub fn owns_work(work: &Work, promise: &str, key: &ObjectKey) -> bool {
     let label = |key: &str| work.labels().get(key).map(String::as_str);
@@ -228,35 +168,39 @@ pub fn decide(snapshot: &Snapshot<'_>) -> Plan<Finding> {
     let key = ObjectKey::of(snapshot.request.as_ref());
     // A Job of an early version tells its request only by name: the Promise must be the same as well.
     let promise = |job: &Job| job.labels().get(keys::PROMISE_NAME).is_none_or(|name| name == snapshot.promise_name);
+    let mut left_behind = snapshot.jobs.clone();
+    left_behind.retain(|job| workflow::history::is_of_forerunner(job, &parent) && promise(job));
     snapshot.jobs.retain(|job| workflow::history::is_of(job, &parent) && promise(job));
     snapshot.works.retain(|work| owns_work(work, snapshot.promise_name, &key));
-    Pass { snapshot: &snapshot, parent: &parent }.decide()
+    let mut plan = Pass { snapshot: &snapshot, parent: &parent }.decide();
+    // As the garbage collector does where the Jobs have an owner.
+    plan.writes.splice(0..0, deletion::removals(&left_behind));
+    plan
 }
 
 /// Returns what becomes visible on a request when the API server refused a write for it, so that nobody has to search the
-/// log for it. `cause` names the object and says why, in the API server's words.
+/// log for it: a condition, and one event for each cause. `cause` names the object and says why, in the API server's words.
+/// `None` where a pause is on record: it stays on record, because its end starts a run.
 ///
 /// A delete workflow that can never run, because nothing can be made in the request's namespace any more, is skipped: the
 /// namespace would wait for the request, and the request for the namespace.
-///
-/// # Guarantees
-/// A pause on record stays on record: its end starts a run.
-pub fn refused(now: Timestamp, kind: &Kind, request: &DynamicObject, cause: &str) -> Plan<Finding> {
+pub fn refused(now: Timestamp, kind: &Kind, request: &DynamicObject, cause: &str) -> Option<Plan<Finding>> {
     let target = crate::object::Target::with_kind(kind.clone(), request);
     if let Some(plan) = deletion::skipped_in_terminating_namespace(&target, request, cause) {
-        return plan;
+        return Some(plan);
     }
     let findings = vec![Finding::Blocked { cause: text::cause(cause).to_owned() }];
     let stored = request.data.get("status").unwrap_or(&Value::Null);
     let mut document = Document::read(stored);
-    if let Some(told) = refusal::verdict(document.condition(condition::RECONCILED).as_ref(), cause) {
-        document.set_condition(&told.r#type, told.status, &told.reason, &told.message, now);
-        if request.metadata.deletion_timestamp.is_some() {
-            let message = format!("waits for what was refused: {}", told.message);
-            document.set_condition(DELETING, Status::True, &told.reason, &message, now);
-        }
+    let told = refusal::verdict(document.condition(condition::RECONCILED).as_ref(), cause)?;
+    let is_new = document.set_condition(&told.r#type, told.status, &told.reason, &told.message, now);
+    if request.metadata.deletion_timestamp.is_some() {
+        let message = format!("waits for what was refused: {}", told.message);
+        document.set_condition(DELETING, Status::True, &told.reason, &message, now);
     }
-    Plan { status: Write::status(target, stored, &document.into_value()), findings, ..Plan::silent() }
+    let event = || Event::warning(Reporter::ResourceRequest, target.clone(), refusal::REASON, told.message.clone());
+    let events = is_new.then(event).into_iter().collect();
+    Some(Plan { status: Write::status(target, stored, &document.into_value()), events, findings, ..Plan::silent() })
 }
 
 /// One look at one request.
@@ -295,12 +239,15 @@ impl Pass<'_> {
         }
         let bound = self.bound(&chosen);
         if promise.meta().deletion_timestamp.is_some() {
-            return bound.into_plan();
+            // No run begins any more; one that does not end holds up the Promise.
+            let (mut plan, mut document) = (bound.into_plan(), self.document());
+            plan.events.extend(self.follow_pods(&mut document));
+            return self.with_status(plan, document);
         }
         let definition = self.snapshot.surroundings.definition(chosen.revision);
         match self.workflow(&definition, Action::Configure) {
             Ok(workflow) => self.configure(&chosen, bound, &workflow),
-            Err(error) => self.blocked("InvalidPipeline", error.to_string(), None),
+            Err(error) => self.blocked(INVALID_PIPELINE, error.to_string(), Some(INVALID_PIPELINE)),
         }
     }
 
@@ -358,11 +305,12 @@ impl Pass<'_> {
         }
         plan.writes.extend(self.upgrade_status(&outcome.progress, chosen, &bound));
         let Outcome { writes, status, events, progress, .. } = outcome;
-        plan.writes.extend(writes);
         let mut document = Document::read(&status);
         self.availability_restored(&mut document);
-        let started = self.reconcile_started(&document, chosen);
+        let started = writes.iter().find(|write| write.is_irrevocable());
+        let started = started.and_then(|job| Some(self.reconcile_started(&document, chosen)?.of(job)));
         plan.events.extend(started.into_iter().chain(events));
+        plan.writes.extend(writes);
         let finding = match progress {
             Progress::Finished => {
                 let (events, finding) = self.settle(&mut document, chosen, &bound, &engine);
@@ -378,7 +326,7 @@ impl Pass<'_> {
         self.with_status(plan, document)
     }
 
-    /// Returns the event that tells which revision a run uses, once for each run.
+    /// Returns the event that tells which revision a run uses, once for each run: with its first Job.
     fn reconcile_started(&self, document: &Document, chosen: &revision::Chosen<'_>) -> Option<Event> {
         let runs =
             |document: &Document| document.has_condition(condition::RECONCILED, &Status::Unknown, "WorkflowPending");
@@ -437,79 +385,6 @@ impl Pass<'_> {
             Some(write) if !self.is_deleting() => write.into(),
             _ => otherwise(self),
         }
-    }
-
-    fn paused_by(&self, promise: &Promise) -> Option<bool> {
-        let by_promise = promise.labels().get(keys::PAUSED).is_some_and(|value| value == keys::TRUE);
-        (by_promise || self.parent.has_label(keys::PAUSED)).then_some(by_promise)
-    }
-
-    fn paused(&self, by_promise: bool) -> Plan<Finding> {
-        let mut document = self.document();
-        let (unknown, reason) = (Status::Unknown, PAUSED);
-        let is_new = document.set_condition(condition::RECONCILED, unknown, reason, "Paused", self.snapshot.now);
-        let mut plan = Plan { findings: vec![Finding::Paused { by_promise }], ..Plan::silent() };
-        if is_new {
-            let text = match by_promise {
-                true => "for promise; pausing reconciliation for this resource request",
-                false => "for this resource request; pausing reconciliation",
-            };
-            plan.events.push(self.event(
-                Event::warning,
-                reason,
-                format!("'{}' label set to 'true' {text}", keys::PAUSED),
-            ));
-        }
-        let whose = if by_promise { "the Promise" } else { "the request" };
-        self.tell_if_deleting(
-            &mut plan,
-            &mut document,
-            reason,
-            format!("label {} of {whose} to be removed", keys::PAUSED),
-        );
-        self.with_status(plan, document)
-    }
-
-    fn unavailable(&self) -> Plan<Finding> {
-        let mut document = self.document();
-        let (reason, message) = ("PromiseRequirementsNotInstalled", "Promise Requirements are not installed");
-        if document.set_condition(condition::PROMISE_AVAILABLE, Status::False, reason, message, self.snapshot.now) {
-            document.set("message", PENDING);
-        }
-        let next = Next::After(UNAVAILABLE);
-        self.with_status(Plan { findings: vec![Finding::Unavailable], next, ..Plan::silent() }, document)
-    }
-
-    fn availability_restored(&self, document: &mut Document) {
-        let is_false = |condition: kratix_api::Condition| condition.status == Status::False;
-        if document.condition(condition::PROMISE_AVAILABLE).is_some_and(is_false) {
-            let (reason, message) = ("PromiseAvailable", "Promise Requirements are met");
-            document.set_condition(condition::PROMISE_AVAILABLE, Status::True, reason, message, self.snapshot.now);
-        }
-    }
-
-    fn blocked_by(&self, error: &revision::Error) -> Plan<Finding> {
-        let event = match error {
-            revision::Error::ManyBindings { .. } => None,
-            _ => Some("FailedPromiseRevisionLookup"),
-        };
-        let cause = error.to_string();
-        let mut plan = self.blocked(error.reason(), cause.clone(), event);
-        if matches!(error, revision::Error::NoVersion { .. }) {
-            plan.writes.extend(self.version_missing(&cause));
-        }
-        plan
-    }
-
-    /// Shows on the request why nothing happens. What brings it back is watched.
-    fn blocked(&self, reason: &str, cause: String, event: Option<&'static str>) -> Plan<Finding> {
-        let mut document = self.document();
-        let is_new = document.set_condition(condition::RECONCILED, Status::Unknown, reason, &cause, self.snapshot.now);
-        let event = event.filter(|_| is_new).map(|event| self.event(Event::warning, event, cause.clone()));
-        let findings = vec![Finding::Blocked { cause: cause.clone() }];
-        let mut plan = Plan { events: event.into_iter().collect(), findings, ..Plan::silent() };
-        self.tell_if_deleting(&mut plan, &mut document, reason, format!("this to be mended: {cause}"));
-        self.with_status(plan, document)
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) mod model;
 mod place;
 pub(crate) mod push_limit;
 pub(crate) mod refusal;
+mod silence;
 mod store;
 
 pub use self::availability::{Availability, display};
@@ -42,7 +43,8 @@ pub use self::connection::{
 pub(crate) use self::git::complaints as git_complaints;
 pub(crate) use self::place::Address;
 pub use self::place::place;
-pub use self::refusal::{concerns_destinations, refusal};
+pub use self::refusal::{Complaint, complaint, concerns_destinations};
+pub use self::silence::{NO_ANSWER, SILENCE, no_answer};
 pub use self::store::{Store, concerns_itself, secret_of};
 
 /// Time between attempts to open a store that fails.
@@ -94,6 +96,10 @@ pub struct Snapshot {
     pub opened: Option<Opened>,
     /// A writer has had trouble with the store as a whole since it was opened.
     pub is_suspect: bool,
+    /// It has had such trouble before, and was found to be well.
+    pub was_cleared: bool,
+    /// What it is being asked to open or check it with the present configuration, if there is no answer yet.
+    pub under_way: Option<UnderWay>,
     /// Whether it takes what it is given.
     pub pushes: Pushes,
     /// How old the known state of a remote may be: part of what a writer is opened with.
@@ -110,6 +116,19 @@ pub enum Pushes {
     Accepted,
     /// The last push was refused, and with it everything that waited.
     Refused(String),
+    /// Nobody asks any more for what was refused last.
+    Withdrawn,
+    /// There is no answer to what was pushed.
+    Unanswered(String),
+}
+
+/// A question to a store that is not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnderWay {
+    /// When it was asked.
+    pub since: Timestamp,
+    /// Where, for people.
+    pub address: String,
 }
 
 /// An attempt to open a store.
@@ -175,6 +194,8 @@ pub enum Effect {
     },
     /// There must be none.
     Close,
+    /// It is still being opened, and who waits for it is told why.
+    Tell,
 }
 
 /// What was found out about a store.
@@ -225,6 +246,7 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
     let opened = snapshot.opened.as_ref().filter(|opened| opened.fingerprint == fingerprint);
     let open = Effect::Open { connection: Box::new(connection), fingerprint, place };
     match opened {
+        None if snapshot.under_way.is_some() => silence::decide(snapshot),
         None => Decision { plan: Plan::silent().and_next(Next::After(RETRY_AFTER)), effect: Some(open) },
         Some(opened) => {
             let age = Duration::try_from(snapshot.now.duration_since(opened.at)).unwrap_or_default();
@@ -233,11 +255,13 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
                 Err(failure) => failed(snapshot, failure),
             };
             let needs_attempt = opened.outcome.is_err() || snapshot.is_suspect;
-            if !needs_attempt {
+            if !needs_attempt || snapshot.under_way.is_some() {
                 return Decision { plan, effect: None };
             }
             let pause = pause(opened.outcome.as_ref().err().and_then(|failure| failure.retry_after));
-            if age < pause {
+            // Until the first trouble is looked into, everybody who comes tries the store on his own.
+            let is_first = opened.outcome.is_ok() && !snapshot.was_cleared;
+            if age < pause && !is_first {
                 return Decision { plan: plan.and_next(Next::After(pause - age)), effect: None };
             }
             let effect = match (&opened.outcome, open) {
@@ -252,7 +276,10 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
 
 /// Returns what follows from an attempt to open the store.
 pub fn record(snapshot: &Snapshot, opened: Opened) -> Plan<Finding> {
-    let snapshot = Snapshot { opened: Some(opened), is_suspect: false, ..snapshot.clone() };
+    let mut snapshot = Snapshot { opened: Some(opened), is_suspect: false, under_way: None, ..snapshot.clone() };
+    if matches!(snapshot.pushes, Pushes::Unanswered(_)) {
+        snapshot.pushes = Pushes::Unknown; // it has answered, or will not
+    }
     decide(&snapshot).plan
 }
 
@@ -263,7 +290,10 @@ fn resolve(snapshot: &Snapshot) -> Result<Connection, Problem> {
         Secret::NotReferenced => &empty,
         Secret::NotFound => {
             let (namespace, name) = snapshot.store.secret_name();
-            let message = format!("Secret {name} not found in namespace {namespace}");
+            let message = with_hint(
+                &format!("Secret {name} not found in namespace {namespace}"),
+                "create it, or correct spec.secretRef of the store",
+            );
             return Err(Problem { reason: "SecretNotFound", message, next: Next::OnChange });
         }
         Secret::Unreadable { message } => {
@@ -281,6 +311,11 @@ fn resolve(snapshot: &Snapshot) -> Result<Connection, Problem> {
     // A wrong configuration is healed by changing the store or its Secret, and both are watched.
     let problem = |message| Problem { reason: "ErrorInitialisingWriter", message, next: Next::OnChange };
     connection.map_err(problem)
+}
+
+/// Returns a text with what a person can do about it.
+fn with_hint(text: &str, hint: &str) -> String {
+    format!("{text}; hint: {hint}")
 }
 
 fn failed(snapshot: &Snapshot, failure: &OpenFailure) -> Plan<Finding> {
@@ -342,14 +377,15 @@ fn settled(snapshot: &Snapshot, condition: Condition, note: String, finding: Fin
     let status = Write::status(store.target(), &to_value(&old), &to_value(&new));
     let is_news = turned || old.observed_generation != new.observed_generation;
     let (type_, reason) = if is_ready { (EventType::Normal, "Ready") } else { (EventType::Warning, "NotReady") };
-    let event = Event { regarding: store.target(), type_, reason, note, reporter: store.reporter() };
+    let event = Event { regarding: store.target(), type_, reason, note, reporter: store.reporter(), of: None };
     let mut events = if is_news { vec![event] } else { Vec::new() };
     events.extend(complaint);
     events.extend(refusal);
     Plan { writes: Vec::new(), status, events, next: Next::OnChange, findings: vec![finding] }
 }
 
-fn fingerprint(snapshot: &Snapshot) -> String {
+/// Identifies what a store is opened with. An answer to what was asked with other settings counts no longer.
+pub fn fingerprint(snapshot: &Snapshot) -> String {
     let secret = match &snapshot.secret {
         Secret::Found { resource_version, .. } => resource_version.as_str(),
         _ => "",

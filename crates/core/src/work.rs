@@ -213,7 +213,7 @@ pub fn decide(snapshot: &Snapshot) -> Plan<Finding> {
 /// Returns the plan that says on the Work what the API server refused, and what was done all the same.
 ///
 /// # Guarantees
-/// Nothing is told of a group that was not written, whatever held it up.
+/// Nothing is told of a group that was not written, whatever held it up, and nothing again of one that was.
 pub fn refused(snapshot: &Snapshot, course: &Course<'_>) -> Plan<Finding> {
     if snapshot.work.metadata.deletion_timestamp.is_some() {
         return deletion::refused(snapshot, course);
@@ -228,6 +228,8 @@ pub fn refused(snapshot: &Snapshot, course: &Course<'_>) -> Plan<Finding> {
             placed.events.clear();
             is_known = false;
         }
+        // What was written has been told with the write.
+        placed.events.retain(|event| event.of.is_none());
     }
     let mut events: Vec<Event> = groups.iter().flat_map(|group| group.events.iter().cloned()).collect();
     let removals = dangling(snapshot).filter_map(|placement| course.causes().get(&ObjectKey::of(&**placement)));

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kratix_api::destination::StateStoreRef;
 use kratix_api::{Destination, WorkPlacement, condition, hash, keys};
 use kube_core::ResourceExt;
 use serde_json::json;
@@ -216,6 +217,14 @@ pub fn concerns_placements(old: Option<&Destination>, new: Option<&Destination>)
         || old.metadata.uid != new.metadata.uid
 }
 
+/// Returns the store and the directory in which nothing is asked for any more after a change of a Destination.
+pub fn left<'d>(old: Option<&'d Destination>, new: Option<&Destination>) -> Option<(&'d StateStoreRef, String)> {
+    let old = &old?.spec;
+    let stays = |new: &Destination| new.spec.path == old.path && new.spec.state_store_ref == old.state_store_ref;
+    let store = old.state_store_ref.as_ref()?;
+    (!new.is_some_and(stays)).then(|| (store, location::join(&[&old.path])))
+}
+
 /// Tells whether a change of a placement concerns itself: its own status writes do not.
 pub fn concerns_itself(old: Option<&WorkPlacement>, new: Option<&WorkPlacement>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return true };
@@ -256,6 +265,21 @@ pub fn record(snapshot: &Snapshot, attempt: Attempt) -> Decision {
     decide(&Snapshot { attempt: Some(attempt), is_doubted: false, ..snapshot.clone() })
 }
 
+/// Returns what an attempt amounts to, of a process that has written nothing of the placement since `last`.
+///
+/// Content that is in the store although the status does not claim it was brought there by a push whose answer was lost, or by
+/// a process that ended before it could say so. Nobody has told of its version yet, so it counts as brought by this attempt.
+pub fn recognised(placement: &WorkPlacement, last: Option<&Attempt>, mut attempt: Attempt) -> Attempt {
+    let is_known = last.is_some_and(|last| last.outcome.is_ok()) || is_written(placement);
+    if !is_known
+        && placement.metadata.deletion_timestamp.is_none()
+        && let Ok(written) = &mut attempt.outcome
+    {
+        written.changed = true;
+    }
+    attempt
+}
+
 /// Returns the plan that tells of files which others had changed and the attempt has put right. Of no other attempt can that
 /// be told again, so it is executed before what [`record`] returns, whose status may meet a newer object.
 pub fn repaired(snapshot: &Snapshot, attempt: &Attempt) -> Plan<Finding> {
@@ -280,19 +304,28 @@ pub fn lacks_parts(snapshot: &Snapshot, decision: &Decision) -> BTreeSet<ObjectK
     }
 }
 
-/// Returns the plan that says on the placement that its content waits in the store's queue, in which so many changes are.
+/// Returns the plan that says on the placement that its content waits in the store's queue, in which so many changes are, and
+/// of the store what it does not answer.
 ///
 /// The number is that of the moment in which it is said first: one that is kept up to date would cost a write each time.
-pub fn queued(snapshot: &Snapshot, changes: usize) -> Plan<Finding> {
+pub fn queued(snapshot: &Snapshot, changes: usize, silence: Option<&str>) -> Plan<Finding> {
     let is_terminating = snapshot.placement.metadata.deletion_timestamp.is_some();
     if is_terminating || is_claimed(snapshot) {
         return Plan::silent();
     }
-    unwritten(snapshot, Some(changes)).plan
+    unwritten(snapshot, Some(changes), silence).plan
+}
+
+/// Tells whether a placement waits for its store, as far as its object shows: its files are to be written, or removed.
+pub fn awaits_store(placement: &WorkPlacement) -> bool {
+    match placement.metadata.deletion_timestamp {
+        Some(_) => placement.finalizers().iter().any(|finalizer| finalizer == keys::FINALIZER_REPO_CLEANUP),
+        None => !is_written(placement),
+    }
 }
 
 /// Says that the content is on its way.
-fn unwritten(snapshot: &Snapshot, changes: Option<usize>) -> Decision {
+fn unwritten(snapshot: &Snapshot, changes: Option<usize>, silence: Option<&str>) -> Decision {
     const REASON: &str = "WaitingForStateStore";
     let store = snapshot.destination.as_ref().map(|destination| display(destination.spec.state_store_ref.as_ref()));
     let wait = format!("waiting for {}", store.unwrap_or_default());
@@ -300,9 +333,10 @@ fn unwritten(snapshot: &Snapshot, changes: Option<usize>) -> Decision {
         let write = condition::find(&status.conditions, condition::WRITE_SUCCEEDED)?;
         (write.reason == REASON && write.message.starts_with(&wait)).then(|| write.message.clone())
     });
-    let message = said.unwrap_or_else(|| match changes {
-        Some(changes) => format!("{wait}: {changes} changes are in its queue"),
-        None => wait,
+    let message = said.unwrap_or_else(|| match (changes, silence) {
+        (Some(changes), Some(silence)) => format!("{wait}: {changes} changes are in its queue, {silence}"),
+        (Some(changes), None) => format!("{wait}: {changes} changes are in its queue"),
+        (None, _) => wait,
     });
     waiting(snapshot, Content::Waiting { reason: REASON, message, warns: false })
 }
@@ -326,7 +360,7 @@ fn decide_located(snapshot: &Snapshot, destination: &Destination, location: &Loc
         }
         // Nothing is known about the store yet; what the status says of the same place may well hold.
         Availability::Opening { .. } if is_written(&snapshot.placement) && !is_claimed(snapshot) => {
-            unwritten(snapshot, None)
+            unwritten(snapshot, None, None)
         }
         Availability::Opening { .. } => {
             keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) })
@@ -361,7 +395,7 @@ fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Locat
     }
     let mut decision = match attempt.map(|attempt| &attempt.outcome) {
         // What was true of another place is taken back before this one is written.
-        None if is_written(&snapshot.placement) && !is_claimed(snapshot) => unwritten(snapshot, None),
+        None if is_written(&snapshot.placement) && !is_claimed(snapshot) => unwritten(snapshot, None, None),
         None => keep(Finding::Waiting { for_: display(destination.spec.state_store_ref.as_ref()) }),
         Some(Ok(written)) => return decide_written(snapshot, present.as_ref(), written, age),
         Some(Err(failure)) => {
@@ -374,7 +408,7 @@ fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Locat
                     Finding::Waiting { for_: failure.message.clone() },
                 ),
                 // Nobody knows yet whether anything is wrong with it.
-                About::Turn => unwritten(snapshot, None),
+                About::Turn => unwritten(snapshot, None, None),
                 _ => failed(snapshot, failure),
             };
             if !failure.retry {
@@ -411,8 +445,9 @@ fn decide_written(snapshot: &Snapshot, present: Option<&Site>, written: &Written
         if !cleaning.rest.is_empty() {
             decision.plan.next = Next::After(RETRY_AFTER);
         }
-        decision.plan.writes.extend(relocation::forget(snapshot, &cleaning.rest));
-        decision.plan.events.extend(cleaning.events);
+        let forget = relocation::forget(snapshot, &cleaning.rest);
+        decision.plan.events.extend(cleaning.events.into_iter().map(|event| event.of(&forget)));
+        decision.plan.writes.extend(forget);
         return decision;
     }
     // The status comes first, and brings the placement back.

@@ -60,6 +60,8 @@ pub const RESUME: &str = "internal.workflows.kratix.io/resume";
 /// Annotation on Jobs: version of the Promise that the parent had when the Job was made.
 pub const PREVIOUS_VERSION: &str = "internal.workflows.kratix.io/previous-version";
 
+/// Annotation on Jobs in another namespace than that of their request, which have no owner: its uid.
+pub const PARENT_UID: &str = "internal.workflows.kratix.io/parent-uid";
 /// Annotation on Jobs of requests: generation of the Promise when the Job was made.
 pub const PROMISE_GENERATION: &str = "internal.workflows.kratix.io/promise-generation";
 /// Annotation on Jobs of requests: generation of the request when the Job was made.
@@ -278,7 +280,7 @@ impl Settings {
 /// What only the start of a pipeline looks at: too much to gather for every pass.
 pub trait Surroundings {
     /// Returns the ServiceAccounts, ConfigMaps, roles and bindings that carry the label of `promise` and that are in
-    /// `namespace`, labelled with it as pipeline namespace, or without namespace. More do no harm.
+    /// `namespace`, labelled with any pipeline namespace, or without namespace. More do no harm.
     fn existing(&self, promise: &str, namespace: &str) -> access::Existing;
 
     /// Returns what the revisions say that requests of the Promise use or may use next, the latest first. Their pipelines
@@ -369,11 +371,22 @@ impl Outcome {
         let status = status.into_value();
         Self { writes: Vec::new(), status, events: Vec::new(), progress, next: Next::OnChange }
     }
+
+    /// Sets the writes that start a pipeline, and adds the event that tells of its Job.
+    fn start(&mut self, writes: Vec<Write>, started: Event) {
+        let job = writes.iter().find(|write| write.is_irrevocable());
+        self.events.push(started.of(job));
+        self.writes = writes;
+    }
 }
 
 impl Snapshot<'_> {
     fn document(&self) -> status::Document {
         status::Document::read(&self.parent.status)
+    }
+
+    fn view(&self) -> failure::View<'_> {
+        failure::View { now: self.now, parent: self.parent, surroundings: self.surroundings }
     }
 
     /// Returns the outcome that only changes labels and annotations of the parent; `None` removes one.
@@ -405,19 +418,26 @@ impl Snapshot<'_> {
         (RUN, self.parent.run().max(highest).saturating_add(1).to_string())
     }
 
-    /// Returns this workflow as the revisions in use have it, as if it ran in the same namespace; the latest first.
-    fn others(&self) -> Vec<Workflow> {
+    /// Returns what the revisions in use say of this workflow.
+    fn in_use(&self) -> access::InUse {
         let own = self.workflow;
         let definitions = self.surroundings.in_use(&own.promise);
         let workflows = definitions.iter().filter_map(|other| other.workflow(&own.promise, own.kind, own.action).ok());
         let here = |other| Workflow { namespace: own.namespace.clone(), is_shared: own.is_shared, ..other };
-        workflows.map(here).collect()
+        let workflows = workflows.map(here).collect();
+        let mut namespaces = vec![(own.is_shared || own.kind == WorkflowType::Promise).then(|| own.namespace.clone())];
+        namespaces.extend(definitions.iter().map(|other| match (other.namespace.as_str(), own.kind) {
+            ("", WorkflowType::Resource) => None,
+            ("", WorkflowType::Promise) => Some(keys::SYSTEM_NAMESPACE.to_owned()),
+            (namespace, _) => Some(namespace.to_owned()),
+        }));
+        access::InUse { workflows, namespaces: namespaces.into_iter().collect() }
     }
 
     /// Returns the removal of permissions that no pipeline has any more.
     fn outdated_access(&self) -> Vec<Write> {
         let existing = self.surroundings.existing(&self.workflow.promise, &self.workflow.namespace);
-        access::outdated(self.workflow, &self.others(), &existing, || self.earlier_jobs())
+        access::outdated(self.workflow, &self.in_use(), &existing, || self.earlier_jobs())
     }
 
     /// Returns the Jobs of the Promise and its requests that were made for an earlier spec of the Promise.
@@ -428,15 +448,39 @@ impl Snapshot<'_> {
         jobs
     }
 
+    /// Stops a running Job whose outcome nobody wants any more and that may wait for ever (an image that is not there, a node
+    /// that is never free); returns whether it does. What has begun is left to end by itself.
+    fn stop_before_start(&self, job: &v1::Job, outcome: &mut Outcome) -> bool {
+        let stops = !history::is_told_to_suspend(job) && self.surroundings.sight(job).is_before_start();
+        if stops {
+            let action = match history::action(job) {
+                Action::Configure => "Configure",
+                Action::Delete => "Delete",
+            };
+            let note = format!("{action} Pipeline suspended: {}", history::pipeline(job));
+            let stop = stop(job);
+            outcome.events.push(self.event(Event::normal, "PipelineSuspended", note).of(&stop));
+            outcome.writes.push(stop);
+        }
+        stops
+    }
+
     /// Returns the writes that start the pipeline at `index`: what its Job needs, then the Job.
     fn start(&self, index: usize, next_sequence: i64) -> Vec<Write> {
         let parent = self.parent;
-        let others = self.others();
-        let workflow =
-            &Workflow { scheduling_key: access::scheduling_key(self.workflow, &others), ..self.workflow.clone() };
+        let in_use = self.in_use();
+        let scheduling_key = access::scheduling_key(self.workflow, &in_use.workflows);
+        let workflow = &Workflow { scheduling_key, ..self.workflow.clone() };
         let pipeline = &workflow.pipelines[index];
         let existing = self.surroundings.existing(&workflow.promise, &workflow.namespace);
-        let mut writes = access::writes(parent, workflow, pipeline, &existing, &others, || self.earlier_jobs());
+        let mut writes = access::writes(parent, workflow, pipeline, &existing, &in_use, || self.earlier_jobs());
+        // Only requests are on several revisions, and only they know which.
+        if (workflow.kind, workflow.action) == (WorkflowType::Resource, Action::Configure) {
+            let definitions = self.surroundings.in_use(&workflow.promise);
+            let selectors: Vec<_> = definitions.iter().map(|one| one.selectors.as_slice()).collect();
+            let jobs = || self.surroundings.jobs(&workflow.promise);
+            writes.extend(access::outdated_selectors(workflow, &selectors, &existing, jobs));
+        }
         // Five digits of a hash can coincide with those of another Job of a similar name.
         let is_taken = |sequence: i64| {
             let key = job::key(parent, workflow, pipeline, sequence);
@@ -453,7 +497,7 @@ impl Snapshot<'_> {
         let previous_version = document.text("promiseVersion");
         let attempt = job::Attempt { index, sequence, run: parent.run(), previous_version };
         let job = job::job(parent, workflow, self.settings, attempt);
-        writes.push(Write::create(Kind::of::<v1::Job>(), crate::patch::to_value(&job)));
+        writes.push(Write::create(Kind::of::<v1::Job>(), crate::patch::to_value(&job)).given(&parent.target));
         writes
     }
 
@@ -468,7 +512,7 @@ impl Snapshot<'_> {
 }
 
 /// Returns the write that stops a running Job.
-fn stop(job: &v1::Job) -> Write {
+pub(crate) fn stop(job: &v1::Job) -> Write {
     Write::Patch { target: Target::of(job).unpinned(), patch: serde_json::json!({ "spec": { "suspend": true } }) }
 }
 

@@ -90,6 +90,7 @@ fn examine(case: &Case<'_>, kind: WorkflowType, action: Action) -> Examined {
         if !names.insert(name.to_owned()) {
             faults.push(format!("duplicate pipeline name {name:?} in workflow \"{kind}\" action \"{action}\""));
         }
+        faults.extend(permission_faults(&pipeline, kind, action));
         let id = name::pipeline_id(case.name(), kind, action, name);
         if id.len() > name::PIPELINE_ID_BYTES_MAX {
             faults.push(format!(
@@ -124,6 +125,28 @@ fn label_faults(pipeline: &Pipeline, kind: WorkflowType, action: Action) -> Vec<
         }
     }
     faults
+}
+
+/// Finds permissions of which the API server takes no role: they would refuse every run.
+fn permission_faults(pipeline: &Pipeline, kind: WorkflowType, action: Action) -> Vec<String> {
+    let permissions = pipeline.spec.rbac.iter().flat_map(|rbac| &rbac.permissions).enumerate();
+    let missing = permissions.flat_map(|(index, permission)| {
+        let is_of_resources = permission.non_resource_urls.is_empty();
+        let lists = [
+            ("verbs", permission.verbs.is_empty()),
+            ("apiGroups", is_of_resources && permission.api_groups.is_empty()),
+            ("resources", is_of_resources && permission.resources.is_empty()),
+        ];
+        lists.into_iter().filter(|(_, is_missing)| *is_missing).map(move |(list, _)| (index, list))
+    });
+    let name = pipeline.name();
+    let fault = |(index, list)| {
+        format!(
+            "{kind}.{action} pipeline with name {name:?}: spec.rbac.permissions[{index}].{list} is empty; a permission needs at \
+             least one"
+        )
+    };
+    missing.map(fault).collect()
 }
 
 /// Warns of labels of pipelines that have no effect: Kratix needs their keys itself. They are no reason to refuse a Promise that

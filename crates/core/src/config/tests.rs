@@ -1,3 +1,5 @@
+use k8s_openapi::api::core::v1::SecurityContext;
+
 use super::*;
 
 fn parse(text: &str) -> (Config, Vec<String>) {

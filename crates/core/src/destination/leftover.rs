@@ -98,10 +98,9 @@ pub(super) fn clean(snapshot: &Snapshot, mut decision: Decision) -> Decision {
         decision.plan.next = Next::After(RETRY_AFTER);
     }
     let sites: Vec<Site> = judged.rest.into_iter().chain(present(snapshot)).collect();
-    if sites != other_sites(&*snapshot.destination) {
-        decision.plan.writes.push(annotate(snapshot, &sites));
-    }
-    decision.plan.events.extend(judged.events);
+    let note = (sites != other_sites(&*snapshot.destination)).then(|| annotate(snapshot, &sites));
+    decision.plan.events.extend(judged.events.into_iter().map(|event| event.of(&note)));
+    decision.plan.writes.extend(note);
     decision
 }
 

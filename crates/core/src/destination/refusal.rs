@@ -1,4 +1,4 @@
-//! A Destination whose store refuses what it is given says so beside `Ready`, which is about its own documents and stays what
+//! A Destination whose store refuses what it is given, or does not answer, says so beside `Ready`, which is about its own documents and stays what
 //! it is: those that are there are not taken back.
 
 use kratix_api::condition::Condition;
@@ -7,7 +7,6 @@ use super::Snapshot;
 use crate::object::Target;
 use crate::plan::{Event, Reporter};
 use crate::state_store::{display, refusal};
-use crate::text;
 
 pub(super) use crate::state_store::refusal::REASON;
 
@@ -18,10 +17,10 @@ pub(super) fn record(snapshot: &Snapshot, conditions: &mut Vec<Condition>) -> Op
         return None;
     };
     let store = display(snapshot.destination.spec.state_store_ref.as_ref());
-    let message = text::message(format!("{store}: {refused}"));
-    let is_news = refusal::mark(conditions, message.clone(), snapshot.now);
+    let refused = refused.said(format!("{store}: {}", refused.message()));
+    let is_news = refusal::mark(conditions, &refused, snapshot.now);
     let target = Target::of(&*snapshot.destination);
-    is_news.then(|| Event::warning(Reporter::Destination, target, REASON, message))
+    is_news.then(|| Event::warning(Reporter::Destination, target, REASON, refused.message()))
 }
 
 /// Tells whether the Destination still says of its store what the store does not say any more.

@@ -56,7 +56,7 @@ struct World {
     former: Option<Availability>,
     others: Vec<(Arc<Destination>, String)>,
     cleaning: Cleaning,
-    refusal: Option<String>,
+    refusal: Option<Complaint>,
 }
 
 impl World {

@@ -5,7 +5,7 @@
 //! | 1 | delete workflow, after running configure Jobs of requests | it has succeeded, or there is none |
 //! | 2 | Jobs of the Promise's own workflows | none is left |
 //! | 3 | requests | none is left; a CRD that is gone or somebody else's has none |
-//! | 4 | revisions and bindings | none is left |
+//! | 4 | accounts that revisions name, then revisions and bindings | none is left |
 //! | 5 | accounts, roles and ConfigMaps; requests are no longer looked after | none is left |
 //! | 6 | Works, of dependencies and workflows | none is left, so their files are removed |
 //! | 7 | CRD | it is gone |
@@ -19,6 +19,7 @@
 //! # Source
 //! `03-promises.md` §16, §25 (18–22); decision 17
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,11 +27,11 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kratix_api::condition::{self, Status};
 use kratix_api::pipeline::{Action, WorkflowType};
-use kratix_api::{ObjectMeta, keys};
+use kratix_api::{ObjectMeta, PromiseSpec, keys};
 use kube_core::{Resource, ResourceExt};
 use serde_json::json;
 
-use super::{Decision, Fault, Finding, Requests, Snapshot, api, fault, status};
+use super::{Decision, Fault, Finding, Requests, Snapshot, api, fault, follow_pods, status};
 use crate::object::{Kind, ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Write};
 use crate::text::listed;
@@ -79,7 +80,7 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
     let finalizers = snapshot.promise.finalizers();
     let has = |finalizer: &str| finalizers.iter().any(|present| present == finalizer);
     if !keys::PROMISE_FINALIZERS.iter().any(|finalizer| has(finalizer)) {
-        return still(Plan::silent(), Requests::Stopped);
+        return Decision::of(Plan::silent(), Requests::Stopped);
     }
     let running = api::requests(snapshot);
     type Take = fn(&Snapshot) -> Step;
@@ -99,20 +100,15 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
         }
         let requests = if has_requests { running.clone() } else { Requests::Stopped };
         match take(snapshot) {
-            Step::Done if has(finalizer) => return still(release(snapshot, finalizer), requests),
+            Step::Done if has(finalizer) => return Decision::of(release(snapshot, finalizer), requests),
             Step::Done => {}
             Step::Waits { writes, waits_for } => {
-                return still(wait(snapshot, writes, waits_for), requests);
+                return Decision::of(wait(snapshot, writes, waits_for), requests);
             }
-            Step::Workflow(waiting) => return still(tell(snapshot, *waiting), requests),
+            Step::Workflow(waiting) => return Decision::of(tell(snapshot, *waiting), requests),
         }
     }
-    still(Plan::silent(), Requests::Stopped)
-}
-
-/// Returns the decision that tells no request to run.
-fn still(plan: Plan<Finding>, requests: Requests) -> Decision {
-    Decision { plan, calls: Vec::new(), requests }
+    Decision::of(Plan::silent(), Requests::Stopped)
 }
 
 /// Returns the removal of one finalizer, in a write of its own.
@@ -125,6 +121,8 @@ fn release(snapshot: &Snapshot, finalizer: &str) -> Plan<Finding> {
 fn wait(snapshot: &Snapshot, writes: Vec<Write>, waits_for: String) -> Plan<Finding> {
     let mut draft = status::Draft::of(snapshot);
     draft.kratix();
+    // No pipeline is left that could be failing.
+    condition::remove(&mut draft.now.conditions, condition::PIPELINE_FAILING);
     draft.set(condition::RECONCILED, Status::Unknown, "Deleting", format!("Deleting: waiting for {waits_for}"));
     let status = draft.write(snapshot);
     Plan {
@@ -140,8 +138,9 @@ fn wait(snapshot: &Snapshot, writes: Vec<Write>, waits_for: String) -> Plan<Find
 fn tell(snapshot: &Snapshot, waiting: Waiting) -> Plan<Finding> {
     let Waiting { writes, mut events, status, outcome, next } = waiting;
     let mut draft = status::Draft::of(snapshot);
-    if let Some(document) = status {
-        draft.take_over(document);
+    match status {
+        Some(document) => draft.take_over(document),
+        None => events.extend(follow_pods(snapshot, &mut draft)),
     }
     draft.kratix();
     let waits_for = match outcome {
@@ -199,7 +198,13 @@ fn delete_workflow(snapshot: &Snapshot) -> Step {
         .map(|job| key_of(&**job))
         .collect();
     if !running.is_empty() {
-        return waiting(Ending::Runs(format!("running jobs of requests: {}", listed(&running))));
+        return Step::Workflow(Box::new(Waiting {
+            writes: stuck(snapshot, of_requests),
+            events: Vec::new(),
+            status: None,
+            outcome: Ending::Runs(format!("running jobs of requests: {}", listed(&running))),
+            next: Next::After(SAFETY_NET),
+        }));
     }
     let workflow = match snapshot.definition.promise_workflow(snapshot.name(), Action::Delete) {
         Ok(workflow) => workflow,
@@ -208,7 +213,7 @@ fn delete_workflow(snapshot: &Snapshot) -> Step {
         }
     };
     let parent = Parent::of_promise(&snapshot.promise);
-    let jobs: Vec<_> = snapshot.own_jobs().filter(|job| history::is_of(job, &parent)).cloned().collect();
+    let jobs = snapshot.jobs_of(&parent);
     let outcome = workflow::delete(&workflow::Snapshot {
         now: snapshot.now,
         parent: &parent,
@@ -234,6 +239,14 @@ fn delete_workflow(snapshot: &Snapshot) -> Step {
         outcome: ending,
         next: outcome.next,
     }))
+}
+
+/// Stops the Jobs that may wait for ever: their requests, held up by the deletion, decide nothing.
+fn stuck(snapshot: &Snapshot, of_requests: impl Fn(&&Arc<Job>) -> bool) -> Vec<Write> {
+    let running = snapshot.jobs.iter().filter(of_requests);
+    let running = running.filter(|job| history::is_live(job) && !history::is_told_to_suspend(job));
+    let stuck = running.filter(|job| snapshot.surroundings.sight(job).is_before_start());
+    stuck.map(|job| workflow::stop(job)).collect()
 }
 
 fn own_jobs(snapshot: &Snapshot) -> Step {
@@ -273,6 +286,12 @@ fn requests(snapshot: &Snapshot) -> Step {
 fn revisions(snapshot: &Snapshot) -> Step {
     let of_promise = |name: &str| name == snapshot.name();
     let revisions = snapshot.revisions.iter().filter(|revision| of_promise(&revision.spec.promise_ref.name));
+    // Once the revisions are gone nothing tells which accounts were made because pipelines name them.
+    let specs = revisions.clone().map(|revision| &revision.spec.promise_spec);
+    match remove("service accounts", named_accounts(snapshot, specs)) {
+        Step::Done => {}
+        step => return step,
+    }
     match remove("revisions", revisions.map(|revision| (Target::of(&**revision), &revision.metadata))) {
         Step::Done => {}
         step => return step,
@@ -283,14 +302,21 @@ fn revisions(snapshot: &Snapshot) -> Step {
 
 fn access(snapshot: &Snapshot) -> Step {
     let access = &snapshot.access;
+    let promise = snapshot.name();
+    let scheduling = format!("destination-selectors-{promise}");
+    let of_pipeline = |(target, _): &(Target, &ObjectMeta)| is_of_pipeline(promise, &target.key.name);
+    let in_cluster = |(target, _): &(Target, &ObjectMeta)| {
+        is_of_pipeline(promise, &target.key.name) || target.key.name == api::access_name(promise)
+    };
+    let accounts = &access.service_accounts;
     let steps = [
-        remove("cluster role bindings", made_by_us(snapshot, &access.cluster_role_bindings)),
-        remove("cluster roles", made_by_us(snapshot, &access.cluster_roles)),
-        remove("role bindings", made_by_us(snapshot, &access.role_bindings)),
-        remove("roles", made_by_us(snapshot, &access.roles)),
-        // Accounts may be named by pipelines. Those of users lack the label: the workflow leaves them alone.
-        remove("service accounts", targets(&access.service_accounts)),
-        remove("config maps", made_by_us(snapshot, &access.config_maps)),
+        remove("cluster role bindings", targets(&access.cluster_role_bindings).filter(in_cluster)),
+        remove("cluster roles", targets(&access.cluster_roles).filter(in_cluster)),
+        remove("role bindings", targets(&access.role_bindings).filter(of_pipeline)),
+        remove("roles", targets(&access.roles).filter(of_pipeline)),
+        remove("service accounts", targets(accounts).filter(of_pipeline)),
+        remove("service accounts", named_accounts(snapshot, [&snapshot.promise.spec])),
+        remove("config maps", targets(&access.config_maps).filter(|(target, _)| target.key.name == scheduling)),
     ];
     // All at once: no step needs the one before it to be over, and one write after the other is slow.
     let mut writes = Vec::new();
@@ -308,18 +334,38 @@ fn targets<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> impl Iterator<I
     objects.iter().map(|object| (Target::of(&**object), object.meta()))
 }
 
-/// Returns the objects whose name is one that Kratix derives: a user may have put the label on an object of their own.
-fn made_by_us<'a, K: Resource<DynamicType = ()>>(
-    snapshot: &'a Snapshot,
-    objects: &'a [Arc<K>],
-) -> impl Iterator<Item = (Target, &'a ObjectMeta)> {
-    // Long names are cut, so the end of a long Promise name may be missing.
-    let promise = kratix_api::name::shorten(snapshot.name());
-    targets(objects).filter(move |(target, _)| {
-        let name = target.key.name.as_str();
-        let name = name.strip_prefix("destination-selectors-").unwrap_or(name);
-        name.strip_prefix(promise).is_some_and(|rest| rest.is_empty() || rest.starts_with('-') || promise.len() > 40)
+fn workflows() -> impl Iterator<Item = (WorkflowType, Action)> {
+    WorkflowType::ALL.into_iter().flat_map(|workflow| Action::ALL.map(|action| (workflow, action)))
+}
+
+/// Returns whether a name is one that Kratix gives to what a pipeline of a Promise needs: a user may have put the Promise's
+/// label on an object of their own.
+pub(super) fn is_of_pipeline(promise: &str, name: &str) -> bool {
+    workflows().any(|(workflow, action)| {
+        let id = kratix_api::name::pipeline_id(promise, workflow, action, "");
+        name.starts_with(&id) || is_cut(&id, name)
     })
+}
+
+/// Returns whether a name is a derived one of which not even `id` has been kept whole.
+fn is_cut(id: &str, name: &str) -> bool {
+    let stem = kratix_api::name::stem(id);
+    let suffix = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-'));
+    let is_digest = |suffix: &str| suffix.len() == 5 && suffix.bytes().all(|byte| byte.is_ascii_hexdigit());
+    stem.len() + 1 < id.len() && suffix.is_some_and(is_digest)
+}
+
+/// Returns the accounts that pipelines of these specs name and that were made for them: those of users lack the label.
+fn named_accounts<'a>(
+    snapshot: &'a Snapshot,
+    specs: impl IntoIterator<Item = &'a PromiseSpec>,
+) -> impl Iterator<Item = (Target, &'a ObjectMeta)> {
+    let mut names = BTreeSet::new();
+    for spec in specs {
+        let pipelines = workflows().flat_map(|(workflow, action)| spec.pipelines(workflow, action));
+        names.extend(pipelines.filter_map(|pipeline| pipeline.pointer("/spec/rbac/serviceAccount")?.as_str()));
+    }
+    targets(&snapshot.access.service_accounts).filter(move |(target, _)| names.contains(target.key.name.as_str()))
 }
 
 fn works(snapshot: &Snapshot) -> Step {

@@ -5,7 +5,7 @@ use kratix_api::pipeline::WorkflowError;
 
 use super::{Finding, Snapshot, status};
 use crate::plan::Plan;
-use crate::refusal;
+use crate::refusal::{self, INVALID_PIPELINE};
 
 /// Something that somebody must mend. `Reconciled` is False with its reason and message while it lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Fault {
                 message = format!("{message}: {cause}");
             }
         }
-        Self { reason: "InvalidPipeline", message }
+        Self { reason: INVALID_PIPELINE, message }
     }
 
     pub(super) fn api(message: impl Into<String>) -> Self {
@@ -66,15 +66,13 @@ impl Fault {
     }
 }
 
-/// Returns what becomes visible on the Promise when the API server refused one of its writes.
+/// Returns what becomes visible on the Promise when the API server refused one of its writes: a condition, and one event for
+/// each cause. `None` where a pause is on record: it stays on record, because its end starts what it held.
 ///
 /// `cause` names the object and says why, in the API server's words.
-///
-/// # Guarantees
-/// A pause on record stays on record: its end starts what it held.
-pub fn refused(snapshot: &Snapshot, cause: &str) -> Plan<Finding> {
+pub fn refused(snapshot: &Snapshot, cause: &str) -> Option<Plan<Finding>> {
     let mut draft = status::Draft::of(snapshot);
-    let Some(told) = refusal::verdict(draft.before(condition::RECONCILED), cause) else { return Plan::silent() };
+    let told = refusal::verdict(draft.before(condition::RECONCILED), cause)?;
     let fault = Fault { reason: refusal::REASON, message: told.message };
     draft.kratix();
     let events = show(&mut draft, snapshot, &fault);
@@ -82,7 +80,7 @@ pub fn refused(snapshot: &Snapshot, cause: &str) -> Plan<Finding> {
         draft.set_available(Status::False, "PromiseUnavailable", "Cannot fulfil resource requests");
     }
     let status = draft.write(snapshot);
-    Plan { status, events, findings: vec![Finding::Faulty(fault)], ..Plan::silent() }
+    Some(Plan { status, events, findings: vec![Finding::Faulty(fault)], ..Plan::silent() })
 }
 
 /// Puts a fault on the status; returns the event if it is a new one.

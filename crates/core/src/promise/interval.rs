@@ -9,10 +9,7 @@ use std::time::Duration;
 use kratix_api::{Promise, PromiseRevision, keys};
 use kube_core::ResourceExt;
 
-use crate::config::Config;
-
-/// What an interval of zero or less in a spec is read as: it would keep the platform busy with re-runs.
-const FLOOR: Duration = Duration::from_secs(60);
+use crate::config::{Config, INTERVAL_MIN};
 
 /// Where an interval comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,10 +80,11 @@ pub(crate) fn check(text: &str) -> Result<kratix_api::Duration, Unfit> {
     if interval < kratix_api::Duration::MINUTE { Err(Unfit::TooShort) } else { Ok(interval) }
 }
 
+/// Returns the interval that a spec asks for. One of zero or less would keep the platform busy with re-runs.
 fn in_spec(spec: &kratix_api::PromiseSpec) -> Option<Duration> {
     let text = spec.workflows.config.reconciliation_interval.as_deref()?;
     text.parse::<kratix_api::Duration>().ok()?;
-    Some(positive(text).unwrap_or(FLOOR))
+    Some(positive(text).unwrap_or(INTERVAL_MIN))
 }
 
 fn positive(text: &str) -> Option<Duration> {

@@ -28,11 +28,12 @@ pub(super) fn leave(snapshot: &Snapshot) -> Option<Plan<Finding>> {
 
 pub(super) fn decide(snapshot: &Snapshot) -> Decision {
     let mut draft = status::Draft::of(snapshot);
+    // A pod that runs already runs on.
+    let mut events: Vec<_> = super::follow_pods(snapshot, &mut draft).into_iter().collect();
     draft.kratix();
     draft.set_available(Status::False, PAUSED, "Paused");
     draft.set(condition::RECONCILED, Status::Unknown, PAUSED, "Paused");
     let was_paused = draft.before(condition::RECONCILED).is_some_and(|reconciled| reconciled.reason == PAUSED);
-    let mut events = Vec::new();
     if !was_paused {
         let note = "'kratix.io/paused' label set to 'true' for promise; pausing reconciliation";
         events.push(snapshot.warning(PAUSED, note));
@@ -40,5 +41,5 @@ pub(super) fn decide(snapshot: &Snapshot) -> Decision {
     let status = draft.write(snapshot);
     let plan = Plan { status, events, findings: vec![Finding::Paused], ..Plan::silent() };
     // Requests of a paused Promise are paused too, and it is their controller that tells them.
-    Decision { plan, calls: Vec::new(), requests: api::requests(snapshot) }
+    Decision::of(plan, api::requests(snapshot))
 }

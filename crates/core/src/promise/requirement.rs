@@ -64,9 +64,14 @@ pub(super) fn keep(walk: &mut Walk<'_>) -> State {
 }
 
 fn state_of(snapshot: &Snapshot, requirement: &RequiredPromise) -> RequiredPromiseStatus {
+    let revisions = snapshot.required_revisions.iter().filter(|revision| is_asked_for(revision, requirement)).count();
     let state = match find(snapshot, &requirement.name) {
         None => RequirementState::NotInstalled,
-        Some(_) if !has_version(snapshot, requirement) => RequirementState::NotInstalledAtVersion,
+        Some(_) if !requirement.version.is_empty() && revisions != 1 => match revisions {
+            0 => RequirementState::NotInstalledAtVersion,
+            // Nobody can tell which one requests of that version would get; they are held up until one is gone.
+            _ => RequirementState::Unknown,
+        },
         Some(promise) if !is_available(promise) => RequirementState::NotAvailable,
         Some(_) => RequirementState::Installed,
     };
@@ -75,11 +80,6 @@ fn state_of(snapshot: &Snapshot, requirement: &RequiredPromise) -> RequiredPromi
 
 fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Promise> {
     snapshot.promises.iter().map(|promise| &**promise).find(|promise| promise.metadata.name.as_deref() == Some(name))
-}
-
-fn has_version(snapshot: &Snapshot, requirement: &RequiredPromise) -> bool {
-    requirement.version.is_empty()
-        || snapshot.required_revisions.iter().any(|revision| is_asked_for(revision, requirement))
 }
 
 /// Returns whether a revision is the version that a requirement asks for.

@@ -7,7 +7,8 @@
 //! (`request/turn.rs`), so that the setting `workflows.maxConcurrentReruns` bounds how many of them run.
 //!
 //! **Order.** Who has succeeded before, the longest ago first; then who has failed; then who is busy. So neither a
-//! workflow that never ends nor one that fails each time keeps the others waiting.
+//! workflow that never ends nor one that fails each time keeps the others waiting. Nor does one whose pod cannot begin: it
+//! gives its place to the next, and is named at the end.
 //!
 //! # Source
 //! `03-promises.md` §13, §25 (8, 12, 13, 24, 29)
@@ -52,6 +53,9 @@ impl Call {
 /// Annotation: on a Promise the round that is going on, on a request the last round it was told of.
 pub const RERUN: &str = "internal.workflows.kratix.io/rerun";
 
+/// How the token of a round ends which has begun with the end of a pause of the Promise.
+const AFTER_PAUSE: &str = ".pause";
+
 /// Requests told per pass: one pass stays short beside the passes of other Promises.
 const REQUESTS_MAX: usize = 100;
 
@@ -67,6 +71,12 @@ pub(crate) fn going_on(promise: &Promise) -> Option<String> {
         _ if is_new => Some(format!("generation-{generation}")),
         _ => None,
     }
+}
+
+/// Returns whether a round has begun with the end of a pause of the Promise, which has paused its requests as well: they wait
+/// until they are told. After a pause of its own a request does not wait for anybody.
+pub(crate) fn is_after_pause(round: &str) -> bool {
+    round.ends_with(AFTER_PAUSE)
 }
 
 /// Returns whether it matters to the Promise how the workflows of its requests stand.
@@ -91,6 +101,8 @@ struct Begun {
     run: i64,
     /// Whether one of them may still do something; a cache may show it before it shows what the request says of it.
     is_live: bool,
+    /// When the last one was made.
+    created: Option<Timestamp>,
 }
 
 impl<'a> Round<'a> {
@@ -103,6 +115,7 @@ impl<'a> Round<'a> {
                 let begun = begun.entry(key).or_default();
                 begun.run = history::run(job).max(begun.run);
                 begun.is_live |= history::is_live(job);
+                begun.created = history::created(job).max(begun.created);
             }
         }
         let requests = requests.iter().filter(|request| !request.is_deleting).collect();
@@ -113,14 +126,16 @@ impl<'a> Round<'a> {
         if self.token.is_none() { request.round.is_some() } else { request.round == self.token }
     }
 
-    /// Returns whether a request that was told is about to run or runs. One that is held does not, whatever it was told.
+    /// Returns whether a request that was told is about to run or runs. One that is held does not, whatever it was told; nor
+    /// does one whose pod does not get on, which may last for ever: what it says of that is about its last Job.
     fn is_running(&self, request: &Request) -> bool {
         let begun = self.begun.get(&(request.namespace.as_str(), request.name.as_str()));
-        let runs = request.is_told || begun.is_some_and(|begun| begun.is_live || begun.run < request.run);
+        let begins = request.is_told || begun.is_some_and(|begun| begun.run < request.run);
         match request.standing {
             Standing::Held => false,
             Standing::Running => true,
-            Standing::Settled | Standing::Failed => runs,
+            Standing::Hanging => begins || begun.is_some_and(|begun| request.hangs_since < begun.created),
+            Standing::Settled | Standing::Failed => begins || begun.is_some_and(|begun| begun.is_live),
         }
     }
 
@@ -177,9 +192,14 @@ pub(super) fn own_metadata(snapshot: &Snapshot) -> Option<Write> {
         }
     }
     let mut patch = Map::new();
-    if by_label || (was_paused && snapshot.promise.spec.has_api() && round.is_none()) {
+    // Whoever a pause has left waiting goes on waiting, whatever begins meanwhile.
+    let is_after_pause = round.is_some_and(is_after_pause);
+    let is_overtaken = round.is_some() && going_on(&snapshot.promise).as_deref() != round;
+    let is_continued = if was_paused { !is_after_pause } else { is_after_pause && is_overtaken };
+    if by_label || (snapshot.promise.spec.has_api() && is_continued) {
         let version = snapshot.promise.resource_version().unwrap_or_default();
-        let round = format!("{}.{version}", snapshot.generation());
+        let cause = if was_paused || is_after_pause { AFTER_PAUSE } else { "" };
+        let round = format!("{}.{version}{cause}", snapshot.generation());
         patch.insert("annotations".into(), json!({ RERUN: round }));
     }
     if !labels.is_empty() {
@@ -192,7 +212,6 @@ pub(super) fn own_metadata(snapshot: &Snapshot) -> Option<Write> {
     let generation = snapshot.generation();
     let is_told = snapshot.requests.as_ref().is_some_and(|requests| left(requests, round).next().is_none());
     let is_recorded = observed_generation(&snapshot.promise) == generation || !covers(round, generation);
-    let is_overtaken = going_on(&snapshot.promise).is_some_and(|token| token != round);
     if snapshot.promise.spec.has_api() && (was_paused || !(is_overtaken || (is_told && is_recorded))) {
         return None;
     }
@@ -236,10 +255,12 @@ pub(super) fn keep(walk: &mut Walk<'_>, seen: &Seen) {
     }
     let left = untold.len() - walk.calls.len();
     let by_annotation = round_by_annotation(snapshot).is_some();
-    // Told once: when the round reaches its first requests.
-    let is_first = untold.len() == round.requests.len() && untold.iter().all(|request| request.refusal.is_none());
-    if is_first && (!untold.is_empty() || !by_annotation) {
-        walk.events.push(snapshot.normal("ReconcilingResources", "Reconciling all resource requests"));
+    // Told once: when the round reaches its first request, or with its end if there is none.
+    let begins = || snapshot.normal("ReconcilingResources", "Reconciling all resource requests");
+    if !walk.calls.is_empty() && untold.len() == round.requests.len() {
+        walk.announcement = Some(begins());
+    } else if round.requests.is_empty() && !by_annotation {
+        walk.events.push(begins());
     }
     if untold.is_empty() {
         walk.status.now.observed_generation = generation;

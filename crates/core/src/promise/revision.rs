@@ -68,8 +68,9 @@ pub(super) fn keep(walk: &mut Walk<'_>) -> State {
         walk.fault(Fault::revision_conflict(&long));
         return State::Settling;
     };
-    walk.events.push(snapshot.normal("RevisionCreated", format!("Revision {free} created")));
-    walk.writes.push(Write::create(Kind::of::<PromiseRevision>(), object(snapshot, &free)));
+    let write = Write::create(Kind::of::<PromiseRevision>(), object(snapshot, &free));
+    walk.events.push(snapshot.normal("RevisionCreated", format!("Revision {free} created")).of(&write));
+    walk.writes.push(write);
     State::Settling
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Decision, Finding, Requests, Snapshot, decide, revision_names};
 use crate::config::Config;
 use crate::object::{Kind, ObjectKey};
-use crate::plan::{Next, Plan, Write};
+use crate::plan::{Event, Next, Plan, Write};
 use crate::promise_revision;
 use crate::workflow::{Definition, Parent, Settings, Surroundings, access};
 
@@ -248,8 +248,7 @@ impl World {
             }
         }
         if count >= all.len() {
-            self.events
-                .extend(plan.events.iter().map(|event| format!("{:?} {}: {}", event.type_, event.reason, event.note)));
+            self.events.extend(plan.events.iter().map(shown));
         }
     }
 
@@ -369,7 +368,7 @@ impl World {
     pub(crate) fn pass(&mut self) -> Decision {
         let decision = decide(&self.snapshot());
         self.act(&decision.plan, usize::MAX);
-        self.call(&decision.calls);
+        self.call(&decision);
         self.requests = decision.requests.clone();
         decision
     }
@@ -495,7 +494,7 @@ impl World {
                 self.act(&decision.plan, limit);
                 // A crash hits the plan or what comes after it.
                 if limit == usize::MAX {
-                    self.call(&decision.calls);
+                    self.call(&decision);
                 }
                 self.requests = decision.requests;
             }
@@ -519,7 +518,7 @@ impl World {
                     let decision = decide(&self.snapshot_of(&name));
                     changed |= !decision.plan.is_silent();
                     self.act(&decision.plan, usize::MAX);
-                    self.call(&decision.calls);
+                    self.call(&decision);
                 }
             }
             changed |= self.others();
@@ -566,4 +565,8 @@ pub(crate) fn delay(next: Next) -> Option<std::time::Duration> {
 /// The kind of the requests of [`api`].
 pub(crate) fn redis() -> Kind {
     Kind::new("example.com", "v1", "Redis", "redises")
+}
+
+fn shown(event: &Event) -> String {
+    format!("{:?} {}: {}", event.type_, event.reason, event.note)
 }

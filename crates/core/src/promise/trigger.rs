@@ -91,7 +91,7 @@ pub fn request_concerns(old: Option<&DynamicObject>, new: Option<&DynamicObject>
 pub fn run_concerns(old: Option<&DynamicObject>, new: Option<&DynamicObject>) -> bool {
     let view = |request: &DynamicObject| {
         let request = Request::of(request);
-        (request.round, request.is_told, request.run, request.standing)
+        (request.round, request.is_told, request.run, request.standing, request.hangs_since)
     };
     old.zip(new).is_some_and(|(old, new)| view(old) != view(new))
 }
@@ -159,6 +159,15 @@ mod tests {
         for other in others.map(|(metadata, status)| request(metadata, status)) {
             assert!(run_concerns(Some(&ended), Some(&other)) && run_concerns(Some(&other), Some(&ended)));
         }
+        let hangs = |time: &str| {
+            let mut hangs = request(json!({ "name": "a" }), "False");
+            let failing = json!({ "type": "PipelineFailing", "status": "True", "lastTransitionTime": time });
+            hangs.data["status"]["conditions"].as_array_mut().unwrap().push(failing);
+            hangs
+        };
+        let (first, second) = (hangs("2025-01-01T00:00:00Z"), hangs("2025-01-01T00:00:01Z"));
+        let runs = request(json!({ "name": "a" }), "False");
+        assert!(run_concerns(Some(&runs), Some(&first)) && run_concerns(Some(&first), Some(&second)));
         assert!(!run_concerns(Some(&ended), Some(&request(json!({ "name": "a" }), "Unknown"))));
         assert!(!run_concerns(None, Some(&ended)) && !run_concerns(Some(&ended), None));
     }

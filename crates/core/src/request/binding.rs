@@ -100,11 +100,9 @@ impl Pass<'_> {
             object["metadata"]["annotations"] = json!({ MIRRORED: mirrored });
         }
         let note = format!("Binding {name} created for promise {} version {version}", self.snapshot.promise_name);
-        Bound {
-            version,
-            write: Some(Write::create(Kind::of::<ResourceBinding>(), object)),
-            event: Some(self.event(Event::normal, "BindingCreated", note)),
-        }
+        let write = Write::create(Kind::of::<ResourceBinding>(), object).given(&self.parent.target);
+        let event = self.event(Event::normal, "BindingCreated", note).of(&write);
+        Bound { version, write: Some(write), event: Some(event) }
     }
 
     fn kept(&self, binding: &Arc<ResourceBinding>) -> Bound {

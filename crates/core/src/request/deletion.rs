@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kratix_api::condition::Status;
+use kratix_api::condition::{PIPELINE_FAILING, RECONCILED, Status};
 use kratix_api::keys;
 use kratix_api::pipeline::Action;
 use kube_core::{DynamicObject, Resource, ResourceExt};
@@ -16,13 +16,17 @@ use super::revision::Chosen;
 use super::{DELETING, FINALIZERS, Finding, Pass};
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
+use crate::refusal::INVALID_PIPELINE;
 use crate::text::{line, listed};
 use crate::trace;
 use crate::workflow::status::Document;
-use crate::workflow::{self, Outcome, Progress, history};
+use crate::workflow::{self, Outcome, Progress, failure, history};
 
 /// A look in between, although everything that a step waits for is watched.
 const SAFETY_NET: Duration = Duration::from_secs(5);
+/// Reason of `Reconciled` while a deletion does not get on by itself.
+const REASON: &str = "Deleting";
+const FAILED: &str = "DeleteWorkflowFailed";
 /// Longest message of a pipeline that is repeated.
 const MESSAGE_BYTES_MAX: usize = 400;
 
@@ -37,7 +41,7 @@ impl Pass<'_> {
         let definition = self.snapshot.surroundings.definition(chosen.revision);
         let workflow = match self.workflow(&definition, Action::Delete) {
             Ok(workflow) => workflow,
-            Err(error) => return self.blocked("InvalidPipeline", error.to_string(), None),
+            Err(error) => return self.blocked(INVALID_PIPELINE, error.to_string(), Some(INVALID_PIPELINE)),
         };
         if workflow.pipelines.is_empty() {
             return self.clean_up();
@@ -53,7 +57,12 @@ impl Pass<'_> {
                 plan.writes.extend(self.finalizers_without(&[keys::FINALIZER_DELETE_WORKFLOWS]));
                 return plan;
             }
-            Progress::InProgress { waits_for } => ("DeleteWorkflowRunning", waits_for),
+            Progress::InProgress { waits_for } => {
+                if !is_as_configure_left_it(&document) || document.condition(PIPELINE_FAILING).is_some() {
+                    self.show(&mut document, Status::Unknown, REASON, &waits_for);
+                }
+                ("DeleteWorkflowRunning", waits_for)
+            }
             Progress::Suspended { .. } => {
                 let mut waits_for = format!("label {} to be removed", keys::WORKFLOW_SUSPENDED);
                 let message = document.suspended().map(|entry| line(entry.message(), MESSAGE_BYTES_MAX));
@@ -67,7 +76,8 @@ impl Pass<'_> {
                 let label = keys::MANUAL_RECONCILIATION;
                 let cause =
                     format!("label {label}=true or a change of the spec; delete pipeline {pipeline} has failed");
-                ("DeleteWorkflowFailed", cause)
+                self.show(&mut document, Status::False, FAILED, &cause);
+                (FAILED, cause)
             }
         };
         self.tell(&mut plan, &mut document, reason, waits_for);
@@ -81,7 +91,10 @@ impl Pass<'_> {
         // The finalizer goes in the first pass, so the event is told once.
         if self.has_finalizer(keys::FINALIZER_DELETE_WORKFLOWS) && !plan.writes.is_empty() {
             let note = format!("Promise {promise} not found; the delete workflow is skipped");
-            plan.events.push(self.event(Event::warning, "DeleteWorkflowSkipped", note));
+            let target = &self.parent.target;
+            let goes = plan.writes.iter().find(|write| write.address() == (&target.kind, &target.key));
+            let skipped = self.event(Event::warning, "DeleteWorkflowSkipped", note).of(goes);
+            plan.events.push(skipped);
         }
         plan
     }
@@ -128,6 +141,9 @@ impl Pass<'_> {
         let writes = finalizers.into_iter().chain(writes).collect();
         let mut plan = Plan { writes, next: Next::After(SAFETY_NET), ..Plan::silent() };
         let mut document = self.document();
+        // No pipeline is left that could be failing.
+        failure::clear(&mut document);
+        self.show(&mut document, Status::Unknown, REASON, &waits_for);
         self.tell(&mut plan, &mut document, reason, waits_for);
         // The watch event of the metadata brings the next pass, which tells the status if there is still anything to wait for.
         if changes_metadata { plan } else { self.with_status(plan, document) }
@@ -146,6 +162,13 @@ impl Pass<'_> {
         }
     }
 
+    /// Shows it where `kubectl get` looks. A delete workflow that gets on leaves there what the last run has left, as the original
+    /// does.
+    fn show(&self, document: &mut Document, status: Status, reason: &str, waits_for: &str) {
+        let message = format!("Deleting: waiting for {waits_for}");
+        document.set_condition(RECONCILED, status, reason, &message, self.snapshot.now);
+    }
+
     fn tell(&self, plan: &mut Plan<Finding>, document: &mut Document, reason: &str, waits_for: String) {
         document.set_condition(DELETING, Status::True, reason, &format!("waits for {waits_for}"), self.snapshot.now);
         plan.findings.push(Finding::Deleting { waits_for });
@@ -161,6 +184,20 @@ impl Pass<'_> {
         let patch = if left.len() == present.len() { json!({}) } else { json!({ "finalizers": left }) };
         Write::metadata(self.parent.target.clone(), &patch)
     }
+}
+
+/// Returns whether `Reconciled` speaks of the last run: of what was in the way of this deletion nothing may stay there.
+fn is_as_configure_left_it(document: &Document) -> bool {
+    let left = [
+        "Reconciled",
+        "DryRunSucceeded",
+        "WorkflowPending",
+        "ConfigureWorkflowFailed",
+        "WorksPending",
+        "WorksFailing",
+        "Unpaused",
+    ];
+    document.condition(RECONCILED).is_none_or(|reconciled| left.contains(&reconciled.reason.as_str()))
 }
 
 /// Returns the plan that goes on without the delete workflow, if `cause` is that the request's own namespace goes.
@@ -186,7 +223,7 @@ pub(super) fn skipped_in_terminating_namespace(
     })
 }
 
-fn removals<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<Write> {
+pub(super) fn removals<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<Write> {
     let left = objects.iter().filter(|object| object.meta().deletion_timestamp.is_none());
     left.map(|object| Write::Delete { target: Target::of(object.as_ref()) }).collect()
 }

@@ -1,14 +1,17 @@
 //! A platform in memory: it holds objects as an API server would, executes plans, and plays pods, scheduler and users.
 
 mod binding;
+mod columns;
 mod concern;
 mod deletion;
 mod engine;
 mod failure;
 mod golden;
+mod held;
 mod life;
 mod namesakes;
 mod properties;
+mod stuck;
 mod triggers;
 mod turn;
 
@@ -22,8 +25,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Config;
+use crate::plan::Next;
 use crate::workflow::access::Existing;
 use crate::workflow::failure::Sight;
+use crate::workflow::status::PENDING;
 
 const PROMISE: &str = "env";
 
@@ -144,6 +149,13 @@ pub(super) fn spec(configure: &[&str], delete: &[&str], namespace: &str) -> Valu
 
 pub(super) fn key(namespace: &str) -> ObjectKey {
     ObjectKey::namespaced(namespace, "x")
+}
+
+/// Returns a platform whose Promise has two pipelines, and a request that nobody has looked at.
+pub(super) fn two_pipelines() -> World {
+    let mut world = World::new(spec(&["first", "second"], &[], ""));
+    world.ask("a");
+    world
 }
 
 impl World {
@@ -502,6 +514,13 @@ impl World {
     /// Lets time pass.
     pub(super) fn wait(&mut self, seconds: i64) {
         self.now = Timestamp::from_second(self.now.as_second() + seconds).unwrap();
+    }
+
+    /// Runs the next pipeline of a request, which asks to be held.
+    pub(super) fn suspend(&mut self, namespace: &str) -> Plan<Finding> {
+        self.settle(namespace);
+        self.finish(namespace, Pod::Suspends);
+        self.settle(namespace)
     }
 
     /// Runs everything to its good end.

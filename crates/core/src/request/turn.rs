@@ -1,7 +1,7 @@
 //! Waiting for the word of the Promise: a change of it runs all of its requests again, a bounded number at a time.
 //!
-//! Only what runs for no other reason waits. A new request, a changed one, a manual run and what was told already start at
-//! once, so a round holds up nobody who has asked for something.
+//! Only what runs for no other reason waits. A new request, a changed one, a manual run, the end of a request's own pause and
+//! what was told already start at once, so a round holds up nobody who has asked for something.
 //!
 //! # Source
 //! `03-promises.md` §13
@@ -32,7 +32,7 @@ impl Pass<'_> {
         }
         let document = self.document();
         if document.has_condition(condition::RECONCILED, &Status::Unknown, PAUSED) {
-            return true;
+            return promise::is_after_pause(&round);
         }
         // A suspended pipeline goes on by rules of its own.
         if self.parent.has_label(keys::WORKFLOW_SUSPENDED) || document.suspended().is_some() {
@@ -58,6 +58,7 @@ impl Pass<'_> {
         let mut plan = bound.into_plan();
         let mut document = self.document();
         self.availability_restored(&mut document);
+        plan.events.extend(self.follow_pods(&mut document));
         if document.has_condition(condition::RECONCILED, &Status::Unknown, PAUSED) {
             let message = "Pending: waits for its turn after the pause of the Promise";
             document.set_condition(condition::RECONCILED, Status::Unknown, PAUSED, message, self.snapshot.now);

@@ -9,7 +9,7 @@ use kratix_api::BucketStateStore;
 use kratix_api::state_store::{BucketAuthMethod, BucketStateStoreSpec};
 
 use super::store::namespace;
-use super::{BucketConnection, BucketCredentials};
+use super::{BucketConnection, BucketCredentials, with_hint};
 
 /// Key of the Secret with certificates to trust.
 const CA_FILE: &str = "caFile";
@@ -51,16 +51,25 @@ fn credentials(store: &BucketStateStore, data: &BTreeMap<String, Vec<u8>>) -> Re
         BucketAuthMethod::AccessKey => {}
         BucketAuthMethod::Other(method) if method.is_empty() => {}
         BucketAuthMethod::Iam => return Ok(BucketCredentials::Ambient),
-        BucketAuthMethod::Other(method) => return Err(format!("unknown authMethod: {method}")),
+        BucketAuthMethod::Other(method) => {
+            let hint = "set spec.authMethod of the store to accessKey or IAM";
+            return Err(with_hint(&format!("unknown authMethod: {method}"), hint));
+        }
     }
     if spec.endpoint.starts_with("file:") {
         return Err("a directory needs no keys, set authMethod: IAM".to_owned());
     }
-    let Some(reference) = &spec.secret_ref else { return Err("secret not provided".to_owned()) };
+    let Some(reference) = &spec.secret_ref else {
+        return Err(with_hint("secret not provided", "set spec.secretRef of the store, or spec.authMethod: IAM"));
+    };
     let secret = format!("{}/{}", namespace(reference), reference.name);
     let text = |key: &str| -> Result<String, String> {
-        let bytes = data.get(key).ok_or_else(|| format!("secret is missing key: {key}"))?;
-        let text = std::str::from_utf8(bytes).map_err(|_| format!("{key} in secret {secret} is not text"))?;
+        let missing = || with_hint(&format!("secret is missing key: {key}"), &format!("add it to secret {secret}"));
+        let bytes = data.get(key).ok_or_else(missing)?;
+        let text = std::str::from_utf8(bytes).map_err(|_| {
+            let hint = "write it again as text, as kubectl create secret does";
+            with_hint(&format!("{key} in secret {secret} is not text"), hint)
+        })?;
         if text.ends_with('\n') && key != SERVICE_ACCOUNT {
             return Err(format!("{key} in secret {secret} ends with a line break, remove it"));
         }

@@ -8,7 +8,7 @@ use kratix_api::{GitStateStore, GitStateStoreSpec};
 mod ssh;
 
 use super::store::namespace;
-use super::{GitConnection, GitCredentials, PrivateKey, Secret, Snapshot, Store};
+use super::{GitConnection, GitCredentials, PrivateKey, Secret, Snapshot, Store, with_hint};
 
 /// User name that GitHub wants beside a token.
 const TOKEN_USER: &str = "x-access-token";
@@ -19,6 +19,17 @@ const SIGNING_KEY: &str = "signingKey";
 /// Key of the Secret with certificates to trust.
 const CA_FILE: &str = "caFile";
 
+/// What to do about a value that is none.
+const REWRITE: &str = "write it again as text, as kubectl create secret does";
+
+/// Returns which addresses the method of a store goes with.
+fn url_hint(spec: &GitStateStoreSpec) -> &'static str {
+    match spec.auth_method {
+        GitAuthMethod::Ssh => "set spec.url of the store to ssh://user@host[:port]/path or user@host:path",
+        _ => "set spec.url of the store to https://…, or for an address of ssh spec.authMethod to ssh",
+    }
+}
+
 /// Returns how to reach the repository.
 ///
 /// # Errors
@@ -27,8 +38,10 @@ pub(super) fn connection(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>
     let spec = &store.spec;
     let credentials = credentials(store, data)
         .map_err(|cause| format!("unable to create git writer: could not create auth method: {cause}"))?;
-    check_address(spec)
-        .map_err(|cause| format!("unable to create git writer: could not create git native client: {cause}"))?;
+    check_address(spec).map_err(|cause| {
+        let text = format!("unable to create git writer: could not create git native client: {cause}");
+        with_hint(&text, url_hint(spec))
+    })?;
     Ok(GitConnection {
         url: spec.url.clone(),
         branch: spec.branch.clone(),
@@ -49,28 +62,34 @@ fn credentials(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Resul
         GitAuthMethod::Ssh => &["sshPrivateKey", "knownHosts"],
         GitAuthMethod::GithubApp => &["appID", "installationID", "privateKey"],
         GitAuthMethod::Other(method) if method.is_empty() => &["password"],
-        GitAuthMethod::Other(method) => return Err(format!("unknown authMethod: {method}")),
+        GitAuthMethod::Other(method) => {
+            let hint = "set spec.authMethod of the store to basicAuth, ssh or githubApp";
+            return Err(with_hint(&format!("unknown authMethod: {method}"), hint));
+        }
     };
     let Some(reference) = &spec.secret_ref else {
         // A repository on this machine, or a public one: the check tells whether it can be written without.
         return match spec.auth_method {
             GitAuthMethod::BasicAuth | GitAuthMethod::Other(_) => Ok(GitCredentials::None),
-            _ => Err(format!("authMethod {} needs a secretRef", spec.auth_method)),
+            _ => {
+                let text = format!("authMethod {} needs a secretRef", spec.auth_method);
+                Err(with_hint(&text, "set spec.secretRef of the store"))
+            }
         };
     };
     let secret = format!("{}/{}", namespace(reference), reference.name);
     if let Some(key) = required.iter().find(|key| !data.contains_key(**key)) {
-        return Err(format!("{key} not found in secret {secret}"));
+        return Err(with_hint(&format!("{key} not found in secret {secret}"), &format!("add the key {key} to it")));
     }
     let text = |key: &str| -> Result<String, String> {
         let bytes = data.get(key).cloned().unwrap_or_default();
-        String::from_utf8(bytes).map_err(|_| format!("{key} in secret {secret} is not text"))
+        String::from_utf8(bytes).map_err(|_| with_hint(&format!("{key} in secret {secret} is not text"), REWRITE))
     };
     if spec.auth_method == GitAuthMethod::Ssh {
         let (private_key, known_hosts) = (PrivateKey(text("sshPrivateKey")?), text("knownHosts")?);
         // Which of the formats of keys it has is for those to say who use it.
         if let Err(ssh::Unfit::Malformed(reason)) = ssh::check(&spec.url) {
-            return Err(format!("error parsing GitStateStore url: {reason}"));
+            return Err(with_hint(&format!("error parsing GitStateStore url: {reason}"), url_hint(spec)));
         }
         return Ok(GitCredentials::Ssh { private_key, known_hosts });
     }
@@ -91,11 +110,15 @@ fn credentials(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Resul
 /// The key itself is looked at where it is used.
 fn github_app(url: &str, app: &str, installation: &str, private_key: String) -> Result<GitCredentials, String> {
     if !url.starts_with("https://") && !url.starts_with("http://") {
-        return Err(format!("authMethod {} needs a URL with https://", GitAuthMethod::GithubApp));
+        let text = format!("authMethod {} needs a URL with https://", GitAuthMethod::GithubApp);
+        return Err(with_hint(&text, "correct spec.url of the store"));
     }
     let number = |key: &str, text: &str| {
         // The original says so of either number. What editors add unasked does no harm.
-        text.trim().parse().map_err(|_| format!("could not convert installation ID to int: {key} is not a number"))
+        text.trim().parse().map_err(|_| {
+            let text = format!("could not convert installation ID to int: {key} is not a number");
+            with_hint(&text, &format!("correct {key} in the secret of the store"))
+        })
     };
     let (app_id, installation_id) = (number("appID", app)?, number("installationID", installation)?);
     Ok(GitCredentials::GithubApp { app_id, installation_id, private_key })
@@ -106,7 +129,8 @@ fn signing_key(store: &GitStateStore, data: &BTreeMap<String, Vec<u8>>) -> Resul
     let Some(bytes) = data.get(SIGNING_KEY) else { return Ok(None) };
     let text = String::from_utf8(bytes.clone()).map_err(|_| {
         let (namespace, name) = store.spec.secret_ref.as_ref().map_or(("", ""), |at| (namespace(at), at.name.as_str()));
-        format!("unable to create git writer: {SIGNING_KEY} in secret {namespace}/{name} is not text")
+        let text = format!("unable to create git writer: {SIGNING_KEY} in secret {namespace}/{name} is not text");
+        with_hint(&text, REWRITE)
     })?;
     Ok(Some(PrivateKey(text)))
 }

@@ -1,5 +1,5 @@
 //! A store that can be reached and read, and refuses what it is given: a hook, or a rule about the branch. Opening it does not
-//! show that, for nothing is pushed then.
+//! show that, for nothing is pushed then. Also one that was ready and does not answer a push.
 //!
 //! Its Destinations say what the store says, for as long as it says it.
 
@@ -10,24 +10,60 @@ use super::{Pushes, Snapshot, Store};
 use crate::plan::Event;
 use crate::text;
 
-/// Type of the condition of a store whose last push was refused. One that accepts has no such condition.
+/// Type of the condition of a store whose last push was refused, or is not answered. One that accepts has no such condition.
 const ACCEPTED: &str = "PushesAccepted";
 pub(crate) const REASON: &str = "PushRefused";
+const UNANSWERED: &str = "NoAnswerYet";
 
-/// Returns what the store says of its last push, if that was refused.
-pub fn refusal(store: &Store) -> Option<&str> {
+/// What a store says of its last push, unless that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Complaint {
+    /// It was refused.
+    Refused(String),
+    /// It is not answered.
+    Unanswered(String),
+}
+
+impl Complaint {
+    pub(crate) fn message(&self) -> &str {
+        match self {
+            Self::Refused(message) | Self::Unanswered(message) => message,
+        }
+    }
+
+    /// Returns the same in other words.
+    pub(crate) fn said(&self, message: String) -> Self {
+        match self {
+            Self::Refused(_) => Self::Refused(text::message(message)),
+            Self::Unanswered(_) => Self::Unanswered(text::message(message)),
+        }
+    }
+}
+
+/// Returns what the store says of its last push, unless that was accepted.
+pub fn complaint(store: &Store) -> Option<Complaint> {
     let found = condition::find(&store.status()?.conditions, ACCEPTED)?;
-    (found.status == Status::False).then_some(found.message.as_str())
+    match found.status {
+        Status::False => Some(Complaint::Refused(found.message.clone())),
+        Status::Unknown => Some(Complaint::Unanswered(found.message.clone())),
+        _ => None,
+    }
 }
 
 /// Tells whether a change of a store concerns its Destinations. Whether it can be written is not its object's to say.
 pub fn concerns_destinations(old: Option<&Store>, new: Option<&Store>) -> bool {
-    old.and_then(refusal) != new.and_then(refusal)
+    old.and_then(complaint) != new.and_then(complaint)
 }
 
-/// Notes among the conditions of an object that pushes are refused. Returns true when that is new.
-pub(crate) fn mark(conditions: &mut Vec<Condition>, message: String, now: Timestamp) -> bool {
-    condition::set(conditions, Condition::new(ACCEPTED, Status::False, REASON, message), now)
+/// Notes among the conditions of an object what is said of pushes. Returns true when somebody should know of it: what is only
+/// not answered may still be.
+pub(crate) fn mark(conditions: &mut Vec<Condition>, complaint: &Complaint, now: Timestamp) -> bool {
+    let (status, reason) = match complaint {
+        Complaint::Refused(_) => (Status::False, REASON),
+        Complaint::Unanswered(_) => (Status::Unknown, UNANSWERED),
+    };
+    let is_news = condition::set(conditions, Condition::new(ACCEPTED, status, reason, complaint.message()), now);
+    is_news && matches!(complaint, Complaint::Refused(_))
 }
 
 /// Takes it back.
@@ -35,23 +71,37 @@ pub(crate) fn lift(conditions: &mut Vec<Condition>) {
     condition::remove(conditions, ACCEPTED);
 }
 
-/// Tells whether an object says that pushes are refused.
+/// Tells whether an object says that pushes are refused or not answered.
 pub(crate) fn is_marked(conditions: &[Condition]) -> bool {
     condition::find(conditions, ACCEPTED).is_some()
 }
 
-/// Notes among the conditions that the last push was refused, and returns the event that tells of it when it is new. A process
-/// that has pushed nothing yet leaves what another one has noted.
+/// Notes among the conditions that the last push was refused or is not answered, and returns the event that tells of a refusal
+/// when it is new. A process that has pushed nothing yet leaves the refusal that another one has noted.
 pub(super) fn record(snapshot: &Snapshot, conditions: &mut Vec<Condition>) -> Option<Event> {
-    let message = match &snapshot.pushes {
-        Pushes::Unknown => return None,
-        Pushes::Accepted => {
+    let complaint = match &snapshot.pushes {
+        Pushes::Unknown => {
+            // Whoever was not answered does not wait any more.
+            if condition::find(conditions, ACCEPTED).is_some_and(|found| found.status == Status::Unknown) {
+                lift(conditions);
+            }
+            return None;
+        }
+        Pushes::Accepted | Pushes::Withdrawn => {
             lift(conditions);
             return None;
         }
-        Pushes::Refused(message) => text::message(message.clone()),
+        Pushes::Refused(message) => Complaint::Refused(text::message(message.clone())),
+        Pushes::Unanswered(message) => Complaint::Unanswered(text::message(message.clone())),
     };
     let store = &snapshot.store;
-    let is_news = mark(conditions, message.clone(), snapshot.now);
-    is_news.then(|| Event::warning(store.reporter(), store.target(), REASON, message))
+    let is_news = mark(conditions, &complaint, snapshot.now);
+    is_news.then(|| Event::warning(store.reporter(), store.target(), REASON, complaint.message()))
+}
+
+#[cfg(test)]
+impl From<&str> for Complaint {
+    fn from(message: &str) -> Self {
+        Self::Refused(message.into())
+    }
 }

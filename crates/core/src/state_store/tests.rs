@@ -11,6 +11,7 @@ use crate::work::tests::{at, merge};
 
 mod keys;
 mod limit;
+mod silence;
 
 fn git(url: &str) -> GitStateStore {
     let secret = SecretRef { name: "creds".into(), namespace: String::new() };
@@ -28,7 +29,9 @@ fn secret(pairs: &[(&str, &str)]) -> Secret {
 
 fn snapshot(store: Store, secret: Secret) -> Snapshot {
     let (pushes, fetch_interval) = (Pushes::default(), Duration::from_secs(5));
-    Snapshot { now: at(0), store, secret, opened: None, is_suspect: false, pushes, fetch_interval }
+    let (is_suspect, was_cleared) = (false, false);
+    let (opened, under_way) = (None, None);
+    Snapshot { now: at(0), store, secret, opened, is_suspect, was_cleared, under_way, pushes, fetch_interval }
 }
 
 fn of_git(store: GitStateStore, secret: Secret) -> Snapshot {
@@ -39,7 +42,15 @@ fn healthy() -> Snapshot {
     of_git(git("https://git.example/x.git"), secret(&[("username", "u"), ("password", "p")]))
 }
 
+/// Returns reason and cause, without what can be done about it.
 fn problem(snapshot: &Snapshot) -> (String, String) {
+    let (reason, message) = told(snapshot);
+    let cause = message.split("; hint: ").next().unwrap().to_owned();
+    (reason, cause)
+}
+
+/// Returns reason and message.
+fn told(snapshot: &Snapshot) -> (String, String) {
     let decision = decide(snapshot);
     match &decision.plan.findings[..] {
         [Finding::NotReady { reason, message }] => ((*reason).to_owned(), message.clone()),
@@ -111,7 +122,9 @@ fn what_is_wrong_with_a_secret_is_said_with_its_namespace() {
     assert_eq!(problem(&missing), ("SecretNotFound".into(), "Secret creds not found in namespace default".into()));
     assert_eq!(decide(&missing).plan.next, Next::OnChange);
     assert_eq!(decide(&missing).effect, Some(Effect::Close));
-    assert_eq!(decide(&missing).plan.events[0].note, "Secret creds not found in namespace default");
+    let told_of =
+        "Secret creds not found in namespace default; hint: create it, or correct spec.secretRef of the store";
+    assert_eq!(decide(&missing).plan.events[0].note, told_of);
     let quiet = after(&missing, &decide(&missing).plan);
     assert!(decide(&quiet).plan.is_silent());
 
@@ -159,12 +172,47 @@ fn a_store_that_refuses_what_it_is_given_says_so_once_and_until_it_takes_somethi
     // Another process knows nothing yet, and leaves it.
     let restarted = Snapshot { pushes: Pushes::Unknown, ..refusing.clone() };
     assert!(decide(&restarted).plan.is_silent());
-    let accepting = Snapshot { pushes: Pushes::Accepted, ..refusing };
-    let plan = decide(&accepting).plan;
-    assert!(plan.events.is_empty());
-    let accepting = after(&accepting, &plan);
-    assert_eq!(condition(&accepting), None);
-    assert!(decide(&accepting).plan.is_silent());
+    for pushes in [Pushes::Accepted, Pushes::Withdrawn] {
+        let accepting = Snapshot { pushes, ..refusing.clone() };
+        let plan = decide(&accepting).plan;
+        assert!(plan.events.is_empty());
+        let accepting = after(&accepting, &plan);
+        assert_eq!(condition(&accepting), None);
+        assert!(decide(&accepting).plan.is_silent());
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_store_or_its_secret_comes_with_what_to_do() {
+    let with = |method: GitAuthMethod, url: &str| {
+        let mut store = git(url);
+        store.spec.auth_method = method;
+        store
+    };
+    let bare = |mut store: GitStateStore| {
+        store.spec.secret_ref = None;
+        of_git(store, Secret::NotReferenced)
+    };
+    let key = [("sshPrivateKey", "k"), ("knownHosts", "h")];
+    let app = [("appID", "x"), ("installationID", "1"), ("privateKey", "k")];
+    let odd = Secret::Found { resource_version: "1".into(), data: [("password".to_owned(), vec![0xff])].into() };
+    let https = "https://git.example/x";
+    for snapshot in [
+        of_git(git(https), Secret::NotFound),
+        of_git(git(https), secret(&[("username", "u")])),
+        of_git(git(https), odd),
+        of_git(git("ftp://git.example/x"), secret(&[("password", "p")])),
+        of_git(with(GitAuthMethod::Other("magic".into()), https), secret(&[])),
+        bare(with(GitAuthMethod::Ssh, "git@git.example:x")),
+        of_git(with(GitAuthMethod::Ssh, https), secret(&key)),
+        of_git(with(GitAuthMethod::GithubApp, https), secret(&app)),
+        of_git(with(GitAuthMethod::GithubApp, "/srv/x.git"), secret(&app)),
+        of_bucket(bucket("minio", BucketAuthMethod::AccessKey), secret(&[])),
+        of_bucket(bucket("minio", BucketAuthMethod::Other("x".into())), secret(&[])),
+    ] {
+        let (_, message) = told(&snapshot);
+        assert_eq!(message.matches("; hint: ").count(), 1, "{message}");
+    }
 }
 
 #[test]
@@ -176,7 +224,7 @@ fn own_status_writes_do_not_bring_a_store_back_and_its_destinations_hear_of_what
     assert!(!concerns_destinations(old, Some(&new)), "what can be written is the registry's to say");
     let refusing = Snapshot { pushes: Pushes::Refused("frozen".into()), ..ready.clone() };
     let refusing = after(&refusing, &decide(&refusing).plan).store;
-    assert_eq!((refusal(&ready.store), refusal(&refusing)), (None, Some("frozen")));
+    assert_eq!((complaint(&ready.store), complaint(&refusing)), (None, Some("frozen".into())));
     assert!(!concerns_itself(old, Some(&refusing)));
     for (old, new) in [(old, Some(&refusing)), (Some(&refusing), old), (Some(&refusing), None)] {
         assert!(concerns_destinations(old, new));
@@ -358,9 +406,10 @@ fn a_changed_secret_or_spec_is_opened_anew() {
 fn trouble_of_a_writer_has_the_store_checked_again() {
     let ready = open(&healthy(), Ok(()));
     let suspect = Snapshot { is_suspect: true, now: at(5), ..ready };
-    assert_eq!(decide(&suspect).effect, None);
-    assert_eq!(decide(&suspect).plan.next, Next::After(Duration::from_secs(10)));
-    let suspect = later(suspect, 15);
+    let again = Snapshot { was_cleared: true, ..suspect.clone() };
+    assert_eq!(decide(&again).effect, None, "trouble that comes and goes costs no check each time");
+    assert_eq!(decide(&again).plan.next, Next::After(Duration::from_secs(10)));
+    assert!(matches!(decide(&later(again, 15)).effect, Some(Effect::Check { .. })));
     assert!(matches!(decide(&suspect).effect, Some(Effect::Check { .. })), "the writer that is open knows most");
     let healed = open(&suspect, Ok(()));
     assert_eq!((decide(&healed).effect, decide(&healed).plan.is_silent()), (None, true), "one check is enough");

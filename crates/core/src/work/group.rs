@@ -179,16 +179,16 @@ fn apply(
     }
     let changed = match site.existing {
         None => wanted.create(snapshot).map(|write| {
-            placed.events.push(reconciled(snapshot, &wanted.name(), "created"));
+            placed.events.push(reconciled(snapshot, &wanted.name(), "created").of(&write));
             placed.writes.push(write);
             true
         }),
         Some(existing) => wanted.align(snapshot, existing).map(|aligned| {
-            placed.events.extend(aligned.mismatch);
             let changes_content = aligned.changes_content;
-            if changes_content && !is_request(&snapshot.work) {
-                placed.events.push(reconciled(snapshot, &existing.name_any(), "updated"));
-            }
+            let updated = changes_content && !is_request(&snapshot.work);
+            let updated = updated.then(|| reconciled(snapshot, &existing.name_any(), "updated"));
+            let told = aligned.mismatch.into_iter().chain(updated);
+            placed.events.extend(told.map(|event| event.of(&aligned.write)));
             placed.writes.extend(aligned.write);
             changes_content
         }),

@@ -355,18 +355,38 @@ fn while_a_store_is_being_opened_nothing_is_said() {
 #[test]
 fn a_long_wait_in_the_queue_is_said_unless_the_content_is_there_already() {
     let mut world = World::nested(&[("a", "1")]);
-    let plan = queued(&world.snapshot(), 312);
+    let plan = queued(&world.snapshot(), 312, None);
     world.execute(&plan);
     assert_eq!(world.condition("Ready"), said((Status::False, "WaitingForStateStore", "Pending")));
     assert_eq!(world.condition("WriteSucceeded").2, "waiting for GitStateStore/default: 312 changes are in its queue");
     assert!(plan.events.is_empty());
-    assert!(queued(&world.snapshot(), 311).is_silent(), "the number is said once");
+    assert!(queued(&world.snapshot(), 311, None).is_silent(), "the number is said once");
     world.settle();
-    assert!(queued(&world.snapshot(), 1).is_silent());
+    assert!(queued(&world.snapshot(), 1, None).is_silent());
     world.restart();
-    assert!(queued(&world.snapshot(), 1).is_silent());
+    assert!(queued(&world.snapshot(), 1, None).is_silent());
     world.edit(&[("a", "2")]);
-    assert!(!queued(&world.snapshot(), 1).is_silent());
+    assert!(!queued(&world.snapshot(), 1, None).is_silent());
+    let mut silent = World::nested(&[("a", "1")]);
+    silent.execute(&queued(&silent.snapshot(), 1, Some("no answer from x yet")));
+    let message = "waiting for GitStateStore/default: 1 changes are in its queue, no answer from x yet";
+    assert_eq!(silent.condition("WriteSucceeded").2, message);
+}
+
+#[test]
+fn a_placement_awaits_its_store_until_it_is_written_and_until_it_is_removed() {
+    let mut world = World::nested(&[("a", "1")]);
+    let awaits = |world: &World| awaits_store(world.placement.as_ref().unwrap());
+    assert!(awaits(&world));
+    world.settle();
+    assert!(!awaits(&world));
+    world.edit(&[("a", "2")]);
+    assert!(awaits(&world));
+    world.settle();
+    world.delete();
+    assert!(awaits(&world), "its files are still there");
+    world.placement.as_mut().unwrap().metadata.finalizers = None;
+    assert!(!awaits(&world));
 }
 
 #[test]
@@ -510,6 +530,35 @@ fn a_version_lost_in_a_crash_is_found_again() {
     world.settle();
     assert_eq!(world.placement.as_ref().unwrap().status.as_ref().unwrap().version_id, "v1");
     assert_eq!(world.commits.len(), 1);
+}
+
+#[test]
+fn the_version_of_an_update_that_was_lost_in_a_crash_or_with_an_answer_is_told() {
+    for is_crash in [true, false] {
+        let mut world = World::nested(&[("a", "1")]);
+        world.settle();
+        world.take_events();
+        world.edit(&[("a", "2")]);
+        let effect = decide(&world.snapshot()).effect.unwrap();
+        world.apply(&effect.change, "here").unwrap(); // accepted, and nobody hears of it
+        match is_crash {
+            true => world.restart(),
+            false => world.attempt.as_mut().unwrap().outcome = Err(trouble("lost")),
+        }
+        world.settle();
+        assert_eq!(world.placement.as_ref().unwrap().status.as_ref().unwrap().version_id, "v2", "{is_crash}");
+        let told = "WorkloadsWrittenToStateStore: successfully written to Destination: worker-1 with versionID: v2";
+        assert_eq!((world.take_events(), world.commits.len()), (vec![told.to_owned()], 2));
+        // A later process finds what the status claims: of it nothing is told.
+        world.commits.push("of somebody else".into());
+        world.restart();
+        world.settle();
+        assert_eq!(world.placement.as_ref().unwrap().status.as_ref().unwrap().version_id, "v2");
+        // Nor of an update that alters nothing: the version that brought the content stays.
+        world.edit(&[("a", "2")]);
+        world.settle();
+        assert_eq!(world.placement.as_ref().unwrap().status.as_ref().unwrap().version_id, "v2");
+    }
 }
 
 #[test]

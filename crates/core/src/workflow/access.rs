@@ -3,23 +3,29 @@
 //! # Source
 //! `02-workflows.md` §5
 
-use std::collections::BTreeMap;
+mod outdated;
+
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
 use kratix_api::pipeline::{Action, Pipeline, WorkflowType};
+use kratix_api::promise::DestinationSelector;
 use kratix_api::{hash, keys, name};
 use kube_core::{Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::history::{self, State};
 use super::{Parent, Workflow};
 use crate::object::{Kind, ObjectKey, Target};
 use crate::patch::to_value;
 use crate::plan::Write;
+
+pub(super) use outdated::outdated;
+use outdated::{running, serves};
 
 /// Key of the scheduling ConfigMap.
 pub const SCHEDULING_KEY: &str = "destinationSelectors";
@@ -29,8 +35,6 @@ const KEY_DIGITS: usize = 8;
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 const VERBS: [&str; 5] = ["get", "list", "update", "create", "patch"];
 const ANYWHERE: &str = "*";
-/// A role for one permission namespace serves pipelines of several namespaces, of which its label names one.
-const SHARED: &str = "ClusterRole";
 
 /// The supporting objects of a Promise that exist.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +51,15 @@ pub struct Existing {
     pub cluster_roles: Vec<Arc<ClusterRole>>,
     /// ClusterRoleBindings.
     pub cluster_role_bindings: Vec<Arc<ClusterRoleBinding>>,
+}
+
+/// What the revisions say that requests of a Promise use or may use next.
+#[derive(Clone, Debug, Default)]
+pub struct InUse {
+    /// The same workflow in each of them, as if it ran in the same namespace; the latest first.
+    pub workflows: Vec<Workflow>,
+    /// The namespaces in which pipelines of this type run; `None` if some run where their requests are.
+    pub namespaces: Option<BTreeSet<String>>,
 }
 
 /// Returns the name of the account a pipeline runs as.
@@ -69,31 +82,43 @@ fn id(workflow: &Workflow, pipeline: &Pipeline) -> String {
 ///
 /// # Guarantees
 /// Nothing is written for what exists as it should; labels, annotations and fields that others added stay. Accounts and
-/// roles come before the bindings that name them. What `others`, the same workflow in the revisions in use, may do stays
-/// allowed: names do not tell revisions apart, and a pod of another one may be running. `jobs` returns the Jobs of the Promise
-/// and its requests that were made for an earlier spec, asked for only if there is something to remove: see [`outdated`].
+/// roles come before the bindings that name them. What the same pipeline may do in the revisions `in_use` stays allowed: names do not
+/// tell revisions apart, and a pod of another one may be running. So does what it was allowed before, as long as a Job of it runs that
+/// was made for an earlier spec. `jobs` returns the Jobs of the Promise and its requests that were, asked for only if there is
+/// something to remove: see [`outdated`].
 pub fn writes(
     parent: &Parent,
     workflow: &Workflow,
     pipeline: &Pipeline,
     existing: &Existing,
-    others: &[Workflow],
+    in_use: &InUse,
     jobs: impl FnOnce() -> Vec<Arc<Job>>,
 ) -> Vec<Write> {
     let mut wanted = objects(parent, workflow, pipeline);
     let mut kept = Vec::new();
-    for other in others {
+    for other in &in_use.workflows {
         let same = other.pipelines.iter().find(|other| other.name() == pipeline.name());
         kept.extend(same.map(|same| objects(parent, other, same)).unwrap_or_default());
     }
-    wanted.iter_mut().for_each(|wanted| wanted.allow(&kept));
+    let jobs = LazyCell::new(|| running(jobs()));
+    let labels = permission_labels(workflow, pipeline);
+    for wanted in &mut wanted {
+        wanted.allow(&kept);
+        let more = wanted.allowed_before(existing);
+        if !more.is_empty() && jobs.iter().any(|job| serves(&wanted.kind, &labels, job)) {
+            wanted.keep(more);
+        }
+    }
     let mut writes = match workflow.action {
-        Action::Configure => outdated(workflow, others, existing, jobs),
+        Action::Configure => outdated(workflow, in_use, existing, || LazyCell::force(&jobs).clone()),
         Action::Delete => Vec::new(),
     };
     writes.extend(wanted.iter().flat_map(|wanted| wanted.writes(existing)));
     writes
 }
+
+/// Fields of which an object may hold more than is wanted, while somebody needs it: what an account may do, and which may.
+const GRANTS: [&str; 2] = ["rules", "subjects"];
 
 /// One object as it should be.
 #[derive(Clone, Debug, PartialEq)]
@@ -154,7 +179,7 @@ impl Wanted {
         for (field, value) in &self.body {
             let is_there = found.get(*field).is_some_and(|found| match *field {
                 // Two revisions must not reorder the same rules, nor remove each other's selectors, in turns.
-                "rules" => is_part_of(value, found) && is_part_of(found, value),
+                field if GRANTS.contains(&field) => is_part_of(value, found) && is_part_of(found, value),
                 "data" => crate::patch::between(found, value).is_none_or(|change| is_removal(&change)),
                 _ => found == value,
             });
@@ -183,6 +208,30 @@ impl Wanted {
         }
     }
 
+    /// Returns what the object allows as it exists, and is not wanted any more.
+    fn allowed_before(&self, existing: &Existing) -> Vec<(&'static str, Value)> {
+        if !GRANTS.iter().any(|field| self.body.contains_key(field)) {
+            return Vec::new();
+        }
+        let Some((_, found)) = existing.find(&self.kind, &self.key) else { return Vec::new() };
+        let mut more = Vec::new();
+        for field in GRANTS {
+            let (Some(wanted), Some(found)) = (self.body.get(field), found.get(field)) else { continue };
+            let wanted = wanted.as_array().map(Vec::as_slice).unwrap_or_default();
+            let surplus = found.as_array().into_iter().flatten().filter(|found| !wanted.contains(found));
+            more.extend(surplus.map(|found| (field, found.clone())));
+        }
+        more
+    }
+
+    fn keep(&mut self, more: Vec<(&'static str, Value)>) {
+        for (field, value) in more {
+            if let Some(Value::Array(wanted)) = self.body.get_mut(field) {
+                wanted.push(value);
+            }
+        }
+    }
+
     fn missing_labels(&self, found: &Value) -> BTreeMap<&String, &String> {
         let has = |key: &str, value: &str| found["metadata"]["labels"].get(key).and_then(Value::as_str) == Some(value);
         // A role for one permission namespace serves pipelines of several namespaces; the label names one of them, and
@@ -204,11 +253,54 @@ fn is_removal(patch: &Value) -> bool {
 /// Returns the key under which the ConfigMap keeps the workflow's selectors: the usual one for those of the latest
 /// revision, the first of `others`; one of its own for a revision that says something else.
 pub(super) fn scheduling_key(workflow: &Workflow, others: &[Workflow]) -> String {
-    let own = scheduling(workflow);
-    match others.first() {
+    selectors_key(&workflow.selectors, others.first().map(|latest| latest.selectors.as_slice()))
+}
+
+fn selectors_key(own: &[DestinationSelector], latest: Option<&[DestinationSelector]>) -> String {
+    let own = scheduling(own);
+    match latest {
         Some(latest) if scheduling(latest) != own => format!("{SCHEDULING_KEY}-{}", &hash::text(&own)[..KEY_DIGITS]),
         _ => SCHEDULING_KEY.to_owned(),
     }
+}
+
+/// Returns the removal of selectors that no revision in use has any more. `in_use` are theirs, the latest first; `jobs` returns
+/// the Jobs of the Promise and its requests, asked for only if there is something to remove: a pod that has not begun yet cannot
+/// begin without the key that its Job names.
+pub(super) fn outdated_selectors(
+    workflow: &Workflow,
+    in_use: &[&[DestinationSelector]],
+    existing: &Existing,
+    jobs: impl FnOnce() -> Vec<Arc<Job>>,
+) -> Option<Write> {
+    let name = scheduling_name(workflow);
+    let is_here =
+        |map: &&Arc<ConfigMap>| map.namespace().as_ref() == Some(&workflow.namespace) && map.name_any() == name;
+    let map = existing.config_maps.iter().find(is_here)?;
+    let is_ours = |key: &str| {
+        let digits = key.strip_prefix(SCHEDULING_KEY).and_then(|rest| rest.strip_prefix('-'));
+        digits.is_some_and(|digits| digits.len() == KEY_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let used: BTreeSet<String> = in_use.iter().map(|own| selectors_key(own, in_use.first().copied())).collect();
+    let is_used = |key: &String| used.contains(key) || workflow.scheduling_key == *key;
+    let mut left: Vec<&String> =
+        map.data.iter().flatten().map(|(key, _)| key).filter(|key| is_ours(key) && !is_used(key)).collect();
+    if left.is_empty() {
+        return None;
+    }
+    let running = running(jobs());
+    left.retain(|key| !running.iter().any(|job| mounts(job, &name, key)));
+    let removed: serde_json::Map<_, _> = left.into_iter().map(|key| (key.clone(), Value::Null)).collect();
+    (!removed.is_empty())
+        .then(|| Write::Patch { target: Target::of(map.as_ref()).unpinned(), patch: json!({ "data": removed }) })
+}
+
+/// Returns whether the pod of a Job mounts a key of a ConfigMap.
+fn mounts(job: &Job, name: &str, key: &str) -> bool {
+    let pod = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let volumes = pod.into_iter().flat_map(|pod| pod.volumes.iter().flatten());
+    let mut maps = volumes.filter_map(|volume| volume.config_map.as_ref()).filter(|map| map.name == name);
+    maps.any(|map| map.items.iter().flatten().any(|item| item.key == key))
 }
 
 /// Returns everything a pipeline's Job needs, in the order of creation.
@@ -219,7 +311,7 @@ pub fn objects(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline) -> Vec
     let account = Wanted::new::<ServiceAccount>(namespace, service_account_name(workflow, pipeline), promise());
     let mut wanted = vec![Wanted { is_anybodys: true, ..account }];
     if workflow.action == Action::Configure {
-        let data = json!({ workflow.scheduling_key.as_str(): scheduling(workflow) });
+        let data = json!({ workflow.scheduling_key.as_str(): scheduling(&workflow.selectors) });
         wanted.push(Wanted::new::<ConfigMap>(namespace, scheduling_name(workflow), promise()).with("data", data));
     }
     wanted.extend(default_permissions(parent, workflow, pipeline, &promise()));
@@ -228,12 +320,12 @@ pub fn objects(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline) -> Vec
 }
 
 /// Returns the selectors as the original writes them: keys in lower case, one entry for each selector.
-fn scheduling(workflow: &Workflow) -> String {
-    if workflow.selectors.is_empty() {
+fn scheduling(selectors: &[DestinationSelector]) -> String {
+    if selectors.is_empty() {
         return "[]\n".into();
     }
     let mut text = String::new();
-    for selector in &workflow.selectors {
+    for selector in selectors {
         match selector.match_labels.is_empty() {
             true => text.push_str("- matchlabels: {}\n"),
             false => text.push_str("- matchlabels:\n"),
@@ -381,108 +473,6 @@ fn rules_by_namespace(pipeline: &Pipeline) -> BTreeMap<&str, Vec<Value>> {
         groups.entry(permission.resource_namespace.as_str()).or_default().push(to_value(&rule));
     }
     groups
-}
-
-/// Returns the removal of permissions beyond the default ones that no pipeline of this Promise, type and namespace has any
-/// more: of the present pipelines, of those that were removed or renamed, and of delete pipelines, which remove nothing
-/// themselves. What cannot be decoded is not judged, and a Job that still runs for another parent keeps what its pod may do:
-/// the start that follows it removes that.
-pub(super) fn outdated(
-    workflow: &Workflow,
-    others: &[Workflow],
-    existing: &Existing,
-    jobs: impl FnOnce() -> Vec<Arc<Job>>,
-) -> Vec<Write> {
-    let mut kept = Vec::new();
-    let mut judged = Vec::from(Action::ALL);
-    for action in Action::ALL {
-        for one in std::iter::once(workflow).chain(others) {
-            match one.for_action(action) {
-                Some(one) => kept.extend(one.pipelines.iter().flat_map(|pipeline| user_permissions(&one, pipeline))),
-                None => judged.retain(|judged| *judged != action),
-            }
-        }
-    }
-    let rule = Outdated { workflow, kept, judged };
-    let mut found = Vec::new();
-    // Bindings first: a binding never names a role that is gone.
-    rule.apply(&existing.cluster_role_bindings, &mut found);
-    rule.apply(&existing.role_bindings, &mut found);
-    rule.apply(&existing.cluster_roles, &mut found);
-    rule.apply(&existing.roles, &mut found);
-    if found.is_empty() {
-        return Vec::new();
-    }
-    let mut running = jobs();
-    running.retain(|job| history::state(job) == State::Running);
-    let unused =
-        found.into_iter().filter(|(target, labels)| !running.iter().any(|job| serves(&target.kind, labels, job)));
-    unused.map(|(target, _)| Write::Delete { target }).collect()
-}
-
-/// Returns whether the pod of a Job of the same Promise may do what it does because of a permission with these labels.
-fn serves(kind: &Kind, labels: &BTreeMap<String, String>, job: &Job) -> bool {
-    let of_job = job.labels();
-    let r#type = label(labels, keys::WORKFLOW_TYPE, keys::WORK_TYPE);
-    labels.get(keys::PIPELINE_NAME).map(String::as_str) == Some(history::pipeline(job))
-        && r#type == label(of_job, keys::WORKFLOW_TYPE, keys::WORK_TYPE)
-        && label(labels, keys::WORKFLOW_ACTION, keys::WORK_ACTION) == Some(history::action(job).as_str())
-        && (kind.kind == SHARED || labels.get(keys::PIPELINE_NAMESPACE) == job.namespace().as_ref())
-}
-
-/// Returns the value of a label, in the spelling of early versions as well.
-fn label<'a>(labels: &'a BTreeMap<String, String>, key: &str, legacy: &str) -> Option<&'a str> {
-    labels.get(key).or_else(|| labels.get(legacy)).map(String::as_str)
-}
-
-/// Which permission objects are to be removed.
-struct Outdated<'a> {
-    workflow: &'a Workflow,
-    kept: Vec<Wanted>,
-    /// Actions of which all pipelines in use are known.
-    judged: Vec<Action>,
-}
-
-impl Outdated<'_> {
-    fn apply<'a, K: Resource<DynamicType = ()>>(
-        &self,
-        objects: &'a [Arc<K>],
-        found: &mut Vec<(Target, &'a BTreeMap<String, String>)>,
-    ) {
-        let kind = Kind::of::<K>();
-        for object in objects {
-            let key = ObjectKey::of(object.as_ref());
-            let is_kept = self.kept.iter().any(|kept| kept.kind == kind && kept.key == key);
-            let is_ours = self.covers(&kind, object.labels()) && is_named_by_us(&key.name, object.labels());
-            if !is_kept && is_ours && object.meta().deletion_timestamp.is_none() {
-                found.push((Target::of(object.as_ref()), object.labels()));
-            }
-        }
-    }
-
-    /// Returns whether the labels are those of a permission of this Promise, type and namespace; in the spelling of early
-    /// versions as well.
-    fn covers(&self, kind: &Kind, labels: &BTreeMap<String, String>) -> bool {
-        let action = label(labels, keys::WORKFLOW_ACTION, keys::WORK_ACTION);
-        let namespace = labels.get(keys::PIPELINE_NAMESPACE);
-        let is_here = kind.kind == SHARED || namespace == Some(&self.workflow.namespace);
-        labels.get(keys::PROMISE_NAME) == Some(&self.workflow.promise)
-            && labels.contains_key(keys::PIPELINE_NAME)
-            && namespace.is_some()
-            && is_here
-            && label(labels, keys::WORKFLOW_TYPE, keys::WORK_TYPE) == Some(self.workflow.kind.as_str())
-            && self.judged.iter().any(|judged| action == Some(judged.as_str()))
-    }
-}
-
-/// Returns whether a permission object with these labels has a name that Kratix gives: a copy that somebody has made of it,
-/// labels and all, is theirs.
-fn is_named_by_us(name: &str, labels: &BTreeMap<String, String>) -> bool {
-    let text = |key: &str| labels.get(key).map_or("", String::as_str);
-    let r#type = label(labels, keys::WORKFLOW_TYPE, keys::WORK_TYPE).unwrap_or_default();
-    let action = label(labels, keys::WORKFLOW_ACTION, keys::WORK_ACTION).unwrap_or_default();
-    let id = [text(keys::PROMISE_NAME), r#type, action, text(keys::PIPELINE_NAME)].join("-");
-    name.starts_with(name::stem(&id))
 }
 
 impl Existing {

@@ -55,7 +55,11 @@ pub fn configure(snapshot: &Snapshot<'_>) -> Outcome {
         }
         let mut document = snapshot.document();
         failure::clear(&mut document);
-        return Outcome { writes, ..Outcome::new(document, Progress::Finished) };
+        let mut outcome = Outcome { writes, ..Outcome::new(document, Progress::Finished) };
+        if let Some(job) = running {
+            snapshot.stop_before_start(job, &mut outcome);
+        }
+        return outcome;
     }
     if let Some(run) = latest.map(|job| history::run(job)).filter(|run| *run > parent.run()) {
         // Either the parent in hand is older than the one that started the Job, and the write conflicts; or somebody has
@@ -185,12 +189,8 @@ fn start(snapshot: &Snapshot<'_>, index: usize, history: &History<'_>, how: Star
     let name = snapshot.workflow.pipelines[index].name();
     let progress = Progress::InProgress { waits_for: format!("configure pipeline {name} to end") };
     let mut outcome = Outcome::new(document, progress);
-    outcome.writes = snapshot.start(index, history.next_sequence());
-    outcome.events.push(snapshot.event(
-        Event::normal,
-        "PipelineStarted",
-        format!("Configure Pipeline started: {name}"),
-    ));
+    let started = snapshot.event(Event::normal, "PipelineStarted", format!("Configure Pipeline started: {name}"));
+    outcome.start(snapshot.start(index, history.next_sequence()), started);
     outcome
 }
 
@@ -232,7 +232,7 @@ fn failed(snapshot: &Snapshot<'_>, job: &Job, index: usize) -> Outcome {
     // Told by what nobody but the engine writes: others say on `Reconciled` what became of the removals below.
     let is_new = document != before;
     document.set_condition(condition::RECONCILED, Status::False, FAILED, "Failing", now);
-    let trouble = failure::tell_failed(snapshot, job, &mut document);
+    let trouble = failure::tell_failed(snapshot.view(), job, &mut document);
     let next = next_run_after(snapshot, &document);
     let mut outcome = Outcome { next, ..Outcome::new(document, Progress::Failed { pipeline: name.to_owned() }) };
     if is_new {
@@ -253,7 +253,8 @@ fn stop_for_manual_run(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
     outcome
 }
 
-/// Waits for a running Job and puts right a status whose write was lost when the Job was made.
+/// Waits for a running Job and puts right a status whose write was lost when the Job was made. One that is followed by a run from
+/// the start, and that would perhaps never begin, is not waited for.
 fn wait_for(snapshot: &Snapshot<'_>, job: &Job, starts_over: bool) -> Outcome {
     let mut document = snapshot.document();
     if is_paused(&document) {
@@ -273,8 +274,12 @@ fn wait_for(snapshot: &Snapshot<'_>, job: &Job, starts_over: bool) -> Outcome {
             begin(&mut document, snapshot, index, if index == 0 { Start::Fresh } else { Start::Within });
         }
     }
-    let told = failure::tell_running(snapshot, job, &mut document);
-    Outcome { writes: told.writes, events: told.events, ..waiting(document, describe(job)) }
+    let told = failure::tell_running(snapshot.view(), job, &mut document);
+    let mut outcome = Outcome { writes: told.writes, events: told.events, ..waiting(document, describe(job)) };
+    if starts_over || index.is_none() || snapshot.parent.has_label(keys::RUN_FROM_START) {
+        snapshot.stop_before_start(job, &mut outcome);
+    }
+    outcome
 }
 
 /// Returns whether the pipeline itself has reported completion since the Job was made: its pod is about to end.

@@ -74,7 +74,7 @@ pub fn live_configure_job<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Job> {
 
 fn start(snapshot: &Snapshot<'_>, history: &History<'_>, resumes: bool) -> Outcome {
     if let Some(job) = live_configure_job(snapshot) {
-        return told(waiting(snapshot, describe(job)), snapshot, job, snapshot.document());
+        return told(waiting(snapshot, describe(job)), snapshot, job, snapshot.document(), Wanted::No);
     }
     let name = snapshot.workflow.pipelines[0].name();
     let mut document = snapshot.document();
@@ -86,8 +86,8 @@ fn start(snapshot: &Snapshot<'_>, history: &History<'_>, resumes: bool) -> Outco
     failure::clear(&mut document);
     let progress = Progress::InProgress { waits_for: format!("delete pipeline {name} to end") };
     let mut outcome = Outcome::new(document, progress);
-    outcome.writes = snapshot.start(0, history.next_sequence());
-    outcome.events.push(snapshot.event(Event::normal, "PipelineStarted", format!("Delete Pipeline started: {name}")));
+    let started = snapshot.event(Event::normal, "PipelineStarted", format!("Delete Pipeline started: {name}"));
+    outcome.start(snapshot.start(0, history.next_sequence()), started);
     outcome.next = Next::After(SAFETY_NET);
     outcome
 }
@@ -103,9 +103,10 @@ fn stop_configure_job(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
 fn stop_for_manual_run(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
     let mut outcome = waiting(snapshot, describe(job));
     if !history::is_told_to_suspend(job) {
-        outcome.writes.push(stop(job));
+        let stop = stop(job);
         let note = format!("Delete Pipeline suspended: {}", history::pipeline(job));
-        outcome.events.push(snapshot.event(Event::normal, "PipelineSuspended", note));
+        outcome.events.push(snapshot.event(Event::normal, "PipelineSuspended", note).of(&stop));
+        outcome.writes.push(stop);
     }
     outcome
 }
@@ -120,14 +121,31 @@ fn wait_for(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
         document.set_phase(name, Phase::Running, snapshot.now);
     }
     document.remove_condition(condition::DELETE_WORKFLOW_COMPLETED);
-    told(waiting(snapshot, describe(job)), snapshot, job, document)
+    let wanted = if history::belongs_to(job, snapshot.workflow, name) { Wanted::Yes } else { Wanted::No };
+    told(waiting(snapshot, describe(job)), snapshot, job, document, wanted)
+}
+
+/// Whether what a Job leads to is still wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Yes,
+    /// The deletion waits for its end alone.
+    No,
 }
 
 /// Adds what keeps a Job from getting on: the deletion waits for as long.
-fn told(mut outcome: Outcome, snapshot: &Snapshot<'_>, job: &Job, mut document: Document) -> Outcome {
-    let told = failure::tell_running(snapshot, job, &mut document);
+fn told(mut outcome: Outcome, snapshot: &Snapshot<'_>, job: &Job, mut document: Document, wanted: Wanted) -> Outcome {
+    let told = failure::tell_running(snapshot.view(), job, &mut document);
     outcome.writes.extend(told.writes);
     outcome.events.extend(told.events);
+    let stops =
+        history::is_told_to_suspend(job) || (wanted == Wanted::No && snapshot.stop_before_start(job, &mut outcome));
+    if let (Progress::InProgress { waits_for }, Some(cause)) = (&mut outcome.progress, failure::in_short(&document)) {
+        waits_for.push_str(&format!(", which does not get on: {cause}"));
+        if !stops {
+            waits_for.push_str(&format!("; label {}=true stops it", keys::MANUAL_RECONCILIATION));
+        }
+    }
     outcome.status = document.into_value();
     outcome
 }
@@ -138,7 +156,7 @@ fn failed(snapshot: &Snapshot<'_>, job: &Job, name: &str) -> Outcome {
     let text = "The Delete Pipeline has failed";
     let r#type = condition::DELETE_WORKFLOW_COMPLETED;
     let is_new = document.set_condition(r#type, Status::False, "DeleteWorkflowFailed", text, snapshot.now);
-    let trouble = failure::tell_failed(snapshot, job, &mut document);
+    let trouble = failure::tell_failed(snapshot.view(), job, &mut document);
     let mut outcome = Outcome::new(document, Progress::Failed { pipeline: name.to_owned() });
     if is_new {
         outcome.events.push(snapshot.event(Event::warning, "Failed Pipeline", text.into()));

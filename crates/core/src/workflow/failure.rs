@@ -8,22 +8,30 @@
 //! Trouble that repeating cannot heal (a malformed file, a path that leads outside) is told by Kratix's own containers with
 //! an exit code of its own. Then the Job's `backoffLimit` is set to 0, so that it fails by Kubernetes' own rules, once.
 //!
+//! A Job that may wait for ever ([`Sight::is_before_start`]) can be stopped once it is no longer wanted: see `configure` and `delete`.
+//!
 //! # Guarantees
-//! One cause, one text: no counters and no times, so a container that fails again in the same way is not told again.
+//! One cause, one event. A cause is a pipeline, what has happened to which of its containers, and the reason; what others say about
+//! it may hold numbers and times that differ from attempt to attempt: the condition follows that, and nobody is told again.
 //! # Source
 //! `02-workflows.md` §14, §15
 
+mod turn;
+
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1;
 use k8s_openapi::api::core::v1 as core;
-use kratix_api::condition::{Status, whole_seconds};
-use kratix_api::{Timestamp, keys};
+use kratix_api::condition::{Status, failing_in_short, whole_seconds};
+use kratix_api::{Condition, Timestamp, keys};
 use kube_core::ResourceExt;
 use serde_json::json;
 
-use super::status::Document;
-use super::{Snapshot, history};
+pub use self::turn::Turn;
+use super::history::State;
+use super::status::{Document, PENDING};
+use super::{Parent, Surroundings, history};
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Write};
 use crate::text::line;
@@ -33,6 +41,8 @@ pub use kratix_api::condition::PIPELINE_FAILING;
 
 /// Reason for what repeating cannot heal.
 const REFUSED: &str = "InvalidOutput";
+/// Reason of a container that has not come to run.
+const NOT_STARTED: &str = "ContainerNotStarted";
 /// The containers that Kratix puts around those of a pipeline.
 const OWN_CONTAINERS: [&str; 3] = ["reader", "work-writer", "status-writer"];
 /// Longest name of an image that is repeated; users write what they like.
@@ -60,17 +70,29 @@ pub struct Trouble {
     command: String,
     /// Whether doing the same again is useless.
     is_final: bool,
+    /// Whether it may last for ever and no container of a pipeline has begun.
+    is_before_start: bool,
 }
 
 /// What is known of a Job's pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sight {
-    /// Nothing: there is none yet or none any more, or they cannot be seen.
+    /// Nothing: there is none yet, or they cannot be seen.
     Unseen,
     /// They get on.
     Fine,
     /// They do not.
     Trouble(Trouble),
+    /// Nothing was wrong with them, and they are on their way out.
+    Going {
+        /// See [`Turn::when`].
+        when: Option<String>,
+    },
+    /// None is left.
+    Gone {
+        /// How far the last one had come when it was removed, where that is known.
+        when: Option<String>,
+    },
 }
 
 /// A pod of a Job, as far as anything of it matters.
@@ -82,6 +104,8 @@ pub struct Attempt {
     pub trouble: Option<Trouble>,
     /// It is being deleted, so that it gets on no more says nothing.
     pub is_going: bool,
+    /// How far it has come.
+    pub turn: Turn,
 }
 
 impl Sight {
@@ -90,22 +114,50 @@ impl Sight {
     /// The newest trouble counts, also while another attempt is under way: it is over only when the pipeline is.
     pub fn of(job: &v1::Job, pods: &[Attempt], refusal: Option<&str>) -> Self {
         let troubled = pods.iter().filter(|pod| pod.trouble.is_some());
-        if let Some(trouble) = troubled.max_by_key(|pod| pod.created).and_then(|pod| pod.trouble.clone()) {
+        if let Some(mut trouble) = troubled.max_by_key(|pod| pod.created).and_then(|pod| pod.trouble.clone()) {
+            trouble.is_before_start &= !pods.iter().any(|pod| pod.turn.has_begun);
             return Self::Trouble(trouble);
         }
-        match refusal {
+        let newest = pods.iter().max_by_key(|pod| pod.created);
+        match (newest, refusal) {
             _ if pods.iter().any(|pod| !pod.is_going) => Self::Fine,
+            (Some(newest), _) => Self::Going { when: newest.turn.when.clone() },
+            (None, _) if has_had_pods(job) => Self::Gone { when: None },
             // An old refusal says nothing about a pod that was there since.
-            Some(refusal) if pods.is_empty() && !has_had_pods(job) => Self::Trouble(refused(job, refusal)),
-            _ => Self::Unseen,
+            (None, Some(refusal)) => Self::Trouble(refused(job, refusal)),
+            // A pod that was removed is not always counted.
+            (None, None) if history::state(job) == State::Failed => Self::Gone { when: None },
+            (None, None) => Self::Unseen,
         }
     }
 
     fn trouble(self) -> Option<Trouble> {
         match self {
             Self::Trouble(trouble) => Some(trouble),
-            Self::Unseen | Self::Fine => None,
+            Self::Unseen | Self::Fine | Self::Going { .. } | Self::Gone { .. } => None,
         }
+    }
+
+    /// Adds what is remembered of the last pod, where none is left.
+    #[must_use]
+    pub fn with_last(self, when: impl FnOnce() -> Option<String>) -> Self {
+        match self {
+            Self::Gone { when: None } => Self::Gone { when: when() },
+            known => known,
+        }
+    }
+
+    /// Returns whether the Job waits for something that may never come, while no container of a pipeline runs or has run in
+    /// any of its pods: ending it interrupts nothing.
+    pub fn is_before_start(&self) -> bool {
+        matches!(self, Self::Trouble(trouble) if trouble.is_before_start)
+    }
+}
+
+impl Attempt {
+    /// Returns how far the pod has come, if it is removed before anything was wrong with it.
+    pub fn cut_short(&self) -> Option<&str> {
+        self.turn.when.as_deref().filter(|_| self.is_going && self.trouble.is_none())
     }
 }
 
@@ -115,12 +167,15 @@ impl Trouble {
         self.is_final
     }
 
+    /// Returns what has happened to what, without what others say about it.
+    fn about(&self, pipeline: &str) -> String {
+        format!("pipeline {pipeline}: {}", self.subject)
+    }
+
     /// Returns what is wrong, without the command that shows more.
     fn cause(&self, pipeline: &str) -> String {
-        match self.detail.as_str() {
-            "" => format!("pipeline {pipeline}: {}", self.subject),
-            detail => format!("pipeline {pipeline}: {}: {detail}", self.subject),
-        }
+        let about = self.about(pipeline);
+        if self.detail.is_empty() { about } else { format!("{about}: {}", self.detail) }
     }
 }
 
@@ -132,13 +187,14 @@ pub fn of_pod(pod: &core::Pod) -> Option<Trouble> {
     let detail = detail(status.message.as_deref().unwrap_or_default());
     match status.reason.as_deref() {
         Some("Evicted") if phase == "Failed" => {
-            return Some(place.described("PodEvicted", "the pod was evicted", detail));
+            return Some(place.described("PodEvicted", &during("the pod was evicted", pod), detail));
         }
         Some("DeadlineExceeded") if phase == "Failed" => {
-            return Some(place.described("DeadlineExceeded", "the pod ran longer than its deadline", detail));
+            let subject = during("the pod ran longer than its deadline", pod);
+            return Some(place.described("DeadlineExceeded", &subject, detail));
         }
         Some(reason) if phase == "Failed" => {
-            return Some(place.described("PodFailed", &format!("the pod has failed ({reason})"), detail));
+            return Some(place.described("PodFailed", &during(&format!("the pod has failed ({reason})"), pod), detail));
         }
         _ => {}
     }
@@ -153,14 +209,23 @@ pub fn of_pod(pod: &core::Pod) -> Option<Trouble> {
     });
     if let Some(condition) = unscheduled {
         let detail = self::detail(condition.message.as_deref().unwrap_or_default());
-        return Some(place.described("PodUnschedulable", "no node takes the pod", detail));
+        return Some(place.waits("PodUnschedulable", "no node takes the pod", detail));
     }
     match status.reason.as_deref() {
         Some(reason) if phase == "Pending" && reason != WAITS_FOR_A_PLACE => {
-            Some(place.described("PodNotStarted", "the pod cannot be started", detail))
+            Some(place.waits("PodNotStarted", "the pod cannot be started", detail))
         }
         _ => None,
     }
+}
+
+/// Adds to what has happened to a pod which of its containers it has happened to.
+fn during(subject: &str, pod: &core::Pod) -> String {
+    while_it(subject, Turn::of(pod).when.as_deref())
+}
+
+fn while_it(subject: &str, when: Option<&str>) -> String {
+    when.map_or_else(|| subject.to_owned(), |when| format!("{subject} {when}"))
 }
 
 /// Returns when the removal of a pod was asked for.
@@ -185,7 +250,19 @@ impl Place {
     }
 
     fn described(&self, reason: &'static str, subject: &str, detail: String) -> Trouble {
-        Trouble { reason, subject: subject.to_owned(), detail, command: self.describe(), is_final: false }
+        Trouble {
+            reason,
+            subject: subject.to_owned(),
+            detail,
+            command: self.describe(),
+            is_final: false,
+            is_before_start: false,
+        }
+    }
+
+    /// As [`Place::described`], of what may last for ever.
+    fn waits(&self, reason: &'static str, subject: &str, detail: String) -> Trouble {
+        Trouble { is_before_start: true, ..self.described(reason, subject, detail) }
     }
 
     fn of_container(
@@ -220,7 +297,7 @@ impl Place {
         let (reason, subject, is_final) = match ended.reason.as_deref() {
             Some("OOMKilled") => ("OutOfMemory", out_of_memory(pod, name), false),
             Some("ContainerCannotRun" | "StartError") => {
-                ("ContainerNotStarted", format!("container {name} cannot be started"), false)
+                (NOT_STARTED, format!("container {name} cannot be started"), false)
             }
             _ if is_own && code == i32::from(keys::EXIT_FINAL) => {
                 (REFUSED, format!("container {name} refuses what the pipeline has left"), true)
@@ -234,7 +311,9 @@ impl Place {
             }
             _ => ("ContainerFailed", format!("container {name} exited with code {code}"), false),
         };
-        Some(Trouble { reason, subject, detail: words, command: self.logs(name), is_final })
+        // What was never started has written no log.
+        let command = if reason == NOT_STARTED { self.describe() } else { self.logs(name) };
+        Some(Trouble { reason, subject, detail: words, command, is_final, is_before_start: false })
     }
 
     fn of_waiting(&self, container: &core::ContainerStatus, waiting: &core::ContainerStateWaiting) -> Option<Trouble> {
@@ -249,7 +328,7 @@ impl Place {
             | "RegistryUnavailable" => {
                 let shown = line(image, IMAGE_BYTES_MAX);
                 let subject = format!("image {shown} of container {name} cannot be had");
-                Some(self.described("ImageUnavailable", &subject, detail(&without_back_off(message, image))))
+                Some(self.waits("ImageUnavailable", &subject, detail(&without_back_off(message, image))))
             }
             "CreateContainerConfigError"
             | "CreateContainerError"
@@ -257,7 +336,7 @@ impl Place {
             | "PreCreateHookError"
             | "PostStartHookError" => {
                 let subject = format!("container {name} cannot be started");
-                Some(self.described("ContainerNotStarted", &subject, detail(message)))
+                Some(self.waits(NOT_STARTED, &subject, detail(message)))
             }
             _ => None,
         }
@@ -305,6 +384,7 @@ fn refused(job: &v1::Job, refusal: &str) -> Trouble {
         detail,
         command: of_job(job),
         is_final: false,
+        is_before_start: true,
     }
 }
 
@@ -317,17 +397,34 @@ fn of_job(job: &v1::Job) -> String {
     format!("kubectl describe job -n {} {}", job.namespace().unwrap_or_default(), job.name_any())
 }
 
-/// Returns what a Job that has failed tells of it by itself.
-fn of_failed_job(job: &v1::Job) -> Option<Trouble> {
+/// Returns the command that shows what is left of a Job whose pods are gone, and how to keep them.
+fn without_pods(job: &v1::Job) -> String {
+    let pod = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let is_kept = pod.is_some_and(|pod| pod.restart_policy.as_deref() == Some("Never"));
+    let hint = if is_kept { "" } else { "; restartPolicy: Never keeps it" };
+    format!("{} (the pod is gone, and its log{hint})", of_job(job))
+}
+
+/// Returns what a Job that has failed tells of it by itself. `when` is what ran in its pod.
+fn of_failed_job(job: &v1::Job, when: Option<&str>) -> Option<Trouble> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
     let failed = conditions.iter().find(|condition| condition.type_ == "Failed" && condition.status == "True")?;
     let reason = match failed.reason.as_deref()? {
         "DeadlineExceeded" => "DeadlineExceeded",
         _ => "JobFailed",
     };
-    let subject = format!("Job {} has failed", ObjectKey::of(job));
+    let subject = while_it(&format!("Job {} has failed", ObjectKey::of(job)), when);
     let detail = detail(failed.message.as_deref().unwrap_or_default());
-    Some(Trouble { reason, subject, detail, command: of_job(job), is_final: false })
+    Some(Trouble { reason, subject, detail, command: of_job(job), is_final: false, is_before_start: false })
+}
+
+/// What telling of a Job's pods takes into account.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) now: Timestamp,
+    /// On whose status it is told.
+    pub(crate) parent: &'a Parent,
+    pub(crate) surroundings: &'a dyn Surroundings,
 }
 
 /// What a look at the pods of a Job leads to.
@@ -338,12 +435,12 @@ pub(super) struct Told {
 }
 
 /// Shows what keeps a running Job from getting on, takes back what is over, and ends a Job whose repetition is useless.
-pub(super) fn tell_running(snapshot: &Snapshot<'_>, job: &v1::Job, document: &mut Document) -> Told {
+pub(super) fn tell_running(view: View<'_>, job: &v1::Job, document: &mut Document) -> Told {
     if history::is_told_to_suspend(job) {
         return Told::default();
     }
     let is_refused = is_refused(job, document);
-    let sight = snapshot.surroundings.sight(job);
+    let sight = view.surroundings.sight(job);
     if sight == Sight::Fine && !is_refused {
         clear(document);
     }
@@ -351,7 +448,7 @@ pub(super) fn tell_running(snapshot: &Snapshot<'_>, job: &v1::Job, document: &mu
     let limit = job.spec.as_ref().and_then(|spec| spec.backoff_limit);
     let is_final = is_refused || trouble.as_ref().is_some_and(Trouble::is_final);
     let writes = (is_final && limit != Some(0)).then(|| give_up(job)).into_iter().collect();
-    let event = trouble.and_then(|trouble| show(snapshot, job, &trouble, document));
+    let event = trouble.and_then(|trouble| show(view, job, &trouble, document));
     Told { writes, events: event.into_iter().collect() }
 }
 
@@ -363,23 +460,65 @@ fn is_refused(job: &v1::Job, document: &Document) -> bool {
 }
 
 /// Shows why a Job has failed. Its pods may be gone with it: then what was shown while it ran stays.
-pub(super) fn tell_failed(snapshot: &Snapshot<'_>, job: &v1::Job, document: &mut Document) -> Option<Event> {
+pub(super) fn tell_failed(view: View<'_>, job: &v1::Job, document: &mut Document) -> Option<Event> {
     let is_refused = is_refused(job, document);
-    let trouble = snapshot.surroundings.sight(job).trouble();
-    if let Some(trouble) = trouble.filter(|trouble| trouble.is_final || !is_refused) {
-        return show(snapshot, job, &trouble, document);
+    let sight = view.surroundings.sight(job);
+    if let Sight::Trouble(trouble) = &sight
+        && (trouble.is_final || !is_refused)
+    {
+        return show(view, job, trouble, document);
     }
-    if document.condition(PIPELINE_FAILING).is_some() {
+    if let Some(told) = document.condition(PIPELINE_FAILING) {
+        if matches!(sight, Sight::Gone { .. }) {
+            lead_to_job(view, job, &told, document);
+        }
         return None;
     }
-    let trouble = of_failed_job(job)?;
-    let event = show(snapshot, job, &trouble, document);
+    let when = match sight {
+        Sight::Going { when } | Sight::Gone { when } => when,
+        _ => None,
+    };
+    let trouble = of_failed_job(job, when.as_deref())?;
+    let event = show(view, job, &trouble, document);
     // The pod's own story may be on its way, and is the better one.
     event.filter(|_| trouble.reason != "JobFailed")
 }
 
+/// Replaces the command of what was told by one that still works: the Job controller removes a pod whose Job has failed, unless
+/// it is never restarted.
+fn lead_to_job(view: View<'_>, job: &v1::Job, told: &Condition, document: &mut Document) {
+    let Some((cause, command)) = told.message.rsplit_once("; kubectl ") else { return };
+    if command.starts_with("logs ") || command.starts_with("describe pod ") {
+        let message = format!("{cause}; {}", without_pods(job));
+        document.set_condition(PIPELINE_FAILING, told.status.clone(), &told.reason, &message, view.now);
+    }
+}
+
+/// Tells what becomes of the last of a parent's Jobs while something else holds up the parent: nothing of its workflow is decided
+/// then, but the pod runs on.
+pub(crate) fn follow(view: View<'_>, jobs: &[Arc<v1::Job>], document: &mut Document) -> Option<Event> {
+    let present = jobs.iter().filter(|job| job.metadata.deletion_timestamp.is_none());
+    let latest = present.max_by_key(|job| history::order(job));
+    match latest.map(|job| (job, history::state(job))) {
+        Some((job, State::Running)) => tell_running(view, job, document).events.pop(),
+        Some((job, State::Failed)) => tell_failed(view, job, document),
+        Some((_, State::Completed)) | None => {
+            clear(document);
+            None
+        }
+    }
+}
+
+/// Returns what is wrong, in short, if it is on record that something is.
+pub(crate) fn in_short(document: &Document) -> Option<String> {
+    document.condition(PIPELINE_FAILING).map(|told| failing_in_short(&told.message).to_owned())
+}
+
 /// Forgets what was wrong.
-pub(super) fn clear(document: &mut Document) {
+pub(crate) fn clear(document: &mut Document) {
+    if in_short(document).is_some_and(|told| told == document.text("message")) {
+        document.set("message", PENDING);
+    }
     document.remove_condition(PIPELINE_FAILING);
 }
 
@@ -389,30 +528,42 @@ fn give_up(job: &v1::Job) -> Write {
 }
 
 /// Puts trouble on the status; returns the event if the cause is a new one.
-fn show(snapshot: &Snapshot<'_>, job: &v1::Job, trouble: &Trouble, document: &mut Document) -> Option<Event> {
-    let cause = trouble.cause(history::pipeline(job));
+///
+/// The text that `kubectl get` shows says it as well, unless a pipeline has left one of its own.
+fn show(view: View<'_>, job: &v1::Job, trouble: &Trouble, document: &mut Document) -> Option<Event> {
+    let pipeline = history::pipeline(job);
+    let cause = trouble.cause(pipeline);
     let told = document.condition(PIPELINE_FAILING);
     let known = told
         .as_ref()
         .map(|told| told.message.rsplit_once("; kubectl ").map_or(told.message.as_str(), |(cause, _)| cause));
-    // A cause that is only hinted at now does not replace one that was told in full.
-    let is_known = known.is_some_and(|known| {
-        let in_full = trouble.detail.is_empty() && known.starts_with(&format!("{cause}: "));
-        known == cause || in_full
-    });
-    let message = match known {
-        Some(known) if is_known => format!("{known}; {}", trouble.command),
+    let about = trouble.about(pipeline);
+    let in_full = known.filter(|known| known.starts_with(&format!("{about}: ")));
+    let is_known = told.as_ref().is_some_and(|told| told.reason == trouble.reason)
+        && (in_full.is_some() || known == Some(about.as_str()));
+    let message = match in_full {
+        // A cause that is only hinted at now does not replace one that was told in full.
+        Some(known) if is_known && trouble.detail.is_empty() => format!("{known}; {}", trouble.command),
         _ => format!("{cause}; {}", trouble.command),
     };
-    document.set_condition(PIPELINE_FAILING, Status::True, trouble.reason, &message, snapshot.now);
-    (!is_known).then(|| snapshot.event(Event::warning, trouble.reason, message))
+    let shown = document.text("message");
+    let is_ours = ["", PENDING].contains(&shown) || in_short(document).is_some_and(|told| told == shown);
+    if is_ours {
+        document.set("message", failing_in_short(&message));
+    }
+    document.set_condition(PIPELINE_FAILING, Status::True, trouble.reason, &message, view.now);
+    let (reporter, target) = (view.parent.reporter, view.parent.target.clone());
+    (!is_known).then(|| Event::warning(reporter, target, trouble.reason, message))
 }
 
 /// Returns whether a change of a pod matters to the workflow it belongs to. A pod that appears does so only where one `was_refused`
 /// before.
 pub fn concerns(old: Option<&Attempt>, new: Option<&Attempt>, was_refused: bool) -> bool {
     let trouble = |pod: Option<&Attempt>| pod.and_then(|pod| pod.trouble.clone());
-    trouble(old) != trouble(new) || (was_refused && old.is_none())
+    let may_act = |pod: &Attempt| pod.turn.has_begun;
+    // What is to be stopped waits until nothing runs in an earlier pod.
+    let has_stopped = old.is_some_and(|old| old.is_going && may_act(old)) && !new.is_some_and(may_act);
+    trouble(old) != trouble(new) || (was_refused && old.is_none()) || has_stopped
 }
 
 /// Returns the digest of a pod.
@@ -421,5 +572,6 @@ pub fn attempt(pod: &core::Pod) -> Attempt {
         created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
         trouble: of_pod(pod),
         is_going: pod.metadata.deletion_timestamp.is_some(),
+        turn: Turn::of(pod),
     }
 }

@@ -3,14 +3,15 @@
 //! # Source
 //! `02-workflows.md` §8.1, §8.2
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1;
 use kratix_api::pipeline::Action;
-use kratix_api::{Timestamp, keys};
+use kratix_api::{OwnerReference, Timestamp, keys};
 use kube_core::{Resource, ResourceExt};
 
-use super::{Parent, RUN, SEQUENCE, Workflow, number};
+use super::{PARENT_UID, Parent, RUN, SEQUENCE, Workflow, number};
 use crate::object::ObjectKey;
 
 /// How a Job stands.
@@ -88,7 +89,7 @@ pub fn action(job: &v1::Job) -> Action {
 }
 
 /// Sorts Jobs into the order in which they ran: those of the original first, by time and name.
-fn order(job: &v1::Job) -> (i64, Option<Timestamp>, String) {
+pub(super) fn order(job: &v1::Job) -> (i64, Option<Timestamp>, String) {
     (sequence(job), created(job), job.name_any())
 }
 
@@ -136,6 +137,13 @@ impl<'a> History<'a> {
     }
 }
 
+/// Returns the labels among those of a Job by which the Jobs of its parent are found, in its namespace: all of them, and
+/// perhaps those of another parent whose name is long and begins in the same way.
+pub fn siblings(labels: &BTreeMap<String, String>) -> BTreeMap<&str, &str> {
+    let shared = [keys::PROMISE_NAME, keys::WORKFLOW_TYPE, keys::RESOURCE_NAME, keys::RESOURCE_NAMESPACE];
+    shared.into_iter().filter_map(|key| Some((key, labels.get(key)?.as_str()))).collect()
+}
+
 /// Returns whether the Job was made for pipeline `name` of the workflow as it is now.
 pub fn belongs_to(job: &v1::Job, workflow: &Workflow, name: &str) -> bool {
     let label = |key: &str| job.labels().get(key).map_or("", String::as_str);
@@ -170,14 +178,30 @@ pub fn early_parent_key(job: &v1::Job) -> Option<ObjectKey> {
 
 /// Returns whether the Job is one of this very parent: not of another kind, nor of an earlier object of the same name.
 pub fn is_of(job: &v1::Job, parent: &Parent) -> bool {
+    is_of_namesake(job, parent) && parent_uid(job, parent).is_none_or(|uid| Some(uid) == parent.target.uid.as_deref())
+}
+
+/// Returns whether the Job is one of an earlier object of the same kind and name, which left it behind: it has no owner with
+/// which the garbage collector would remove it.
+pub fn is_of_forerunner(job: &v1::Job, parent: &Parent) -> bool {
+    let uid = job.annotations().get(PARENT_UID);
+    is_of_namesake(job, parent) && uid.is_some_and(|uid| Some(uid) != parent.target.uid.as_ref())
+}
+
+/// Returns the uid of the object that a Job was made for, where it is known.
+fn parent_uid<'a>(job: &'a v1::Job, parent: &Parent) -> Option<&'a str> {
+    let target = &parent.target;
+    let is_it = |owner: &&OwnerReference| owner.kind == target.kind.kind && owner.name == target.key.name;
+    let owner = job.owner_references().iter().find(is_it).map(|owner| owner.uid.as_str());
+    owner.or_else(|| job.annotations().get(PARENT_UID).map(String::as_str))
+}
+
+fn is_of_namesake(job: &v1::Job, parent: &Parent) -> bool {
     let target = &parent.target;
     let kind = job.annotations().get(keys::JOB_RESOURCE_KIND).is_none_or(|kind| *kind == target.kind.kind);
     // The version may change while the object stays the same.
     let group = |api_version: &str| api_version.split_once('/').map_or(String::new(), |(group, _)| group.to_owned());
     let api_version = job.annotations().get(keys::JOB_RESOURCE_API_VERSION);
     let group = api_version.is_none_or(|api_version| group(api_version) == target.kind.group);
-    let owners = job.owner_references();
-    let owner = owners.iter().find(|owner| owner.kind == target.kind.kind && owner.name == target.key.name);
-    let identity = owner.is_none_or(|owner| Some(&owner.uid) == target.uid.as_ref());
-    parent_key(job).as_ref() == Some(&target.key) && kind && group && identity
+    parent_key(job).as_ref() == Some(&target.key) && kind && group
 }

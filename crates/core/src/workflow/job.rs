@@ -62,8 +62,8 @@ pub fn key(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline, sequence: 
     ObjectKey::namespaced(workflow.namespace.clone(), job_name(parent, workflow, pipeline, sequence))
 }
 
-/// Labels of Jobs by which Kratix finds them: whatever a pipeline gives them is replaced.
-pub const RESERVED_LABELS: [&str; 9] = [
+/// Labels of Jobs by which Kratix finds them, in early versions too: whatever a pipeline gives them is dropped.
+pub const RESERVED_LABELS: [&str; 12] = [
     keys::PROMISE_NAME,
     keys::WORKFLOW_TYPE,
     keys::WORKFLOW_ACTION,
@@ -73,12 +73,16 @@ pub const RESERVED_LABELS: [&str; 9] = [
     keys::RESOURCE_NAME,
     keys::RESOURCE_NAMESPACE,
     keys::PIPELINE_HASH,
+    keys::PIPELINE_NAMESPACE,
+    keys::WORK_TYPE,
+    keys::WORK_ACTION,
 ];
 
 /// Returns the labels of the Job and its Pod. Labels that Kratix selects by win over those of the pipeline: a pipeline
 /// that overwrote them would hide its own Jobs.
 pub fn labels(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline) -> BTreeMap<String, String> {
     let mut labels = pipeline.metadata.labels.clone().unwrap_or_default();
+    labels.retain(|key, _| !RESERVED_LABELS.contains(&key.as_str()));
     let mut set = |key: &str, value: &str| labels.insert(key.to_owned(), value.to_owned());
     set(keys::PROMISE_NAME, &workflow.promise);
     set(keys::WORKFLOW_TYPE, workflow.kind.as_str());
@@ -92,7 +96,6 @@ pub fn labels(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline) -> BTre
             set(keys::RESOURCE_NAMESPACE, parent.namespace());
         }
     }
-    labels.remove(keys::PIPELINE_HASH);
     labels
 }
 
@@ -108,7 +111,7 @@ pub fn job(parent: &Parent, workflow: &Workflow, settings: &Settings, attempt: A
             name: Some(job_name(parent, workflow, pipeline, attempt.sequence)),
             namespace: Some(workflow.namespace.clone()),
             labels: Some(labels.clone()),
-            annotations: Some(job_annotations(parent, attempt)),
+            annotations: Some(job_annotations(parent, workflow, attempt)),
             owner_references: owner(parent, workflow).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
@@ -140,7 +143,7 @@ fn traces(parent: &Parent) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-fn job_annotations(parent: &Parent, attempt: Attempt<'_>) -> BTreeMap<String, String> {
+fn job_annotations(parent: &Parent, workflow: &Workflow, attempt: Attempt<'_>) -> BTreeMap<String, String> {
     let target = &parent.target;
     let mut annotations: BTreeMap<String, String> = traces(parent).collect();
     let mut set = |key: &str, value: String| annotations.insert(key.to_owned(), value);
@@ -150,6 +153,9 @@ fn job_annotations(parent: &Parent, attempt: Attempt<'_>) -> BTreeMap<String, St
     set(keys::JOB_RESOURCE_API_VERSION, target.kind.api_version());
     set(super::SEQUENCE, attempt.sequence.to_string());
     set(super::RUN, attempt.run.to_string());
+    if workflow.kind == WorkflowType::Resource && owner(parent, workflow).is_none() {
+        set(super::PARENT_UID, target.uid.clone().unwrap_or_default());
+    }
     if let Some(generation) = parent.promise_generation {
         set(super::PROMISE_GENERATION, generation.to_string());
         set(super::GENERATION, parent.generation.to_string());

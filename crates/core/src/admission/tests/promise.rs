@@ -403,12 +403,33 @@ fn what_cannot_be_read_is_refused_and_never_a_panic() {
     }
 }
 
+/// The API server takes no role without them, so that every run would be refused.
+#[test]
+fn permissions_that_no_role_can_have_are_refused_with_the_list_that_is_missing() {
+    let asking = |permissions: Value| {
+        let own = with(pipeline("one"), &["spec", "rbac"], json!({ "permissions": permissions }));
+        promise(json!({"workflows": {"promise": {"configure": [own]}}}))
+    };
+    let whole = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
+    for list in ["verbs", "apiGroups", "resources"] {
+        let mut broken = whole.clone();
+        broken.as_object_mut().unwrap().remove(list);
+        let message = World::default().denial(asking(json!([whole, broken])));
+        let expected = format!(
+            "promise.configure pipeline with name \"one\": spec.rbac.permissions[1].{list} is empty; a permission needs at \
+             least one"
+        );
+        assert_eq!(message, expected);
+    }
+    let urls = json!({"nonResourceURLs": ["/healthz"], "verbs": ["get"]});
+    assert!(World::default().warnings(asking(json!([whole, urls]))).is_empty());
+}
+
 /// 02 §19.5: a reserved key is the platform's, and whoever writes it is told.
 #[test]
 fn labels_of_pipelines_that_kratix_sets_itself_are_warned_of() {
     let mut labelled = pipeline("one");
-    labelled["metadata"]["labels"] =
-        json!({"kratix.io/hash": "mine", "app.kubernetes.io/managed-by": "me", "team": "a"});
+    labelled["metadata"]["labels"] = json!({"kratix.io/hash": "mine", "app.kubernetes.io/managed-by": "me", "kratix.io/work-type": "x", "team": "a"});
     let spec = json!({"workflows": {"promise": {"configure": [labelled]}}});
     let text = |key: &str| {
         format!(
@@ -417,5 +438,6 @@ fn labels_of_pipelines_that_kratix_sets_itself_are_warned_of() {
         )
     };
     let warnings = World::default().warnings(promise(spec));
-    assert_eq!(warnings, [text("app.kubernetes.io/managed-by"), text("kratix.io/hash")]);
+    let keys = ["app.kubernetes.io/managed-by", "kratix.io/hash", "kratix.io/work-type"];
+    assert_eq!(warnings, keys.map(text));
 }

@@ -36,6 +36,38 @@ fn what_the_store_refuses_is_said_once_beside_ready_and_until_the_store_says_it_
 }
 
 #[test]
+fn a_store_that_does_not_answer_is_told_without_an_event() {
+    let mut world = World::new(destination(FilepathMode::None));
+    world.settle();
+    let (ready, told) = (world.ready(), world.notes.len());
+    world.refusal = Some(Complaint::Unanswered("no answer from x yet".into()));
+    world.settle();
+    let said_of_it = "GitStateStore/default: no answer from x yet";
+    assert_eq!(refused(&world), Some(said((Status::Unknown, "NoAnswerYet", said_of_it))));
+    world.refusal = None;
+    world.settle();
+    assert_eq!((refused(&world), world.ready(), world.notes.len()), (None, ready, told));
+}
+
+#[test]
+fn a_destination_whose_documents_wait_says_so_unless_something_was_found_out_already() {
+    let mut world = World::new(noted(destination(FilepathMode::None)));
+    let plan = queued(&world.snapshot(), Some("no answer from x yet"));
+    assert!(plan.events.is_empty());
+    world.execute(&plan);
+    let waits = (Status::Unknown, "WaitingForStateStore", "waiting for GitStateStore/default: no answer from x yet");
+    assert_eq!(world.ready(), said(waits));
+    assert!(queued(&world.snapshot(), None).is_silent(), "once");
+    world.settle();
+    assert_eq!(world.ready().0, Status::True);
+    assert!(queued(&world.snapshot(), None).is_silent());
+    world.store = not_ready();
+    world.settle();
+    world.execute(&queued(&world.snapshot(), None));
+    assert_eq!(world.ready().2, "waiting for GitStateStore/default");
+}
+
+#[test]
 fn another_store_or_none_takes_back_what_was_said_of_the_former() {
     for store in [not_ready(), Availability::NotFound, ready()] {
         let mut world = World::new(destination(FilepathMode::None));

@@ -35,7 +35,10 @@ pub(super) fn tell(walk: &mut Walk<'_>, round: &Round<'_>) {
     }
     let is_refused = |request: &Request| !round.has_told(request) && request.refusal.is_some();
     let is_held_up = |request: &Request| {
-        let stands_still = matches!(request.standing, Standing::Failed | Standing::Held) && !round.is_running(request);
+        let stands_still = match request.standing {
+            Standing::Failed | Standing::Held | Standing::Hanging => !round.is_running(request),
+            Standing::Settled | Standing::Running => false,
+        };
         is_refused(request) || (round.has_told(request) && stands_still)
     };
     let is_unfinished =

@@ -1,19 +1,20 @@
 //! A request, as far as its Promise looks at it.
 
 use jiff::Timestamp;
+use kratix_api::condition::PIPELINE_FAILING;
 use kratix_api::keys;
 use kube_core::{DynamicObject, ResourceExt};
 use serde_json::Value;
 
 use super::RERUN;
 use crate::object::{Kind, ObjectKey, Target};
-use crate::refusal;
+use crate::refusal::{self, INVALID_PIPELINE};
 use crate::trace;
 use crate::workflow::RUN;
 
 /// Reasons of `Reconciled` with which a request waits for somebody to change something.
 const BLOCKED: [&str; 5] =
-    ["PromiseRevisionNotFound", "MultipleResourceBindings", "InvalidPipeline", "PromiseNotFound", refusal::REASON];
+    ["PromiseRevisionNotFound", "MultipleResourceBindings", INVALID_PIPELINE, "PromiseNotFound", refusal::REASON];
 
 /// How the workflow of a request stands. The order is that in which requests are told to run again: what has failed or is
 /// busy would keep others waiting.
@@ -26,6 +27,8 @@ pub enum Standing {
     Failed,
     /// A run is going on.
     Running,
+    /// A run is going on, and its pod does not get on.
+    Hanging,
     /// Nothing runs before somebody changes something: it is paused, suspended or blocked.
     Held,
 }
@@ -49,6 +52,8 @@ pub struct Request {
     pub run: i64,
     /// How its workflow stands.
     pub standing: Standing,
+    /// Since when the pod of its run does not get on.
+    pub hangs_since: Option<Timestamp>,
     /// When its workflow succeeded last, as stored.
     pub last_success: Option<String>,
     /// Whether it is being deleted.
@@ -84,6 +89,7 @@ impl Request {
             is_told: has_label(request, keys::RUN_FROM_START),
             run: annotation(RUN).and_then(|run| run.parse().ok()).unwrap_or_default(),
             standing: standing(request),
+            hangs_since: hangs_since(request),
             last_success: success.map(str::to_owned),
             is_deleting: request.metadata.deletion_timestamp.is_some(),
             generation: request.metadata.generation,
@@ -105,10 +111,20 @@ fn has_label(request: &DynamicObject, key: &str) -> bool {
     request.labels().get(key).is_some_and(|value| value == keys::TRUE)
 }
 
+fn condition<'a>(request: &'a DynamicObject, r#type: &str) -> Option<&'a Value> {
+    let conditions = request.data.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().find(|condition| condition["type"] == r#type)
+}
+
+/// Returns since when a condition says that the pipeline does not get on.
+fn hangs_since(request: &DynamicObject) -> Option<Timestamp> {
+    let failing = condition(request, PIPELINE_FAILING).filter(|failing| failing["status"] == "True")?;
+    failing["lastTransitionTime"].as_str()?.parse().ok()
+}
+
 fn standing(request: &DynamicObject) -> Standing {
     let condition = |r#type: &str| {
-        let conditions = request.data.pointer("/status/conditions").and_then(Value::as_array);
-        let found = conditions.into_iter().flatten().find(|condition| condition["type"] == r#type)?;
+        let found = condition(request, r#type)?;
         let text = |field: &str| found.get(field).and_then(Value::as_str).unwrap_or_default();
         Some((text("status"), text("reason")))
     };
@@ -117,6 +133,7 @@ fn standing(request: &DynamicObject) -> Standing {
         return Standing::Held;
     }
     match condition("ConfigureWorkflowCompleted") {
+        Some(("False", "PipelinesInProgress")) if hangs_since(request).is_some() => Standing::Hanging,
         Some(("False", "PipelinesInProgress")) => Standing::Running,
         Some(("False", _)) => Standing::Failed,
         _ => Standing::Settled,

@@ -3,9 +3,9 @@
 use kratix_api::keys;
 use serde_json::{Value, json};
 
-use super::World;
+use super::{World, shown};
 use crate::object::ObjectKey;
-use crate::promise::{Call, Refusal, Request};
+use crate::promise::{Call, Decision, Refusal, Request};
 
 impl World {
     /// Changes a request, as its controller does.
@@ -47,12 +47,15 @@ impl World {
     }
 
     /// Tells requests to run; each stands for itself.
-    pub(super) fn call(&mut self, calls: &[Call]) {
-        for Call { request, write, .. } in calls {
+    pub(super) fn call(&mut self, decision: &Decision) {
+        let mut is_told = false;
+        for Call { request, write, .. } in &decision.calls {
             match self.refuses.get_mut(&request.name) {
                 Some(at) => *at = Some(self.now),
-                None => drop(self.execute(write)),
+                None => is_told |= self.execute(write).is_ok(),
             }
         }
+        let announcement = decision.announcement.iter().filter(|_| is_told);
+        self.events.extend(announcement.map(shown));
     }
 }

@@ -1,11 +1,17 @@
 //! Taking a Promise apart.
 
+use std::sync::Arc;
+
+use k8s_openapi::api::batch::v1::Job;
 use serde_json::json;
 
 use crate::object::ObjectKey;
 use crate::plan::Write;
-use crate::promise::Requests;
+use crate::promise::deletion::is_of_pipeline;
 use crate::promise::testing::{World, api, dependency, pipeline};
+use crate::promise::{Requests, decide};
+use crate::workflow::failure::{Sight, attempt};
+use crate::workflow::{Parent, Surroundings, access};
 
 fn full() -> World {
     let mut world = World::with(json!({
@@ -152,6 +158,53 @@ fn a_running_job_of_a_request_is_waited_for_before_the_delete_workflow() {
     assert!(world.kinds("Promise").is_empty());
 }
 
+/// A platform that cannot have the image of any container.
+struct WithoutImages;
+
+impl Surroundings for WithoutImages {
+    fn existing(&self, _promise: &str, _namespace: &str) -> access::Existing {
+        access::Existing::default()
+    }
+
+    fn is_taken(&self, _key: &ObjectKey, _parent: &Parent) -> bool {
+        false
+    }
+
+    fn sight(&self, job: &Job) -> Sight {
+        let waits = json!({
+            "name": "a", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "waiting": { "reason": "ErrImagePull" } },
+        });
+        let pod = json!({ "status": { "phase": "Pending", "initContainerStatuses": [waits] } });
+        Sight::of(job, &[attempt(&serde_json::from_value(pod).unwrap())], None)
+    }
+}
+
+/// Its request is held up by the deletion, and would never do it.
+#[test]
+fn a_job_of_a_request_that_cannot_begin_does_not_hold_up_the_deletion() {
+    let mut world = full();
+    let labels = json!({
+        "kratix.io/promise-name": "redis", "kratix.io/workflow-type": "resource", "kratix.io/workflow-action": "configure",
+    });
+    let metadata = json!({ "name": "stuck", "namespace": "default", "labels": labels });
+    world.create(json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "status": { "active": 1 } }));
+    world.delete_promise();
+    for _ in 0..3 {
+        let mut snapshot = world.snapshot();
+        snapshot.surroundings = Arc::new(WithoutImages);
+        world.act(&decide(&snapshot).plan, usize::MAX);
+    }
+    let job = ObjectKey::namespaced("default", "stuck");
+    assert_eq!(world.get("Job", &job).unwrap()["spec"]["suspend"], true);
+    let patches = world.writes.iter().filter(|write| *write.address().1 == job).count();
+    assert_eq!(patches, 1, "told once");
+    let stopped = json!({ "status": { "active": 0, "conditions": [{ "type": "Suspended", "status": "True" }] } });
+    world.patch("Job", &job, &stopped);
+    world.settle();
+    assert!(world.kinds("Promise").is_empty());
+}
+
 #[test]
 fn a_failed_delete_pipeline_is_shown_once_and_holds_everything() {
     let mut world = full();
@@ -222,13 +275,65 @@ fn bindings_nobody_follows_any_more_go_too() {
 #[test]
 fn objects_that_users_labelled_themselves_survive() {
     let mut world = full();
-    let labels = json!({ "kratix.io/promise-name": "redis" });
-    world.create(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "notes", "namespace": "default", "labels": labels } }));
-    let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": "redistribution", "labels": labels } });
-    world.create(role);
+    let own = [
+        ("v1", "ConfigMap", "notes"),
+        ("v1", "ConfigMap", "redis-notes"),
+        ("v1", "ConfigMap", "redis-resource-configure-notes"),
+        ("v1", "ServiceAccount", "mine"),
+        ("v1", "ServiceAccount", "redis"),
+        ("rbac.authorization.k8s.io/v1", "ClusterRole", "redistribution"),
+        ("rbac.authorization.k8s.io/v1", "ClusterRole", "redis-readers"),
+        ("rbac.authorization.k8s.io/v1", "Role", "redis-promise-controller"),
+    ];
+    for (version, kind, name) in own {
+        let namespace = (kind != "ClusterRole").then_some("default");
+        let labels = json!({ "kratix.io/promise-name": "redis" });
+        let metadata = json!({ "name": name, "namespace": namespace, "labels": labels });
+        world.create(json!({ "apiVersion": version, "kind": kind, "metadata": metadata }));
+    }
     world.delete_promise();
     world.settle();
-    assert_eq!(world.objects.len(), 2, "{:?}", world.objects.keys());
+    assert_eq!(world.objects.len(), own.len(), "{:?}", world.objects.keys());
+}
+
+#[test]
+fn accounts_that_only_an_earlier_revision_names_go() {
+    let mut named = pipeline("one");
+    named["spec"]["rbac"] = json!({ "serviceAccount": "worker" });
+    let mut world = World::with(json!({ "workflows": { "promise": { "configure": [named] } } }));
+    world.label("kratix.io/promise-version", json!("v1"));
+    world.settle();
+    assert_eq!(world.kinds("ServiceAccount").len(), 1);
+    world.patch_promise(json!({
+        "metadata": { "labels": { "kratix.io/promise-version": "v2" } },
+        "spec": { "workflows": { "promise": { "configure": [pipeline("one")] } } },
+    }));
+    world.settle();
+    let account = ObjectKey::namespaced("kratix-platform-system", "worker");
+    assert!(world.get("ServiceAccount", &account).is_some());
+    world.delete_promise();
+    world.settle();
+    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+}
+
+#[test]
+fn what_kratix_made_for_a_promise_with_a_long_name_goes() {
+    use kratix_api::name::{deterministic, pipeline_id};
+    use kratix_api::pipeline::{Action, WorkflowType};
+    for bytes in [1, 30, 36, 37, 38, 39, 45, 56, 57, 58, 63] {
+        let promise = "p".repeat(bytes);
+        for pipeline in ["a", "quite-a-long-one"] {
+            let id = pipeline_id(&promise, WorkflowType::Resource, Action::Configure, pipeline);
+            let names =
+                [id.clone(), format!("{id}-default"), deterministic(&id, &[]), deterministic(&format!("{id}-x"), &[])];
+            for name in names {
+                assert!(is_of_pipeline(&promise, &name), "{name}");
+            }
+        }
+        for own in [format!("{promise}-readers"), format!("{promise}-resource"), promise.clone()] {
+            assert!(!is_of_pipeline(&promise, &own), "{own}");
+        }
+    }
 }
 
 #[test]

@@ -390,7 +390,7 @@ fn a_refused_removal_of_a_surplus_job_comes_to_rest() {
             return false;
         };
         world.act(&plan, at);
-        let refused = refused(&world.snapshot(), "delete of Job failed: forbidden");
+        let refused = refused(&world.snapshot(), "delete of Job failed: forbidden").unwrap();
         world.act(&refused, usize::MAX);
         at == 0 && refused.is_silent()
     });
@@ -407,7 +407,7 @@ fn a_write_that_is_refused_when_a_pause_ends_does_not_make_it_forgotten() {
     world.settle();
     let events = world.events.len();
     world.label("kratix.io/paused", json!(null));
-    assert!(refused(&world.snapshot(), "patch of Promise redis failed: forbidden").is_silent());
+    assert_eq!(refused(&world.snapshot(), "patch of Promise redis failed: forbidden"), None);
     assert_eq!(world.events.len(), events);
     world.settle();
     let request = world.get("Redis", &ObjectKey::namespaced("default", "a")).unwrap();

@@ -382,7 +382,7 @@ fn a_refused_write_is_shown_once_and_the_cause_is_cut() {
     let mut world = World::with(json!({ "api": api() }));
     world.pass();
     let cause = format!("create of CustomResourceDefinition redises.example.com failed: {}", "é".repeat(2000));
-    let plan = refused(&world.snapshot(), &cause);
+    let plan = refused(&world.snapshot(), &cause).unwrap();
     assert_eq!(plan.events.len(), 1);
     assert!(matches!(&plan.findings[..], [Finding::Faulty(Fault { reason: "WriteRefused", .. })]));
     world.act(&plan, usize::MAX);
@@ -391,7 +391,7 @@ fn a_refused_write_is_shown_once_and_the_cause_is_cut() {
     assert!(
         message.starts_with("create of CustomResourceDefinition redises.example.com failed: é") && message.len() < 1100
     );
-    assert!(refused(&world.snapshot(), &cause).is_silent());
+    assert!(refused(&world.snapshot(), &cause).unwrap().is_silent());
     world.settle();
     assert!(world.says("Reconciled").starts_with("True"), "it heals");
 }

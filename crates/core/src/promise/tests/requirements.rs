@@ -13,9 +13,17 @@ fn other(world: &mut World, name: &str, status: &str) {
 }
 
 fn revision(world: &mut World, promise: &str, version: &str) {
+    named_revision(world, promise, version, "x");
+}
+
+fn second_revision(world: &mut World, promise: &str, version: &str) {
+    named_revision(world, promise, version, "y");
+}
+
+fn named_revision(world: &mut World, promise: &str, version: &str, suffix: &str) {
     world.create(json!({
         "apiVersion": "platform.kratix.io/v1alpha1", "kind": "PromiseRevision",
-        "metadata": { "name": format!("{promise}-{version}-x"), "labels": { "kratix.io/promise-name": promise }, "finalizers": ["a/b"] },
+        "metadata": { "name": format!("{promise}-{version}-{suffix}"), "labels": { "kratix.io/promise-name": promise }, "finalizers": ["a/b"] },
         "spec": { "promiseRef": { "name": promise }, "promiseSpec": {}, "version": version },
     }));
 }
@@ -33,7 +41,7 @@ fn requiring(required: Value) -> World {
 #[test]
 fn each_state_has_its_words() {
     type Prepare = fn(&mut World);
-    let table: [(Prepare, &str, &str, &str); 6] = [
+    let table: [(Prepare, &str, &str, &str); 7] = [
         (
             |_| {},
             "Requirement not installed",
@@ -54,6 +62,16 @@ fn each_state_has_its_words() {
             "Requirement not installed at the specified version",
             "False/RequirementsNotInstalled/Requirements not fulfilled",
             "Warning RequirementsNotInstalled: Waiting for required Promise a: Requirement not installed at the specified version",
+        ),
+        (
+            |world| {
+                other(world, "a", "Available");
+                revision(world, "a", "v1");
+                second_revision(world, "a", "v1");
+            },
+            "Requirement state unknown",
+            "False/RequirementsNotInstalled/Requirements not fulfilled",
+            "Warning RequirementsNotInstalled: Waiting for required Promise a: Requirement state unknown",
         ),
         (
             |world| {

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::object::ObjectKey;
 use crate::plan::Write;
 use crate::promise::testing::{World, api, dependency, pipeline};
-use crate::promise::{Finding, REQUESTS_UP_TO_DATE, follows_requests};
+use crate::promise::{Finding, REQUESTS_UP_TO_DATE, follows_requests, is_after_pause, round as going_on};
 use crate::workflow::RUN;
 
 const LABEL: &str = "internal.workflows.kratix.io/run-from-start";
@@ -205,6 +205,59 @@ fn a_request_that_cannot_be_told_holds_up_no_other_and_is_named_with_the_cause()
 }
 
 #[test]
+fn a_request_whose_pod_does_not_get_on_gives_its_place_to_the_next_and_is_named_at_the_end() {
+    let mut world = with_requests(3);
+    world.config.workflows.reruns_max = 1;
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.settle();
+    let hangs = |world: &World| {
+        let failing = json!({ "type": "PipelineFailing", "status": "True", "reason": "ImageUnavailable",
+            "lastTransitionTime": world.now.to_string() });
+        let runs = json!({ "type": "ConfigureWorkflowCompleted", "status": "False", "reason": "PipelinesInProgress" });
+        json!({ "status": { "conditions": [runs, failing] } })
+    };
+    // What it says of an earlier Job says nothing about the run that it is told to make.
+    let before = hangs(&world);
+    world.change_request("r000", before.clone());
+    world.settle();
+    assert_eq!(world.told_requests(), ["r000"]);
+    world.now += std::time::Duration::from_secs(1);
+    world.create(json!({
+        "apiVersion": "batch/v1", "kind": "Job", "status": { "active": 1 }, "metadata": {
+            "name": "j", "namespace": "default", "labels": { "kratix.io/promise-name": "redis" },
+            "annotations": {
+                "kratix.io/job-resource-namespace": "default", "kratix.io/job-resource-name": "r000", RUN: "1",
+            },
+        },
+    }));
+    let told = json!({ "metadata": { "labels": { LABEL: null }, "annotations": { RUN: "1" } } });
+    world.change_request("r000", told);
+    world.settle();
+    assert!(world.told_requests().is_empty());
+    let now = hangs(&world);
+    world.change_request("r000", now);
+    world.settle();
+    assert_eq!(world.told_requests(), ["r001"]);
+    for name in ["r001", "r002"] {
+        world.request_stands(name, "True", "PipelinesExecutedSuccessfully");
+        world.settle();
+    }
+    let said = "False/RequestsHeldUp/Resource requests that have failed, or cannot run, since the Promise has changed: \
+                default/r000; see their conditions";
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), said);
+    assert!(world.is_silent());
+    // It gets on, and ends.
+    world.request_stands("r000", "False", "PipelinesInProgress");
+    world.settle();
+    assert!(world.says(REQUESTS_UP_TO_DATE).starts_with("False/RequestsRerunning/"));
+    let complete = json!({ "status": { "active": 0, "conditions": [{ "type": "Complete", "status": "True" }] } });
+    world.patch("Job", &ObjectKey::namespaced("default", "j"), &complete);
+    world.request_stands("r000", "True", "PipelinesExecutedSuccessfully");
+    world.settle();
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), DONE);
+}
+
+#[test]
 fn between_the_label_and_the_job_a_request_keeps_its_place() {
     let mut world = with_requests(2);
     world.config.workflows.reruns_max = 1;
@@ -342,6 +395,57 @@ fn unmet_requirements_hold_a_round_back() {
     world.patch_promise(json!({ "spec": { "requiredPromises": null } }));
     world.settle();
     assert_eq!(told(&world).len(), 1);
+}
+
+#[test]
+fn whoever_a_pause_has_left_waiting_waits_whatever_begins_meanwhile() {
+    type Begin = fn(&mut World);
+    let begin: [Begin; 3] = [
+        |_| {},
+        |world| world.label("kratix.io/reconcile-resources", json!("true")),
+        |world| world.patch_promise(json!({ "spec": { "dependencies": [dependency("b")] } })),
+    ];
+    let round = |world: &World| going_on(&world.snapshot().promise);
+    for begin in begin {
+        let mut world = with_requests(2);
+        world.config.workflows.reruns_max = 1;
+        // A round that goes on when the pause begins is no round after the pause.
+        world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+        world.label("kratix.io/reconcile-resources", json!("true"));
+        world.settle();
+        assert!(!round(&world).is_some_and(|round| is_after_pause(&round)));
+        world.label("kratix.io/paused", json!("true"));
+        world.settle();
+        world.label("kratix.io/paused", json!(null));
+        world.settle();
+        assert!(round(&world).is_some_and(|round| is_after_pause(&round)));
+        begin(&mut world);
+        world.pass();
+        assert!(round(&world).is_some_and(|round| is_after_pause(&round)));
+        world.run_requests();
+        assert_eq!((round(&world), world.says(REQUESTS_UP_TO_DATE)), (None, DONE.into()));
+        assert!(world.promise()["metadata"]["annotations"].as_object().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_round_is_announced_once_by_the_first_request_that_was_told() {
+    let mut world = with_requests(2);
+    world.refuses.extend(["r000", "r001"].map(|name| (name.to_owned(), None)));
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.settle();
+    // Nobody could be told; as often as that is tried, nothing has begun.
+    world.now += std::time::Duration::from_secs(60);
+    assert_eq!(world.pass().calls.len(), 2);
+    world.settle();
+    let count = |world: &World| world.events.iter().filter(|event| event.contains("ReconcilingResources")).count();
+    assert_eq!(count(&world), 0);
+    world.refuses.remove("r001");
+    world.now += std::time::Duration::from_secs(60);
+    world.settle();
+    world.now += std::time::Duration::from_secs(60);
+    world.settle();
+    assert_eq!(count(&world), 1);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::*;
 
-fn deleted(delete: &[&str]) -> World {
+pub(super) fn deleted(delete: &[&str]) -> World {
     let mut world = World::new(spec(&["build"], delete, ""));
     world.ask("a");
     world.play("a");
@@ -19,7 +19,7 @@ fn left(world: &World) -> Vec<String> {
 }
 
 /// Returns what a request that is being deleted waits for.
-fn says(world: &World) -> String {
+pub(super) fn says(world: &World) -> String {
     Document::read(world.status("a")).condition(DELETING).map(|told| told.message).unwrap_or_default()
 }
 
@@ -141,6 +141,7 @@ fn a_deletion_that_cannot_go_on_says_what_is_to_be_mended() {
     world.revise("not-set", broken);
     world.settle("a");
     assert_eq!(world.told("a", DELETING), "True/InvalidPipeline");
+    assert_eq!(world.count("InvalidPipeline "), 1);
     world.revise("not-set", spec(&["build"], &["bye"], ""));
     world.settle("a");
     assert_eq!(world.told("a", DELETING), "True/DeleteWorkflowRunning");
@@ -159,7 +160,7 @@ fn a_delete_workflow_that_its_terminating_namespace_refuses_is_skipped_and_told(
     for (refusing, is_skipped) in [("a", true), ("pipes", false)] {
         let mut world = deleted(&["bye"]);
         let request: DynamicObject = typed(world.request("a"));
-        let plan = refused(world.now, &kind, &request, &words(refusing));
+        let plan = refused(world.now, &kind, &request, &words(refusing)).unwrap();
         world.act(&plan);
         assert_eq!(world.count("DeleteWorkflowSkipped"), usize::from(is_skipped));
         if is_skipped {
@@ -177,7 +178,7 @@ fn a_delete_workflow_that_its_terminating_namespace_refuses_is_skipped_and_told(
     world.ask("a");
     world.settle("a");
     let request: DynamicObject = typed(world.request("a"));
-    assert!(refused(world.now, &kind, &request, &words("a")).writes.is_empty());
+    assert!(refused(world.now, &kind, &request, &words("a")).unwrap().writes.is_empty());
 }
 
 #[test]

@@ -5,12 +5,6 @@ use super::*;
 /// Brings the request into some state.
 type Reach = fn(&mut World);
 
-fn world() -> World {
-    let mut world = World::new(spec(&["first", "second"], &[], ""));
-    world.ask("a");
-    world
-}
-
 fn phases(world: &World) -> Vec<(String, String)> {
     let text = |entry: &Value, key: &str| entry[key].as_str().unwrap().to_owned();
     let list = world.status("a")["kratix"]["workflows"]["pipelines"].as_array().unwrap().clone();
@@ -24,7 +18,7 @@ fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
 /// Weakness 12
 #[test]
 fn a_pipeline_that_is_renamed_while_its_job_runs_keeps_its_entry_until_the_job_ends() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.settle("a");
     world.revise("not-set", spec(&["renamed", "second"], &[], ""));
     world.settle("a");
@@ -60,10 +54,8 @@ fn requests_of_one_name_run_jobs_of_their_own_where_pipelines_run_in_the_namespa
 /// §12.3, §18: a workflow that a pipeline has suspended is in progress; what is held by hand is settled.
 #[test]
 fn the_interval_overrides_a_suspension_by_hand_and_none_that_a_pipeline_asked_for() {
-    let mut world = world();
-    world.settle("a");
-    world.finish("a", Pod::Suspends);
-    world.settle("a");
+    let mut world = two_pipelines();
+    world.suspend("a");
     world.wait(100_000);
     let plan = world.decide("a");
     assert!(plan.is_silent() && plan.next == Next::OnChange, "{:?}", plan.next);
@@ -84,12 +76,10 @@ fn the_interval_overrides_a_suspension_by_hand_and_none_that_a_pipeline_asked_fo
 /// §10, last paragraph
 #[test]
 fn a_change_of_the_promise_leaves_a_suspended_request_alone_until_its_label_goes_and_then_starts_over() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.settle("a");
     world.finish("a", Pod::Succeeds);
-    world.settle("a");
-    world.finish("a", Pod::Suspends);
-    world.settle("a");
+    world.suspend("a");
     world.label("a", keys::RUN_FROM_START, Some("true"));
     world.settle("a");
     assert_eq!(world.ran("a"), ["first", "second"]);
@@ -103,7 +93,7 @@ fn a_change_of_the_promise_leaves_a_suspended_request_alone_until_its_label_goes
 /// §10: set by hand, without a pipeline that asked for it.
 #[test]
 fn a_suspension_by_hand_freezes_a_run_where_it_is_and_its_end_goes_on_there() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.settle("a");
     world.label("a", keys::WORKFLOW_SUSPENDED, Some("true"));
     world.settle("a");
@@ -119,7 +109,7 @@ fn a_suspension_by_hand_freezes_a_run_where_it_is_and_its_end_goes_on_there() {
 /// §8.4: only the most recent Job is compared.
 #[test]
 fn a_spec_that_returns_to_an_earlier_one_runs_everything_again() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.play("a");
     for size in ["large", "small"] {
         world.change("Env", &key("a"), json!({ "spec": { "size": size } }));
@@ -131,7 +121,7 @@ fn a_spec_that_returns_to_an_earlier_one_runs_everything_again() {
 /// §8.4 row 1, §12.1: none of the labels is lost, and nothing runs twice.
 #[test]
 fn a_manual_run_that_is_asked_for_during_a_manual_run_stops_it_and_starts_over() {
-    let mut world = world();
+    let mut world = two_pipelines();
     for _ in 0..3 {
         world.settle("a");
         world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
@@ -147,7 +137,7 @@ fn a_manual_run_that_is_asked_for_during_a_manual_run_stops_it_and_starts_over()
 /// Weakness 8: somebody else, such as a queueing controller, suspends Jobs and releases them.
 #[test]
 fn a_job_that_somebody_else_held_for_a_while_counts_as_what_it_becomes() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.settle("a");
     let job = ObjectKey::of(&world.running("a").unwrap());
     let released = json!([{ "type": "Suspended", "status": "False" }]);
@@ -165,7 +155,7 @@ fn a_job_that_somebody_else_held_for_a_while_counts_as_what_it_becomes() {
 /// §5.5, §5.6
 #[test]
 fn a_run_again_writes_no_account_selector_or_permission() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.play("a");
     let kinds = ["ServiceAccount", "ConfigMap", "Role", "RoleBinding"];
     let supporting = |world: &World| {
@@ -201,10 +191,57 @@ fn permissions_go_with_the_last_pipeline_once_its_pod_has_ended() {
     assert!(world.decide("a").is_silent());
 }
 
+/// §15
+#[test]
+fn permissions_go_with_the_namespace_in_which_pipelines_ran_if_nobody_can_run_one_there() {
+    let granted = |namespace: &str| {
+        let mut granted = spec(&["build"], &[], namespace);
+        let permission = json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] }]);
+        granted["workflows"]["resource"]["configure"][0]["spec"]["rbac"] = json!({ "permissions": permission });
+        granted
+    };
+    let in_namespace = |world: &World, namespace: &str| {
+        let here =
+            |kind: &str| world.keys(kind).iter().filter(|key| key.namespace.as_deref() == Some(namespace)).count();
+        (here("Role"), here("RoleBinding"))
+    };
+    // All requests have been told of it.
+    let changed = |world: &mut World, generation: i64| {
+        let promise =
+            json!({ "metadata": { "generation": generation }, "status": { "observedGeneration": generation } });
+        world.change("Promise", &ObjectKey::cluster(PROMISE), promise);
+    };
+    let mut world = World::new(granted("before"));
+    world.ask("a");
+    world.ask("b");
+    world.play("a");
+    world.settle("b");
+    assert_eq!(in_namespace(&world, "before"), (2, 2));
+    let spec = granted("after");
+    changed(&mut world, 2);
+    world.revise("not-set", spec);
+    world.play("a");
+    assert_eq!(in_namespace(&world, "before"), (2, 2), "a pod of another request still runs there");
+    world.finish("b", Pod::Succeeds);
+    world.play("b");
+    assert_eq!(in_namespace(&world, "before"), (1, 1), "what every pipeline may do stays until the Promise goes");
+    assert_eq!(in_namespace(&world, "after"), (2, 2));
+    assert!(world.decide("a").is_silent());
+
+    // Now each runs in its own, and a request may come in any.
+    changed(&mut world, 3);
+    world.revise("not-set", granted(""));
+    world.play("a");
+    world.play("b");
+    for namespace in ["a", "b", "after"] {
+        assert_eq!(in_namespace(&world, namespace), (2, 2), "{namespace}");
+    }
+}
+
 /// §13.3
 #[test]
 fn what_a_removed_pipeline_wrote_stays_until_a_run_has_succeeded() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.play("a");
     world.revise("not-set", spec(&["second"], &[], ""));
     world.settle("a");
@@ -219,7 +256,7 @@ fn what_a_removed_pipeline_wrote_stays_until_a_run_has_succeeded() {
 /// Weakness 42
 #[test]
 fn the_summary_of_a_preview_outlasts_the_clean_up_and_counts_for_nothing() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.play("a");
     let labels = json!({
         keys::PROMISE_NAME: PROMISE, keys::WORK_TYPE: "resource", keys::RESOURCE_NAME: "x", keys::DRY_RUN_SUMMARY: "true",
@@ -244,7 +281,7 @@ fn the_summary_of_a_preview_outlasts_the_clean_up_and_counts_for_nothing() {
 /// §16
 #[test]
 fn a_preview_removes_no_real_work_and_goes_itself_with_the_next_real_run() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.config.dry_run = true;
     world.play("a");
     let preview = ObjectKey::namespaced("a", "preview");

@@ -4,14 +4,14 @@ use super::*;
 use crate::workflow::failure::PIPELINE_FAILING;
 
 /// Adds a pod of the running Job, or replaces it.
-fn pod(world: &mut World, name: &str, status: Value) {
+pub(super) fn pod(world: &mut World, name: &str, status: Value) {
     let job = world.running("a").expect("a Job runs");
     let owner = json!({ "apiVersion": "batch/v1", "kind": "Job", "controller": true, "name": job.name_any(), "uid": job.uid() });
     let metadata = json!({ "name": name, "namespace": "a", "ownerReferences": [owner] });
     world.put(json!({ "kind": "Pod", "metadata": metadata, "status": status }), ObjectKey::namespaced("a", name));
 }
 
-fn ended(container: &str, code: i32, message: &str) -> Value {
+pub(super) fn ended(container: &str, code: i32, message: &str) -> Value {
     let terminated = json!({ "exitCode": code, "reason": "Error", "message": message });
     json!({ "phase": "Failed", "initContainerStatuses": [{
         "name": container, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
@@ -19,27 +19,27 @@ fn ended(container: &str, code: i32, message: &str) -> Value {
     }]})
 }
 
-fn waiting(reason: &str, message: &str) -> Value {
+pub(super) fn waiting(reason: &str, message: &str) -> Value {
     json!({ "phase": "Pending", "initContainerStatuses": [{
         "name": "a", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
         "state": { "waiting": { "reason": reason, "message": message } },
     }]})
 }
 
-fn told(world: &World) -> String {
+pub(super) fn told(world: &World) -> String {
     let condition = Document::read(world.status("a")).condition(PIPELINE_FAILING);
     condition.map(|told| format!("{}/{}/{}", told.status, told.reason, told.message)).unwrap_or_default()
 }
 
 /// Returns a world in which the first pipeline of the request runs.
-fn running(delete: &[&str]) -> World {
+pub(super) fn running(delete: &[&str]) -> World {
     let mut world = World::new(spec(&["first", "second"], delete, ""));
     world.ask("a");
     world.settle("a");
     world
 }
 
-fn backoff_limit(world: &World) -> Option<i32> {
+pub(super) fn backoff_limit(world: &World) -> Option<i32> {
     world.running("a").expect("a Job runs").spec.unwrap().backoff_limit
 }
 
@@ -93,6 +93,57 @@ fn what_was_wrong_is_over_when_the_pipeline_has_succeeded() {
     assert_eq!(told(&world), "");
     world.play("a");
     assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+/// What nobody but the condition repeats: counters, times and names that differ from attempt to attempt.
+#[test]
+fn a_cause_is_told_once_whatever_the_words_of_others_about_it() {
+    let mut world = running(&[]);
+    let unscheduled = |text: &str| {
+        let condition =
+            json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": text });
+        json!({ "phase": "Pending", "conditions": [condition] })
+    };
+    for nodes in 3..9 {
+        pod(&mut world, "p1", unscheduled(&format!("0/{nodes} nodes are available")));
+        world.settle("a");
+        assert!(told(&world).contains(&format!(": 0/{nodes} nodes are available; kubectl describe pod")));
+    }
+    assert_eq!(world.count("PodUnschedulable"), 1);
+    for back_off in ["10s", "20s"] {
+        pod(&mut world, "p1", waiting("CreateContainerError", &format!("back-off {back_off} making c-{back_off}")));
+        world.settle("a");
+        assert!(told(&world).contains(back_off));
+    }
+    assert_eq!(world.count("ContainerNotStarted"), 1);
+    // It was told in full: that it is only hinted at now is no news.
+    let in_full = told(&world);
+    pod(&mut world, "p1", waiting("CreateContainerError", ""));
+    world.settle("a");
+    assert_eq!(told(&world), in_full);
+    pod(&mut world, "p1", unscheduled("0/1 nodes are available"));
+    world.settle("a");
+    assert_eq!(world.count("PodUnschedulable"), 2, "another cause has been told since");
+}
+
+#[test]
+fn nothing_is_failing_any_more_once_the_delete_workflow_is_done() {
+    let mut world = World::new(spec(&["first"], &["undo"], ""));
+    world.ask("a");
+    world.play("a");
+    world.delete("Env", &key("a"));
+    world.settle("a");
+    pod(&mut world, "p1", ended("a", 1, ""));
+    world.settle("a");
+    assert_ne!(told(&world), "");
+    for work in world.keys("Work") {
+        world.change("Work", &work, json!({ "metadata": { "finalizers": ["a/b"] } }));
+    }
+    world.objects.retain(|(kind, _), _| kind != "Pod");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert_eq!(world.told("a", DELETING), "True/WorksRemaining");
+    assert_eq!(told(&world), "");
 }
 
 #[test]
@@ -221,6 +272,74 @@ fn a_job_that_has_failed_without_a_pod_says_what_it_knows() {
     }
 }
 
+/// Lets the running Job fail as the Job controller does when there are no attempts left: its pods go with it.
+fn give_up(world: &mut World) {
+    let job = ObjectKey::of(&world.running("a").unwrap());
+    let condition = json!({ "type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "limit" });
+    world.change("Job", &job, json!({ "status": { "conditions": [condition], "failed": 1, "active": null } }));
+    world.settle("a");
+    world.objects.retain(|(kind, _), _| kind != "Pod");
+    world.settle("a");
+}
+
+/// The issue asks for the log command: at rest one that works, with the default policy as well.
+#[test]
+fn the_command_that_stays_told_leads_to_what_is_left() {
+    let cause = "True/ContainerFailed/pipeline first: container a exited with code 1: no such table";
+    for (policy, hint) in [("", "; restartPolicy: Never keeps it"), ("Never", "")] {
+        let mut own = spec(&["first"], &[], "");
+        own["workflows"]["resource"]["configure"][0]["spec"]["restartPolicy"] = policy.into();
+        let mut world = World::new(own);
+        world.ask("a");
+        world.settle("a");
+        pod(&mut world, "p1", ended("a", 1, "no such table"));
+        world.settle("a");
+        assert_eq!(told(&world), format!("{cause}; kubectl logs -n a p1 -c a"));
+        let message = world.status("a")["message"].clone();
+        let job = world.running("a").unwrap().name_any();
+        give_up(&mut world);
+        let gone = format!("(the pod is gone, and its log{hint})");
+        assert_eq!(told(&world), format!("{cause}; kubectl describe job -n a {job} {gone}"));
+        assert_eq!(world.status("a")["message"], message);
+        assert_eq!(world.count("ContainerFailed"), 1, "nobody is told again");
+        assert!(world.decide("a").is_silent());
+    }
+}
+
+#[test]
+fn the_command_leads_to_the_pod_of_a_failed_job_as_long_as_there_is_one() {
+    let mut world = running(&[]);
+    pod(&mut world, "p1", ended("a", 1, ""));
+    world.settle("a");
+    let job = ObjectKey::of(&world.running("a").unwrap());
+    let condition = json!({ "type": "Failed", "status": "True", "reason": "BackoffLimitExceeded" });
+    world.change("Job", &job, json!({ "status": { "conditions": [condition], "failed": 1 } }));
+    world.settle("a");
+    assert!(told(&world).ends_with("; kubectl logs -n a p1 -c a"), "{}", told(&world));
+}
+
+#[test]
+fn a_job_that_has_run_too_long_names_the_container_that_ran() {
+    let mut world = running(&[]);
+    let runs = json!({
+        "name": "a", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": { "running": {} },
+    });
+    pod(&mut world, "p1", json!({ "phase": "Running", "initContainerStatuses": [runs] }));
+    let address = ObjectKey::namespaced("a", "p1");
+    world.change(
+        "Pod",
+        &address,
+        json!({ "metadata": { "deletionTimestamp": world.now.to_string(), "finalizers": ["a/b"] } }),
+    );
+    let job = ObjectKey::of(&world.running("a").unwrap());
+    let condition = json!({ "type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "too long" });
+    world.change("Job", &job, json!({ "status": { "conditions": [condition], "failed": 1 } }));
+    world.settle("a");
+    let cause = format!("Job {job} has failed while container a ran: too long; kubectl describe job -n a {}", job.name);
+    assert_eq!(told(&world), format!("True/DeadlineExceeded/pipeline first: {cause}"));
+    assert_eq!(world.count("DeadlineExceeded"), 1);
+}
+
 #[test]
 fn a_job_that_is_told_to_stop_is_not_failing() {
     let mut world = running(&[]);
@@ -279,4 +398,22 @@ fn a_delete_pipeline_tells_the_same() {
     assert_eq!(world.told("a", "DeleteWorkflowCompleted"), "False/DeleteWorkflowFailed");
     assert!(told(&world).starts_with("True/InvalidOutput/pipeline undo: "), "{}", told(&world));
     assert_eq!(world.count("InvalidOutput"), 1);
+}
+
+/// §19 (1), issue "bad input": each cause ends in a condition and an event.
+#[test]
+fn each_refused_write_is_one_event() {
+    let mut world = running(&[]);
+    let kind = Kind::new("example.org", "v1", "Env", "envs");
+    for (cause, events) in [("first", 1), ("first", 1), ("second", 2)] {
+        let request: DynamicObject = typed(world.request("a"));
+        let plan = refused(world.now, &kind, &request, cause).unwrap();
+        world.act(&plan);
+        assert_eq!(world.told("a", "Reconciled"), "False/WriteRefused");
+        assert_eq!(world.count("WriteRefused "), events, "{cause}");
+    }
+    world.label("a", keys::PAUSED, Some("true"));
+    world.settle("a");
+    let request: DynamicObject = typed(world.request("a"));
+    assert_eq!(refused(world.now, &kind, &request, "third"), None, "the pause stays on record");
 }

@@ -2,6 +2,24 @@
 
 use super::*;
 
+/// Somebody has taken its finalizers away, and asks again.
+#[test]
+fn what_an_earlier_request_left_in_a_pipeline_namespace_is_not_taken_for_the_new_ones() {
+    let mut world = World::new(spec(&["first"], &[], "pipes"));
+    world.ask("a");
+    world.play("a");
+    let left = world.keys("Job");
+    assert_eq!(left.len(), 1);
+    world.objects.retain(|(kind, _), _| kind != "Env" && kind != "ResourceBinding");
+    world.ask("a");
+    world.change("Env", &key("a"), json!({ "metadata": { "uid": "another" } }));
+    world.play("a");
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+    let jobs = world.keys("Job");
+    assert!(jobs.len() == 1 && jobs != left, "{jobs:?} instead of {left:?}");
+    assert!(world.decide("a").is_silent());
+}
+
 /// Everything that belongs to the request in `b`, and the request.
 fn of_b(world: &World) -> BTreeMap<String, Value> {
     let is_of_b = |object: &Value| {

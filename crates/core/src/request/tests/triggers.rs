@@ -1,18 +1,12 @@
 use super::*;
 
-fn world() -> World {
-    let mut world = World::new(spec(&["first", "second"], &[], ""));
-    world.ask("a");
-    world
-}
-
 fn labels(world: &World) -> Value {
     world.request("a")["metadata"]["labels"].clone()
 }
 
 #[test]
 fn a_manual_run_stops_the_running_job_and_starts_over() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.play("a");
     world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
     world.settle("a");
@@ -35,7 +29,7 @@ fn a_manual_run_stops_the_running_job_and_starts_over() {
 
 #[test]
 fn run_from_start_lets_the_running_job_finish() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.settle("a");
     world.label("a", keys::RUN_FROM_START, Some("true"));
     world.settle("a");
@@ -49,7 +43,7 @@ fn run_from_start_lets_the_running_job_finish() {
 
 #[test]
 fn a_changed_spec_waits_for_the_running_job_and_later_pipelines_of_the_old_one_never_start() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.settle("a");
     world.change("Env", &key("a"), json!({ "spec": { "size": "large" } }));
     world.settle("a");
@@ -62,7 +56,7 @@ fn a_changed_spec_waits_for_the_running_job_and_later_pipelines_of_the_old_one_n
 
 #[test]
 fn a_new_revision_and_the_label_of_its_promise_run_the_workflow_once() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.play("a");
     world.change("Promise", &ObjectKey::cluster(PROMISE), json!({ "metadata": { "generation": 2 } }));
     world.revise("not-set", spec(&["first", "third"], &[], ""));
@@ -85,7 +79,7 @@ fn a_new_revision_and_the_label_of_its_promise_run_the_workflow_once() {
 
 #[test]
 fn the_interval_runs_a_settled_workflow_again_and_a_failed_one_only_if_asked_to() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.play("a");
     world.wait(36_000);
     assert!(world.decide("a").is_silent());
@@ -107,7 +101,7 @@ fn the_interval_runs_a_settled_workflow_again_and_a_failed_one_only_if_asked_to(
 
 #[test]
 fn the_interval_comes_from_the_revision() {
-    let mut world = world();
+    let mut world = two_pipelines();
     let mut spec = spec(&["first"], &[], "");
     spec["workflows"]["config"]["reconciliationInterval"] = "2m".into();
     world.revise("not-set", spec);
@@ -119,12 +113,10 @@ fn the_interval_comes_from_the_revision() {
 
 #[test]
 fn suspension_holds_and_removing_the_label_resumes_at_that_pipeline() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.settle("a");
     world.finish("a", Pod::Succeeds);
-    world.settle("a");
-    world.finish("a", Pod::Suspends);
-    let plan = world.settle("a");
+    let plan = world.suspend("a");
     assert_eq!(world.told("a", "Reconciled"), "Unknown/WorkflowSuspended");
     assert_eq!(plan.findings, [Finding::Suspended { pipeline: Some("second".into()) }]);
     world.settle("a");
@@ -133,8 +125,7 @@ fn suspension_holds_and_removing_the_label_resumes_at_that_pipeline() {
     world.settle("a");
     assert_eq!(world.ran("a"), ["first", "second", "second"]);
     assert_eq!(world.told("a", "Reconciled"), "Unknown/WorkflowPending");
-    world.finish("a", Pod::Suspends);
-    world.settle("a");
+    world.suspend("a");
     world.label("a", keys::WORKFLOW_SUSPENDED, None);
     world.play("a");
     assert_eq!(world.ran("a"), ["first", "second", "second", "second"]);
@@ -143,7 +134,7 @@ fn suspension_holds_and_removing_the_label_resumes_at_that_pipeline() {
 
 #[test]
 fn a_retry_time_resumes_by_itself_and_attempts_are_kept() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.settle("a");
     world.finish("a", Pod::RetriesAfter(60));
     let plan = world.settle("a");
@@ -166,12 +157,10 @@ fn a_retry_time_resumes_by_itself_and_attempts_are_kept() {
 
 #[test]
 fn a_manual_run_starts_with_the_first_pipeline_also_together_with_removing_the_suspension() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.settle("a");
     world.finish("a", Pod::Succeeds);
-    world.settle("a");
-    world.finish("a", Pod::Suspends);
-    world.settle("a");
+    world.suspend("a");
     let both = json!({ keys::MANUAL_RECONCILIATION: "true", keys::WORKFLOW_SUSPENDED: null });
     world.change("Env", &key("a"), json!({ "metadata": { "labels": both } }));
     world.play("a");
@@ -180,10 +169,8 @@ fn a_manual_run_starts_with_the_first_pipeline_also_together_with_removing_the_s
 
 #[test]
 fn a_manual_run_while_suspended_starts_over() {
-    let mut world = world();
-    world.settle("a");
-    world.finish("a", Pod::Suspends);
-    world.settle("a");
+    let mut world = two_pipelines();
+    world.suspend("a");
     world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
     world.settle("a");
     assert_eq!(world.ran("a"), ["first", "first"]);
@@ -192,10 +179,8 @@ fn a_manual_run_while_suspended_starts_over() {
 
 #[test]
 fn resuming_with_no_jobs_left_is_a_plain_start() {
-    let mut world = world();
-    world.settle("a");
-    world.finish("a", Pod::Suspends);
-    world.settle("a");
+    let mut world = two_pipelines();
+    world.suspend("a");
     for job in world.keys("Job") {
         world.objects.remove(&("Job".to_owned(), job));
     }
@@ -206,7 +191,7 @@ fn resuming_with_no_jobs_left_is_a_plain_start() {
 
 #[test]
 fn a_pause_holds_everything_and_its_end_runs_the_workflow_from_the_start() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.play("a");
     world.label("a", keys::PAUSED, Some("true"));
     world.change("Env", &key("a"), json!({ "spec": { "size": "large" } }));
@@ -232,17 +217,17 @@ fn the_end_of_a_pause_of_the_promise_releases_a_suspended_request_and_runs_it_on
     let promise = ObjectKey::cluster(PROMISE);
     // Before the Promise has told the request, and after.
     for is_told in [false, true] {
-        let mut world = world();
+        let mut world = two_pipelines();
         world.settle("a");
         world.finish("a", Pod::Suspends);
         world.settle("a");
         world.change("Promise", &promise, json!({ "metadata": { "labels": { keys::PAUSED: "true" } } }));
         world.settle("a");
         assert_eq!(world.told("a", "Reconciled"), "Unknown/PausedReconciliation");
-        let over = json!({ "metadata": { "labels": { keys::PAUSED: null }, "annotations": { crate::promise::RERUN: "1.77" } } });
+        let over = json!({ "metadata": { "labels": { keys::PAUSED: null }, "annotations": { crate::promise::RERUN: "1.77.pause" } } });
         world.change("Promise", &promise, over);
         let told = json!({ "metadata": {
-            "labels": { keys::RUN_FROM_START: "true" }, "annotations": { crate::promise::RERUN: "1.77" },
+            "labels": { keys::RUN_FROM_START: "true" }, "annotations": { crate::promise::RERUN: "1.77.pause" },
         }});
         if !is_told {
             let plan = world.settle("a");
@@ -255,14 +240,14 @@ fn the_end_of_a_pause_of_the_promise_releases_a_suspended_request_and_runs_it_on
         world.play("a");
         assert_eq!(world.ran("a"), ["first", "first", "second"], "told: {is_told}");
         assert_eq!(labels(&world), json!({ keys::PROMISE_NAME: PROMISE }));
-        assert_eq!(world.request("a")["metadata"]["annotations"][crate::promise::RERUN], "1.77");
+        assert_eq!(world.request("a")["metadata"]["annotations"][crate::promise::RERUN], "1.77.pause");
         assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
     }
 }
 
 #[test]
 fn a_paused_promise_holds_new_requests_without_a_mark_on_them() {
-    let mut world = world();
+    let mut world = two_pipelines();
     let promise = ObjectKey::cluster(PROMISE);
     world.change("Promise", &promise, json!({ "metadata": { "labels": { keys::PAUSED: "true" } } }));
     world.settle("a");
@@ -277,7 +262,7 @@ fn a_paused_promise_holds_new_requests_without_a_mark_on_them() {
 
 #[test]
 fn an_unavailable_promise_holds_new_requests_without_finalizers() {
-    let mut world = world();
+    let mut world = two_pipelines();
     let promise = ObjectKey::cluster(PROMISE);
     let available = |status: &str| json!({ "status": { "conditions": [{ "type": "Available", "status": status }] } });
     world.change("Promise", &promise, available("False"));
@@ -300,12 +285,13 @@ fn an_unavailable_promise_holds_new_requests_without_finalizers() {
 
 #[test]
 fn a_broken_pipeline_is_shown_on_the_request() {
-    let mut world = world();
+    let mut world = two_pipelines();
     let mut broken = spec(&["first"], &[], "");
     broken["workflows"]["resource"]["configure"][0]["kind"] = "ConfigMap".into();
     world.revise("not-set", broken);
     world.settle("a");
     assert_eq!(world.told("a", "Reconciled"), "Unknown/InvalidPipeline");
+    assert_eq!(world.count("InvalidPipeline "), 1);
     world.revise("not-set", spec(&["first"], &[], ""));
     world.play("a");
     assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
@@ -313,7 +299,7 @@ fn a_broken_pipeline_is_shown_on_the_request() {
 
 #[test]
 fn the_running_status_is_put_right_when_its_write_was_lost() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.play("a");
     world.wait(10);
     world.change("Env", &key("a"), json!({ "spec": { "size": "large" } }));
@@ -332,7 +318,7 @@ fn the_running_status_is_put_right_when_its_write_was_lost() {
 /// A pod that ends while no manager runs finds no `Pending` to replace; and one that is slow to be seen is overwritten with it.
 #[test]
 fn a_workflow_that_has_succeeded_does_not_say_pending() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.play("a");
     for message in [json!(null), json!("Pending")] {
         world.change("Env", &key("a"), json!({ "status": { "message": message } }));
@@ -346,7 +332,7 @@ fn a_workflow_that_has_succeeded_does_not_say_pending() {
 
 #[test]
 fn a_message_of_one_pipeline_survives_the_start_of_the_next() {
-    let mut world = world();
+    let mut world = two_pipelines();
     world.settle("a");
     world.change("Env", &key("a"), json!({ "status": { "message": "half way" } }));
     world.finish("a", Pod::Succeeds);
@@ -363,7 +349,7 @@ fn a_message_of_one_pipeline_survives_the_start_of_the_next() {
 #[test]
 fn a_request_that_lost_its_run_number_goes_on_and_its_triggers_work() {
     for old in [Value::Null, json!("1")] {
-        let mut world = world();
+        let mut world = two_pipelines();
         world.play("a");
         for _ in 0..2 {
             world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));

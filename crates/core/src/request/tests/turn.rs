@@ -87,6 +87,26 @@ fn what_somebody_asks_for_does_not_wait() {
 }
 
 #[test]
+fn the_end_of_its_own_pause_does_not_wait_for_a_round_of_the_promise() {
+    // A round of a new generation, and one that somebody has asked for by label.
+    for round in [None, Some("2.77")] {
+        let mut world = changed();
+        world.settle("a");
+        if let Some(round) = round {
+            let annotations = json!({ "metadata": { "annotations": { crate::promise::RERUN: round } } });
+            world.change("Promise", &ObjectKey::cluster(PROMISE), annotations);
+        }
+        world.label("a", keys::PAUSED, Some("true"));
+        world.settle("a");
+        assert_eq!(world.told("a", "Reconciled"), "Unknown/PausedReconciliation");
+        world.label("a", keys::PAUSED, None);
+        world.play("a");
+        assert_eq!(world.ran("a").len(), 4, "{round:?}");
+        assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+    }
+}
+
+#[test]
 fn a_new_request_does_not_wait() {
     let mut world = changed();
     world.ask("b");

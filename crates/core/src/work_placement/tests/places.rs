@@ -9,7 +9,7 @@ fn another_place_means_another_write() {
     world.store = Availability::Ready { place: "there".into(), epoch: 0 };
     let decision = decide(&world.snapshot());
     assert!(decision.effect.is_none() && decision.plan.writes.len() == 1, "the place is noted first");
-    assert!(!queued(&world.snapshot(), 1).is_silent(), "the content is not where it should be");
+    assert!(!queued(&world.snapshot(), 1, None).is_silent(), "the content is not where it should be");
     world.store = ready();
     assert_eq!(decide(&world.snapshot()).effect, None);
     world.destination.as_mut().unwrap().spec.path = "worker-2".into();
@@ -78,7 +78,7 @@ fn a_store_that_may_have_lost_everything_gets_it_again_without_a_word() {
     assert!(!world.pass());
     world.take_events();
     world.store = Availability::Ready { place: "here".into(), epoch: 1 };
-    assert!(queued(&world.snapshot(), 1).is_silent());
+    assert!(queued(&world.snapshot(), 1, None).is_silent());
     world.settle();
     assert_eq!(world.files.len(), 1);
     let conditions = |placement: Option<WorkPlacement>| placement.unwrap().status.unwrap().conditions;

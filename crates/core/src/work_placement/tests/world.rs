@@ -207,6 +207,7 @@ impl World {
         if let Some(effect) = decision.effect.take() {
             let outcome = self.apply(&effect.change, snapshot.store.place().unwrap_or_default());
             let attempt = Attempt { stamp: effect.stamp, at: at(self.now), outcome };
+            let attempt = recognised(&snapshot.placement, self.attempt.as_ref(), attempt);
             (self.attempt, self.is_doubted) = (Some(attempt.clone()), false);
             // A plan with finalizers has moved the object on; the next pass records.
             if !decision.plan.writes.is_empty() {

@@ -1,5 +1,20 @@
-use super::super::access::{SCHEDULING_KEY, objects, scheduling_key, writes};
+mod earlier;
+
+use super::super::access::{self, InUse, SCHEDULING_KEY, objects, scheduling_key};
 use super::*;
+
+/// As [`access::writes`], where pipelines run beside their requests.
+fn writes(
+    parent: &Parent,
+    workflow: &Workflow,
+    pipeline: &Pipeline,
+    existing: &Existing,
+    others: &[Workflow],
+    jobs: impl FnOnce() -> Vec<Arc<Job>>,
+) -> Vec<Write> {
+    let in_use = InUse { workflows: others.to_vec(), namespaces: None };
+    access::writes(parent, workflow, pipeline, existing, &in_use, jobs)
+}
 
 fn permissions(verb: &str) -> Value {
     json!([
@@ -344,7 +359,7 @@ fn an_account_may_be_a_users_own_and_nothing_else_may() {
     let spec = spec(&[pipeline("p", permissions("get"))], &[], "");
     let (parent, workflow) = of_request(&spec, "a", Action::Configure);
     let all = writes(&parent, &workflow, &workflow.pipelines[0], &Existing::default(), &[], Vec::new);
-    let anybodys = |write: &&Write| matches!(write, Write::Create { owner: crate::plan::Owner::Anybody, .. });
+    let anybodys = |write: &&Write| matches!(write, Write::Create { owner: crate::plan::Owner::User, .. });
     let kinds: Vec<&str> = all.iter().filter(anybodys).map(|write| write.address().0.kind.as_str()).collect();
     assert_eq!(kinds, ["ServiceAccount"]);
     assert!(all.len() > 3);
@@ -414,6 +429,41 @@ fn two_revisions_in_use_keep_each_others_permissions_and_selectors() {
     assert!(!role.contains("\"get\""), "{role}");
 }
 
+#[test]
+fn selectors_that_no_revision_in_use_has_are_removed_once_no_pod_needs_them() {
+    let (parent, first) = revision("get", "dev");
+    let (_, second) = revision("get", "test");
+    let (_, latest) = revision("get", "prod");
+    let all = [latest.clone(), second.clone(), first.clone()];
+    let keyed = |this: &Workflow| Workflow { scheduling_key: scheduling_key(this, &all), ..this.clone() };
+    let mut existing = existing(&parent, &latest);
+    for this in [keyed(&second), keyed(&first)] {
+        let writes = writes(&parent, &this, &this.pipelines[0], &existing, &all, Vec::new);
+        writes.iter().for_each(|write| apply(&mut existing, write));
+    }
+    let own = json!({ "data": { "destinationSelectors-of-mine": "", "notes": "" } });
+    let target = Target::of(existing.config_maps[0].as_ref());
+    apply(&mut existing, &Write::Patch { target, patch: own });
+    let outdated = |existing: &Existing, in_use: &[&Workflow], jobs: &[&Job]| {
+        let selectors: Vec<_> = in_use.iter().map(|one| one.selectors.as_slice()).collect();
+        let jobs = || jobs.iter().map(|job| Arc::new((*job).clone())).collect();
+        access::outdated_selectors(&keyed(in_use[0]), &selectors, existing, jobs)
+    };
+    assert_eq!(outdated(&existing, &[&latest, &second, &first], &[]), None);
+    // A pod of the first revision may still have to begin.
+    let attempt = job::Attempt { index: 0, sequence: 1, run: 0, previous_version: "" };
+    let running = job::job(&parent, &keyed(&first), &settings(), attempt);
+    assert_eq!(outdated(&existing, &[&latest, &second], &[&running]), None);
+    for (in_use, left) in [(vec![&latest, &second], 4), (vec![&latest], 3)] {
+        let write = outdated(&existing, &in_use, &[]).unwrap();
+        apply(&mut existing, &write);
+        let data = existing.config_maps[0].data.clone().unwrap();
+        assert_eq!(data.len(), left, "{data:?}");
+        assert!(["notes", "destinationSelectors-of-mine", SCHEDULING_KEY].iter().all(|key| data.contains_key(*key)));
+        assert_eq!(outdated(&existing, &in_use, &[]), None);
+    }
+}
+
 /// Applies a patch to what exists.
 fn apply(existing: &mut Existing, write: &Write) {
     fn patch<K: serde::Serialize + serde::de::DeserializeOwned + kube_core::Resource>(
@@ -432,6 +482,8 @@ fn apply(existing: &mut Existing, write: &Write) {
         "ConfigMap" => patch(&mut existing.config_maps, &target.key, change),
         "Role" => patch(&mut existing.roles, &target.key, change),
         "ClusterRole" => patch(&mut existing.cluster_roles, &target.key, change),
+        "RoleBinding" => patch(&mut existing.role_bindings, &target.key, change),
+        "ClusterRoleBinding" => patch(&mut existing.cluster_role_bindings, &target.key, change),
         kind => panic!("{kind}"),
     }
 }

@@ -58,7 +58,7 @@ fn each_way_in_which_a_container_fails_has_a_reason_and_a_command() {
         (terminated(137, "OOMKilled", ""), format!("OutOfMemory | more memory than its limit of 256Mi | {logs}")),
         (
             terminated(127, "ContainerCannotRun", "exec: no such file"),
-            r#"ContainerNotStarted | "container render cannot be started" | exec: no such file"#.into(),
+            format!(r#"ContainerNotStarted | "container render cannot be started" | exec: no such file | {describe}"#),
         ),
         (
             waiting("ErrImagePull", "rpc error: not found"),
@@ -121,6 +121,25 @@ fn trouble_of_the_whole_pod_is_told_as_such() {
     let message = "Usage of EmptyDir volume \"shared-output\" exceeds the limit \"1Mi\". ";
     let evicted = json!({ "phase": "Failed", "reason": "Evicted", "message": message });
     check(&status(evicted), r#"PodEvicted | exceeds the limit \"1Mi\"." | kubectl describe pod -n n p"#);
+    let stopped = json!({ "phase": "Failed", "reason": "Evicted", "initContainerStatuses": [
+        { "name": "reader", "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": { "terminated": { "exitCode": 0 } } },
+        { "name": "render", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": { "terminated": { "exitCode": 137 } } },
+        { "name": "next", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": { "waiting": { "reason": "PodInitializing" } } },
+    ]});
+    for (reason, subject) in [
+        ("Evicted", "the pod was evicted while container render ran"),
+        ("DeadlineExceeded", "the pod ran longer than its deadline while container render ran"),
+        ("NodeLost", "the pod has failed (NodeLost) while container render ran"),
+    ] {
+        let mut failed = stopped.clone();
+        failed["reason"] = reason.into();
+        check(&status(failed.clone()), &format!("subject: {subject:?}"));
+        failed["initContainerStatuses"].as_array_mut().unwrap().remove(1);
+        check(
+            &status(failed),
+            &format!("subject: {:?}", subject.replace("while container render", "before container next")),
+        );
+    }
     let late =
         json!({ "phase": "Failed", "reason": "DeadlineExceeded", "message": "Pod was active on the node longer" });
     check(&status(late), "DeadlineExceeded | longer than its deadline | Pod was active");
@@ -215,10 +234,11 @@ fn the_newest_trouble_counts_and_a_refusal_only_where_there_is_no_pod() {
     assert!(told(&[], Some("Error creating: forbidden")).contains(r#"detail: "forbidden""#));
     let mut going = at(1, None);
     going.is_going = true;
-    assert_eq!(told(&[going], Some("no")), "Unseen", "how a pod ends that is deleted says nothing");
+    let told_of_it = told(&[going], Some("no"));
+    assert_eq!(told_of_it, "Going { when: None }", "how a pod ends that is deleted says nothing");
     let status = json!({ "failed": 1 });
     let job = v1::Job { status: serde_json::from_value(status).unwrap(), ..v1::Job::default() };
-    assert_eq!(Sight::of(&job, &[], Some("no")), Sight::Unseen, "there has been a pod since");
+    assert_eq!(Sight::of(&job, &[], Some("no")), Sight::Gone { when: None }, "there has been a pod since");
     let known = at(1, Some(1));
     for was_refused in [false, true] {
         let concerns = |old: Option<&Attempt>, new: Option<&Attempt>| concerns(old, new, was_refused);
@@ -228,4 +248,9 @@ fn the_newest_trouble_counts_and_a_refusal_only_where_there_is_no_pod() {
     assert!(!concerns(None, Some(&gets_on), false), "a pod that gets on brings nobody back");
     assert!(concerns(None, Some(&gets_on), true), "unless none could be made before");
     assert!(!concerns(Some(&gets_on), Some(&gets_on), true));
+    let mut runs = attempt(&container("render", json!({ "running": {} }), json!({})));
+    assert!(!concerns(Some(&runs), None, false));
+    runs.is_going = true;
+    assert!(concerns(Some(&runs), None, false), "what waited for its end may be stopped");
+    assert!(!concerns(Some(&runs), Some(&runs), false));
 }

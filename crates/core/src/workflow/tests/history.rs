@@ -1,4 +1,4 @@
-use super::super::history::{State, is_of, state};
+use super::super::history::{State, is_of, is_of_forerunner, state};
 use super::*;
 
 fn job(status: Value) -> Job {
@@ -38,6 +38,29 @@ fn jobs_of_an_earlier_object_of_the_same_name_or_of_another_kind_are_not_the_par
     assert!(!is_of(&own, &other));
     let (elsewhere, _) = of_request(&spec(&[], &[], ""), "b", Action::Configure);
     assert!(!is_of(&own, &elsewhere));
+}
+
+/// Its Jobs in another namespace have no owner.
+#[test]
+fn jobs_in_a_namespace_of_their_own_are_not_those_of_a_request_that_was_made_again() {
+    let pipelines = [pipeline("p", json!([]))];
+    let (parent, workflow) = of_request(&spec(&pipelines, &[], "pipes"), "a", Action::Configure);
+    let attempt = job::Attempt { index: 0, sequence: 1, run: 0, previous_version: "" };
+    let own = job::job(&parent, &workflow, &settings(), attempt);
+    assert_eq!(own.metadata.owner_references, None);
+    let mut successor = parent.clone();
+    successor.target.uid = Some("other".into());
+    assert!(is_of(&own, &parent) && !is_of_forerunner(&own, &parent));
+    assert!(!is_of(&own, &successor) && is_of_forerunner(&own, &successor));
+    let (elsewhere, _) = of_request(&spec(&[], &[], "pipes"), "b", Action::Configure);
+    assert!(!is_of_forerunner(&own, &elsewhere));
+    // One of an earlier version, or of the original, tells its request by name alone.
+    let mut earlier = own;
+    earlier.metadata.annotations.as_mut().unwrap().remove(PARENT_UID);
+    assert!(is_of(&earlier, &successor) && !is_of_forerunner(&earlier, &successor));
+    let (parent, workflow) = of_request(&spec(&pipelines, &[], ""), "a", Action::Configure);
+    let owned = job::job(&parent, &workflow, &settings(), attempt);
+    assert!(!owned.metadata.annotations.unwrap().contains_key(PARENT_UID), "its owner says so");
 }
 
 /// Weakness 2
@@ -89,6 +112,33 @@ fn labels_that_kratix_selects_by_win_over_those_of_the_pipeline() {
     assert_eq!(labels[keys::PROMISE_NAME], "env");
     assert_eq!(labels[keys::WORKFLOW_TYPE], "resource");
     assert_eq!(labels["team"], "t");
+}
+
+/// §19.5: those that Kratix does not set itself are not left to the pipeline either.
+#[test]
+fn no_reserved_label_of_a_pipeline_reaches_its_job_or_pod() {
+    let mut own = pipeline("p", json!([]));
+    own["metadata"]["labels"] = job::RESERVED_LABELS.iter().map(|key| (key.to_string(), json!("mine"))).collect();
+    own["metadata"]["labels"]["team"] = "t".into();
+    let spec: PromiseSpec = serde_json::from_value(json!({ "workflows": {
+        "promise": { "configure": [own] }, "resource": { "configure": [own], "delete": [own] },
+    }}))
+    .unwrap();
+    let promise = Promise::new("env", spec.clone());
+    let of_promise = Definition::of(&spec).promise_workflow("env", Action::Configure).unwrap();
+    let cases = [
+        (Parent::of_promise(&promise), of_promise),
+        of_request(&spec, "a", Action::Configure),
+        of_request(&spec, "a", Action::Delete),
+    ];
+    for (parent, workflow) in cases {
+        let attempt = job::Attempt { index: 0, sequence: 1, run: 0, previous_version: "" };
+        let job = job::job(&parent, &workflow, &settings(), attempt);
+        let pod = job.spec.unwrap().template.metadata.unwrap().labels.unwrap();
+        assert_eq!(job.metadata.labels.as_ref(), Some(&pod));
+        assert!(pod.values().all(|value| value != "mine"), "{pod:?}");
+        assert_eq!(pod["team"], "t");
+    }
 }
 
 #[test]

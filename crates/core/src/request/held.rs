@@ -1,0 +1,106 @@
+//! What holds up a request before its workflow is looked at: a pause, an unavailable Promise, a mistake that somebody must mend.
+//!
+//! Nothing new starts meanwhile, and what runs already runs on: what its pod does is told as before.
+//!
+//! # Source
+//! `04-resource-requests.md` §7, §14, §15
+
+use std::time::Duration;
+
+use kratix_api::condition::{self, Status};
+use kratix_api::{Promise, keys};
+use kube_core::ResourceExt;
+
+use super::{Finding, Pass, revision};
+use crate::plan::{Event, Next, Plan};
+use crate::refusal::PAUSED;
+use crate::workflow::failure;
+use crate::workflow::status::{Document, PENDING};
+
+/// How often a request looks at an unavailable Promise although Promises are watched.
+const UNAVAILABLE: Duration = Duration::from_secs(60);
+
+impl Pass<'_> {
+    /// Tells what becomes of the pod of the last Job.
+    pub(super) fn follow_pods(&self, document: &mut Document) -> Option<Event> {
+        let snapshot = self.snapshot;
+        let view = failure::View { now: snapshot.now, parent: self.parent, surroundings: snapshot.surroundings };
+        failure::follow(view, &snapshot.jobs, document)
+    }
+
+    pub(super) fn paused_by(&self, promise: &Promise) -> Option<bool> {
+        let by_promise = promise.labels().get(keys::PAUSED).is_some_and(|value| value == keys::TRUE);
+        (by_promise || self.parent.has_label(keys::PAUSED)).then_some(by_promise)
+    }
+
+    pub(super) fn paused(&self, by_promise: bool) -> Plan<Finding> {
+        let mut document = self.document();
+        let (unknown, reason) = (Status::Unknown, PAUSED);
+        let is_new = document.set_condition(condition::RECONCILED, unknown, reason, "Paused", self.snapshot.now);
+        let mut plan = Plan { findings: vec![Finding::Paused { by_promise }], ..Plan::silent() };
+        if is_new {
+            let text = match by_promise {
+                true => "for promise; pausing reconciliation for this resource request",
+                false => "for this resource request; pausing reconciliation",
+            };
+            plan.events.push(self.event(
+                Event::warning,
+                reason,
+                format!("'{}' label set to 'true' {text}", keys::PAUSED),
+            ));
+        }
+        plan.events.extend(self.follow_pods(&mut document));
+        let whose = if by_promise { "the Promise" } else { "the request" };
+        self.tell_if_deleting(
+            &mut plan,
+            &mut document,
+            reason,
+            format!("label {} of {whose} to be removed", keys::PAUSED),
+        );
+        self.with_status(plan, document)
+    }
+
+    pub(super) fn unavailable(&self) -> Plan<Finding> {
+        let mut document = self.document();
+        let (reason, message) = ("PromiseRequirementsNotInstalled", "Promise Requirements are not installed");
+        if document.set_condition(condition::PROMISE_AVAILABLE, Status::False, reason, message, self.snapshot.now) {
+            document.set("message", PENDING);
+        }
+        let events = self.follow_pods(&mut document).into_iter().collect();
+        let next = Next::After(UNAVAILABLE);
+        self.with_status(Plan { findings: vec![Finding::Unavailable], events, next, ..Plan::silent() }, document)
+    }
+
+    pub(super) fn availability_restored(&self, document: &mut Document) {
+        let is_false = |condition: kratix_api::Condition| condition.status == Status::False;
+        if document.condition(condition::PROMISE_AVAILABLE).is_some_and(is_false) {
+            let (reason, message) = ("PromiseAvailable", "Promise Requirements are met");
+            document.set_condition(condition::PROMISE_AVAILABLE, Status::True, reason, message, self.snapshot.now);
+        }
+    }
+
+    pub(super) fn blocked_by(&self, error: &revision::Error) -> Plan<Finding> {
+        let event = match error {
+            revision::Error::ManyBindings { .. } => None,
+            _ => Some("FailedPromiseRevisionLookup"),
+        };
+        let cause = error.to_string();
+        let mut plan = self.blocked(error.reason(), cause.clone(), event);
+        if matches!(error, revision::Error::NoVersion { .. }) {
+            plan.writes.extend(self.version_missing(&cause));
+        }
+        plan
+    }
+
+    /// Shows on the request why nothing happens. What brings it back is watched.
+    pub(super) fn blocked(&self, reason: &str, cause: String, event: Option<&'static str>) -> Plan<Finding> {
+        let mut document = self.document();
+        let is_new = document.set_condition(condition::RECONCILED, Status::Unknown, reason, &cause, self.snapshot.now);
+        let event = event.filter(|_| is_new).map(|event| self.event(Event::warning, event, cause.clone()));
+        let findings = vec![Finding::Blocked { cause: cause.clone() }];
+        let events = event.into_iter().chain(self.follow_pods(&mut document)).collect();
+        let mut plan = Plan { events, findings, ..Plan::silent() };
+        self.tell_if_deleting(&mut plan, &mut document, reason, format!("this to be mended: {cause}"));
+        self.with_status(plan, document)
+    }
+}
