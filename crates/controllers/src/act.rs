@@ -3,14 +3,19 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use k8s_openapi::api::batch::v1::Job;
 use kratix_core::object::{Kind, ObjectKey, Target};
-use kratix_core::plan::{Owner, Plan, Write};
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kratix_core::plan::{Event, Owner, Plan, Write};
+use kratix_core::workflow::history;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams,
+    Preconditions,
+};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 
-use crate::caches;
-use crate::error::Error;
+use crate::caches::{self, Caches};
+use crate::error::{Error, is_lost};
 use crate::events::Events;
 
 /// Name under which the API server records our writes.
@@ -39,23 +44,35 @@ pub(crate) struct Acted {
 ///
 /// # Errors
 /// The first write that the API server refused. Creating what exists and deleting what is gone are not failures.
-pub(crate) async fn act<F>(platform: &Client, events: &Events, plan: &Plan<F>) -> Acted {
+pub(crate) async fn act<F>(platform: &Client, caches: &Caches, events: &Events, plan: &Plan<F>) -> Acted {
     let mut acted = Acted { made: Vec::new(), replaced: Vec::new(), altered: HashMap::new(), outcome: Ok(()) };
-    acted.outcome = carry_out(platform, plan, &mut acted).await;
-    if acted.outcome.is_ok() {
-        plan.events.iter().for_each(|event| events.publish(event));
-    }
+    let mut done = Vec::new();
+    acted.outcome = carry_out(platform, caches, plan, &mut acted, &mut done).await;
+    // What a later pass finds done already it does not tell.
+    let is_true = |event: &&Event| acted.outcome.is_ok() || done.iter().any(|write| event.tells_of(write));
+    plan.events.iter().filter(is_true).for_each(|event| events.publish(event));
     acted
 }
 
-async fn carry_out<F>(platform: &Client, plan: &Plan<F>, acted: &mut Acted) -> Result<(), Error> {
+async fn carry_out<'p, F>(
+    platform: &Client,
+    caches: &Caches,
+    plan: &'p Plan<F>,
+    acted: &mut Acted,
+    done: &mut Vec<&'p Write>,
+) -> Result<(), Error> {
     let mut produced: HashMap<(Kind, ObjectKey), (String, String)> = HashMap::new();
     for write in plan.writes.iter().chain(&plan.status) {
         let address = write.address();
         let address = (address.0.clone(), address.1.clone());
-        if let (true, Some(Write::PatchStatus { target, .. })) = (write.is_irrevocable(), &plan.status) {
-            let after = produced.get(&(target.kind.clone(), target.key.clone())).map(|(_, after)| after.as_str());
-            still(platform, target, after).await?;
+        if let Write::Create { object, given, .. } = write {
+            if let Some(target) = given {
+                let after = produced.get(&(target.kind.clone(), target.key.clone())).map(|(_, after)| after.as_str());
+                still(platform, target, after).await?;
+            }
+            if write.is_irrevocable() {
+                all_are_seen(platform, caches, object).await?;
+            }
         }
         let result = match produced.get(&address) {
             Some(versions) => execute(platform, &repin(write, versions)).await,
@@ -69,6 +86,7 @@ async fn carry_out<F>(platform: &Client, plan: &Plan<F>, acted: &mut Acted) -> R
             acted.made.push(address.clone());
         }
         let written = result?.object;
+        done.push(write);
         let pinned = match write {
             Write::Patch { target, .. } | Write::PatchStatus { target, .. } => target.resource_version.clone(),
             Write::Create { .. } | Write::Delete { .. } => None,
@@ -89,9 +107,9 @@ async fn carry_out<F>(platform: &Client, plan: &Plan<F>, acted: &mut Acted) -> R
     Ok(())
 }
 
-/// Fails unless the object that tells of an irrevocable write is at the version that was observed, or that an earlier write of
-/// the plan has produced. Read live: a cache that lags behind would start a workflow for an input which is no longer there,
-/// and only learn of it when the status conflicts.
+/// Fails unless an object is at the version that was observed, or that an earlier write of the plan has produced. Read live:
+/// a cache that lags behind would start a workflow for an input which is no longer there, and only learn of it when the status
+/// conflicts.
 async fn still(platform: &Client, target: &Target, produced: Option<&str>) -> Result<(), Error> {
     let Some(expected) = produced.or(target.resource_version.as_deref()) else { return Ok(()) };
     let api = api(platform, &target.kind, target.key.namespace.as_deref());
@@ -100,6 +118,28 @@ async fn still(platform: &Client, target: &Target, produced: Option<&str>) -> Re
     match found.and_then(|found| found.metadata.resource_version) {
         Some(found) if found == expected => Ok(()),
         _ => Err(Error::Unseen { after: UNSEEN }),
+    }
+}
+
+/// Fails unless the cache shows all Jobs of the parent of `job` as they are. Read live: to a manager whose lists are from the
+/// past a workflow that has run already looks like one that has not begun.
+async fn all_are_seen(platform: &Client, caches: &Caches, job: &Value) -> Result<(), Error> {
+    let job: DynamicObject = serde_json::from_value(job.clone())
+        .map_err(|error| Error::read("the Job that is to be made", kube::Error::SerdeError(error)))?;
+    let selector: Vec<String> =
+        history::siblings(job.labels()).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let jobs = Api::<Job>::namespaced(platform.clone(), &job.namespace().unwrap_or_default());
+    let listed = jobs.list_metadata(&ListParams::default().labels(&selector.join(","))).await;
+    let listed = listed.map_err(|source| Error::read("the Jobs of a workflow", source))?;
+    let is_seen = |job: &PartialObjectMeta<Job>| {
+        let seen = caches.jobs.get(&ObjectKey::of(job));
+        // One that another parent's selector finds and no cache holds is nobody's.
+        !caches::selects("Job", job)
+            || seen.is_some_and(|seen| seen.metadata.resource_version == job.metadata.resource_version)
+    };
+    match listed.iter().all(is_seen) {
+        true => Ok(()),
+        false => Err(Error::Unseen { after: UNSEEN }),
     }
 }
 
@@ -158,6 +198,13 @@ async fn execute(platform: &Client, write: &Write) -> Result<Done, Error> {
 async fn create(api: &Api<DynamicObject>, object: &Value, owner: &Owner) -> Result<Option<Done>, kube::Error> {
     let object: DynamicObject = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
     let params = PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.into()) };
+    // No cache shows it, so it would be made, and refused, again and again.
+    if *owner == Owner::User
+        && let Ok(Some(existing)) = api.get_opt(object.metadata.name.as_deref().unwrap_or_default()).await
+        && existing.metadata.deletion_timestamp.is_none()
+    {
+        return Ok(Some(Done { object: None, arrives: caches::holds(&object, &existing) }));
+    }
     match api.create(&params, &object).await {
         Ok(created) => Ok(Some(Done { object: Some(created), arrives: true })),
         // Names are derived: what exists under this name was made by an earlier pass, or its creation is still on the
@@ -170,6 +217,17 @@ async fn create(api: &Api<DynamicObject>, object: &Value, owner: &Owner) -> Resu
                     Ok(owner.has(existing.labels()).then_some(Done { object: None, arrives }))
                 }
                 _ => Err(kube::Error::Api(status)),
+            }
+        }
+        // What may exist all the same is looked for, so that it is known and told now: the next pass would find it made.
+        Err(error) if is_lost(&error) => {
+            let name = object.metadata.name.as_deref().unwrap_or_default();
+            match api.get_opt(name).await {
+                Ok(Some(made)) if made.metadata.deletion_timestamp.is_none() && owner.has(made.labels()) => {
+                    let arrives = caches::holds(&object, &made);
+                    Ok(Some(Done { object: Some(made), arrives }))
+                }
+                _ => Err(error),
             }
         }
         Err(error) => Err(error),
@@ -224,10 +282,15 @@ fn summary(write: &Write) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use embedded_apiserver::{Server, User};
+    use k8s_openapi::api::events::v1::Event as Published;
     use kratix_api::keys;
+    use kratix_core::plan::Reporter;
     use serde_json::json;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::context::tests::context;
 
     fn target(resource_version: &str) -> Target {
         Target {
@@ -249,7 +312,8 @@ mod tests {
     async fn what_exists_counts_as_made_if_it_is_the_owners_and_is_waited_for_if_a_cache_will_show_it() {
         let server = Server::builder().build().await.unwrap();
         let platform = Client::new(server.service(User::admin("test")), "default");
-        let (events, _publisher) = crate::events::channel(platform.clone(), "host");
+        let mut tasks = JoinSet::new();
+        let cx = context(platform.clone(), &mut tasks);
         let object = |name: &str, promise: Option<&str>| {
             let labels = promise.map(|promise| json!({ keys::PROMISE_NAME: promise }));
             json!({ "apiVersion": "v1", "kind": "ServiceAccount",
@@ -258,7 +322,7 @@ mod tests {
         let account = Kind::new("", "v1", "ServiceAccount", "serviceaccounts");
         let create = |object: Value| Write::create(account.clone(), object);
         for (name, promise) in [("users", None), ("ours", Some("p")), ("others", Some("q"))] {
-            act(&platform, &events, &Plan::<()>::from(create(object(name, promise)))).await.outcome.unwrap();
+            cx.execute(&Plan::<()>::from(create(object(name, promise)))).await.outcome.unwrap();
         }
         for (name, is_anybodys, is_taken, arrives) in [
             ("new", false, false, true),
@@ -270,7 +334,7 @@ mod tests {
         ] {
             let write = create(object(name, Some("p")));
             let write = if is_anybodys { write.unless_present() } else { write };
-            let acted = act(&platform, &events, &Plan::<()>::from(write)).await;
+            let acted = cx.execute(&Plan::<()>::from(write)).await;
             assert_eq!(matches!(acted.outcome, Err(Error::Taken { .. })), is_taken, "{name}");
             assert_eq!(!acted.made.is_empty(), arrives, "{name}");
         }
@@ -281,7 +345,8 @@ mod tests {
     async fn no_job_is_made_for_an_object_that_has_changed_meanwhile() {
         let server = Server::builder().build().await.unwrap();
         let platform = Client::new(server.service(User::admin("test")), "default");
-        let (events, _publisher) = crate::events::channel(platform.clone(), "host");
+        let mut tasks = JoinSet::new();
+        let cx = context(platform.clone(), &mut tasks);
         let metadata = json!({ "name": "a", "namespace": "default" });
         let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
         let maps = api(&platform, &target("1").kind, Some("default"));
@@ -295,12 +360,69 @@ mod tests {
         let create = Write::create(Kind::new("batch", "v1", "Job", "jobs"), job);
         for (seen, is_made) in [(old, false), (new, true)] {
             let target = Target { uid: seen.metadata.uid, ..target(&seen.metadata.resource_version.unwrap()) };
-            let status = Some(Write::PatchStatus { target, patch: json!({}) });
-            let plan = Plan::<()> { status, ..Plan::from(create.clone()) };
-            let acted = act(&platform, &events, &plan).await;
+            let plan = Plan::<()>::from(create.clone().given(&target));
+            let acted = cx.execute(&plan).await;
             assert_eq!(!acted.made.is_empty(), is_made);
             assert_eq!(matches!(acted.outcome, Err(Error::Unseen { .. })), !is_made);
         }
+        server.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn no_job_is_made_while_one_of_the_same_parent_is_unseen() {
+        let server = Server::builder().build().await.unwrap();
+        let platform = Client::new(server.service(User::admin("test")), "default");
+        let mut tasks = JoinSet::new();
+        let cx = context(platform.clone(), &mut tasks);
+        let job = |name: &str, request: &str| {
+            let labels = json!({ keys::PROMISE_NAME: "p", keys::WORKFLOW_TYPE: "resource", keys::RESOURCE_NAME: request,
+                keys::MANAGED_BY: keys::MANAGED_BY_KRATIX });
+            let pod = json!({ "containers": [{ "name": "c", "image": "i" }], "restartPolicy": "Never" });
+            json!({ "apiVersion": "batch/v1", "kind": "Job",
+                "metadata": { "name": name, "namespace": "default", "labels": labels },
+                "spec": { "template": { "spec": pod } } })
+        };
+        let kind = Kind::new("batch", "v1", "Job", "jobs");
+        let create = |name, request| Plan::<()>::from(Write::create(kind.clone(), job(name, request)));
+        cx.caches.jobs.ready().await;
+        // Nothing brings it into the cache any more.
+        tasks.shutdown().await;
+        let made = |acted: &Acted| acted.outcome.is_ok();
+        assert!(made(&cx.execute(&create("first", "a")).await));
+        let acted = cx.execute(&create("second", "a")).await;
+        assert!(matches!(acted.outcome, Err(Error::Unseen { .. })) && acted.made.is_empty());
+        assert!(made(&cx.execute(&create("other", "b")).await));
+        server.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn what_was_made_is_told_although_a_later_write_fails() {
+        let server = Server::builder().build().await.unwrap();
+        let platform = Client::new(server.service(User::admin("test")), "default");
+        let mut tasks = JoinSet::new();
+        let cx = context(platform.clone(), &mut tasks);
+        let (events, publisher) = crate::events::channel(platform.clone(), "host");
+        tasks.spawn(publisher.run());
+        let map =
+            json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a", "namespace": "default" } });
+        let create = Write::create(target("1").kind, map);
+        let conflicts = Write::Patch { target: target("1"), patch: json!({}) };
+        let event = |reason| Event::normal(Reporter::Promise, target("1"), reason, "note");
+        let plan = Plan::<()> {
+            writes: vec![create.clone(), conflicts.clone()],
+            events: vec![
+                event("Made").of(&create),
+                event("All"),
+                event("Removed").of(&Write::Delete { target: Target { key: ObjectKey::cluster("b"), ..target("1") } }),
+            ],
+            ..Plan::silent()
+        };
+        let acted = act(&platform, &cx.caches, &events, &plan).await;
+        assert!(acted.outcome.is_err());
+        events.flush().await;
+        let published = Api::<Published>::namespaced(platform, "default").list(&ListParams::default()).await.unwrap();
+        let reasons: Vec<_> = published.iter().filter_map(|event| event.reason.as_deref()).collect();
+        assert_eq!(reasons, ["Made"]);
         server.shutdown().await;
     }
 

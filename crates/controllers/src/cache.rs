@@ -122,6 +122,11 @@ where
         self.inner.observers.write().push(Box::new(observer));
     }
 
+    /// Tells whether the cache has held a complete list.
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.inner.ready.borrow()
+    }
+
     /// Waits until the cache has held a complete list.
     pub(crate) async fn ready(&self) {
         let mut ready = self.inner.ready.subscribe();

@@ -123,7 +123,7 @@ impl Caches {
         let everything = watcher::Config::default;
         let pods = Pods::start(platform, tasks);
         let mut spawn = Spawn { platform, tasks };
-        Self {
+        let caches = Self {
             pods,
             promises: spawn.all(|_| Vec::new(), everything()),
             revisions: spawn.all(labelled_promise, everything()),
@@ -144,7 +144,9 @@ impl Caches {
             crds: spawn.all(labelled_promise, promise_label()),
             secrets: spawn.all(|_| Vec::new(), everything()),
             config: spawn.config(),
-        }
+        };
+        caches.pods.follow_jobs(&caches.jobs);
+        caches
     }
 
     /// Waits until every cache that decisions need has held a complete list.

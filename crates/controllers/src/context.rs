@@ -67,17 +67,22 @@ impl Context {
 
     /// Executes a plan and tells what was made, also when a later write failed.
     pub(crate) async fn execute<F>(&self, plan: &Plan<F>) -> Acted {
-        let mut acted = act::act(&telemetry::client(&self.platform), &self.events, plan).await;
+        let mut acted = act::act(&telemetry::client(&self.platform), &self.caches, &self.events, plan).await;
         self.superseded.note(std::mem::take(&mut acted.replaced));
         acted
     }
 
-    /// Makes visible that the API server has refused a write. What goes away by itself is no refusal, and is not told.
-    pub(crate) async fn tell_refusal<F>(&self, error: &Error, tell: impl FnOnce(&str) -> Plan<F> + Send) {
-        if error.is_refusal() {
-            let told = self.act(&tell(&error.to_string())).await;
-            tracing::debug!(%error, told = told.is_ok(), "the object says what was refused");
-        }
+    /// Makes visible that the API server has refused a write, and returns it as [`Error::Told`]. What goes away by itself is no
+    /// refusal, and what the object cannot tell now is left to whoever reports failed passes.
+    pub(crate) async fn tell_refusal<F>(
+        &self,
+        error: Error,
+        tell: impl FnOnce(&str) -> Option<Plan<F>> + Send,
+    ) -> Error {
+        let Some(plan) = error.is_refusal().then(|| tell(&error.to_string())).flatten() else { return error };
+        let told = self.act(&plan).await;
+        tracing::debug!(%error, told = told.is_ok(), "the object says what was refused");
+        Error::Told(Box::new(error))
     }
 
     /// Returns the platform configuration as last read.
@@ -163,14 +168,18 @@ pub(crate) mod tests {
         for (code, is_told) in [(403, true), (409, false), (503, false)] {
             let status = kube::core::Status::failure("m", "r").with_code(code);
             let error = Error::write(&job, kube::Error::Api(status.boxed()));
-            let mut told = false;
-            cx.tell_refusal(&error, |_| {
-                told = true;
-                Plan::<()>::silent()
-            })
-            .await;
-            assert_eq!(told, is_told, "{code}");
+            let mut asked = false;
+            let error = cx.tell_refusal(error, |_| {
+                asked = true;
+                Some(Plan::<()>::silent())
+            });
+            assert_eq!(matches!(error.await, Error::Told(_)), is_told, "{code}");
+            assert_eq!(asked, is_told, "{code}");
         }
+        let status = kube::core::Status::failure("m", "r").with_code(403);
+        let error = Error::write(&job, kube::Error::Api(status.boxed()));
+        let error = cx.tell_refusal(error, |_| None::<Plan<()>>).await;
+        assert!(!matches!(error, Error::Told(_)), "what the object cannot tell is told by others");
         drop(tasks);
         server.shutdown().await;
     }

@@ -67,8 +67,9 @@ pub(crate) async fn run<R: Reconcile>(
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
         while passes.try_join_next().is_some() {}
         let key = tokio::select! {
-            key = queue.take() => key,
+            biased; // Nothing more is begun once the process stops.
             () = shutdown.cancelled() => break,
+            key = queue.take() => key,
         };
         let (controller, queue) = (Arc::clone(&controller), queue.clone());
         let (failures, context) = (Arc::clone(&failures), Arc::clone(&context));
@@ -125,8 +126,9 @@ fn report<R: Reconcile>(name: &str, controller: &R, key: &ObjectKey, error: &Err
         return;
     }
     tracing::warn!(controller = name, object = %key, category, count, %error, "pass failed");
-    // Once per series of failures.
+    // Once per series of failures; what the object tells itself, it tells by an event of its own.
     if count == 1
+        && !matches!(error, Error::Told(_))
         && let Some((reporter, target)) = controller.subject(key)
     {
         events.publish(&Event::warning(reporter, target, "ReconcileFailed", error.to_string()));

@@ -1,33 +1,42 @@
 //! Destination: test documents, readiness, clean-up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kratix_api::Destination;
+use kratix_api::destination::StateStoreRef;
 use kratix_core::destination::{self, Former, Snapshot};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
-use kratix_core::state_store::concerns_destinations;
-use kratix_core::work_placement::{Cleaned, Site};
+use kratix_core::state_store::{SILENCE, concerns_destinations};
+use kratix_core::work_placement::{self, Cleaned, Site};
 use kratix_state_store::Handle;
+use tokio::time::Instant;
 
 use crate::caches::{destination_entry, former_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
+use crate::gates::{self, Gates};
 use crate::queue::Queue;
 use crate::state_store::{self, Attempts, Registry};
+
+/// Passes over Destinations of one store at once.
+pub(crate) const STORE_PASSES_MAX: usize = 64;
 
 /// The controller of Destinations.
 pub(crate) struct Destinations {
     cx: Arc<Context>,
     stores: Arc<Registry>,
     attempts: Attempts,
+    gates: Gates,
 }
 
 impl Destinations {
-    /// Returns the controller.
-    pub(crate) fn new(cx: &Arc<Context>, stores: &Arc<Registry>) -> Self {
-        Self { cx: Arc::clone(cx), stores: Arc::clone(stores), attempts: Attempts::default() }
+    /// Returns the controller; the gates are those of the queue that it is run with.
+    pub(crate) fn new(cx: &Arc<Context>, stores: &Arc<Registry>, gates: &Gates) -> Self {
+        let (cx, stores) = (Arc::clone(cx), Arc::clone(stores));
+        Self { cx, stores, attempts: Attempts::default(), gates: gates.clone() }
     }
 
     fn observe(
@@ -41,7 +50,7 @@ impl Destinations {
             Some(_) => self.cx.caches.placements.indexed(&destination_entry(&key.name)),
             None => Vec::new(),
         };
-        let refusal = reference.and_then(|store| state_store::refusal(&self.cx.caches, store));
+        let refusal = reference.and_then(|store| state_store::complaint(&self.cx.caches, store));
         let sites = destination::former_sites(&destination, store.place().unwrap_or_default());
         let others = if sites.is_empty() { Vec::new() } else { self.others(key) };
         let (mut former, mut writers) = (Vec::new(), Vec::new());
@@ -70,6 +79,27 @@ impl Destinations {
             .collect()
     }
 
+    /// Says on the Destination that it waits for its store.
+    async fn tell(&self, snapshot: &mut Snapshot, store: &StateStoreRef) {
+        let queued = destination::queued(snapshot, self.stores.silence(store).as_deref());
+        if let Err(error) = self.cx.act_on(&queued, &mut snapshot.destination).await {
+            // The outcome of the write will be said in any case.
+            tracing::debug!(destination = %ObjectKey::of(&*snapshot.destination), %error, "waiting could not be told");
+        }
+    }
+
+    /// Ends the pass of a Destination whose store has enough to do; the end of another pass brings it back, at the latest this
+    /// one does so itself.
+    async fn wait(&self, key: &ObjectKey, store: &StateStoreRef, waits: Duration) -> Result<Next, Error> {
+        if let Some(rest) = SILENCE.checked_sub(waits).filter(|rest| !rest.is_zero()) {
+            return Ok(Next::After(rest));
+        }
+        if let Some(destination) = self.cx.caches.destinations.get(key) {
+            self.tell(&mut self.observe(key, destination).0, store).await;
+        }
+        Ok(Next::After(work_placement::RETRY_AFTER))
+    }
+
     /// Removes the test documents at former sites, where that is possible.
     async fn clean(
         &self,
@@ -94,21 +124,36 @@ impl Reconcile for Destinations {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let Some(destination) = self.cx.caches.destinations.get(key) else {
             self.attempts.forget(key);
+            self.gates.leave(key, None);
             return Ok(Next::OnChange);
         };
         let reference = destination.spec.state_store_ref.clone();
+        let gate = match &reference {
+            Some(store) => match self.gates.enter(store, key) {
+                Ok(gate) => Some(gate),
+                Err(waits) => return self.wait(key, store, waits).await,
+            },
+            None => {
+                self.gates.leave(key, None);
+                None
+            }
+        };
         let (mut snapshot, handle, former) = self.observe(key, destination);
         let mut decision = destination::decide(&snapshot);
         self.cx.act_on(&decision.plan, &mut snapshot.destination).await?;
         if let (Some(effect), Some(reference), Some(handle)) = (decision.effect.take(), &reference, &handle) {
-            let now = || self.cx.now();
-            let (attempt, _) = self.stores.write(reference, handle, effect.change, effect.stamp, now).await;
+            let write = self.stores.write(reference, handle, effect.change, effect.stamp, || self.cx.now());
+            let deadline = Instant::now() + SILENCE;
+            let written = gates::telling(write, deadline, self.tell(&mut snapshot, reference)).await;
+            let Ok((attempt, _)) = written else { return Ok(Next::After(Duration::ZERO)) };
             self.attempts.put(key, attempt.clone(), None);
             snapshot.now = self.cx.now();
             decision = destination::record(&snapshot, attempt.clone());
             self.cx.act_on(&decision.plan, &mut snapshot.destination).await?;
             snapshot.attempt = Some(attempt);
         }
+        // Where it has been before is no matter of the present store.
+        drop(gate);
         if decision.cleans {
             snapshot.cleaned = Some(self.clean(&snapshot, handle.as_ref(), &former).await);
             decision = destination::decide(&snapshot);

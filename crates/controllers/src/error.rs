@@ -22,7 +22,7 @@ pub(crate) enum Retry {
 #[non_exhaustive]
 pub(crate) enum Error {
     /// The API server refused or lost a write.
-    #[error("{verb} of {target} failed: {source}")]
+    #[error("{verb} of {target} failed: {}", text_of(source))]
     Write {
         /// What was tried: `create`, `patch`, `status patch` or `delete`.
         verb: &'static str,
@@ -32,7 +32,7 @@ pub(crate) enum Error {
         source: Box<kube::Error>,
     },
     /// The API server refused or lost a read.
-    #[error("reading {target} failed: {source}")]
+    #[error("reading {target} failed: {}", text_of(source))]
     Read {
         /// Kind, namespace and name.
         target: String,
@@ -45,6 +45,9 @@ pub(crate) enum Error {
         /// Kind, namespace and name.
         target: String,
     },
+    /// A refusal that the object itself tells, in its conditions and by an event.
+    #[error(transparent)]
+    Told(Box<Error>),
     /// Nothing has failed: what the last pass made is not in the caches yet, and a pass without it would make it again.
     #[error("what the last pass made is still on its way")]
     Unseen {
@@ -80,6 +83,7 @@ impl Error {
                 _ => Retry::Backoff,
             },
             Self::Taken { .. } => Retry::OnChange,
+            Self::Told(error) => error.retry(),
             Self::Unseen { .. } => Retry::Soon,
         }
     }
@@ -89,13 +93,14 @@ impl Error {
         match self {
             Self::Write { verb: CREATE, source, .. } if code(source) == Some(404) => true,
             Self::Write { .. } | Self::Taken { .. } => self.retry() == Retry::OnChange,
+            Self::Told(error) => error.is_refusal(),
             Self::Read { .. } | Self::Unseen { .. } => false,
         }
     }
 
     /// Returns whether the write may have been executed although no reply says so.
     pub(crate) fn may_have_happened(&self) -> bool {
-        matches!(self, Self::Write { source, .. } if code(source).is_none_or(|code| code >= 500))
+        matches!(self, Self::Write { source, .. } if is_lost(source))
     }
 
     /// Returns a CamelCase category: a metric label, never a message.
@@ -111,8 +116,23 @@ impl Error {
                 None => "Unreachable",
             },
             Self::Taken { .. } => "Conflict",
+            Self::Told(error) => error.category(),
             Self::Unseen { .. } => "Unseen",
         }
+    }
+}
+
+/// Returns whether what was asked for may have been done although no reply says so.
+pub(crate) fn is_lost(source: &kube::Error) -> bool {
+    code(source).is_none_or(|code| code >= 500)
+}
+
+/// Returns what the API server says, without the client's wrapping.
+pub(crate) fn text_of(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.message.is_empty() => format!("{} ({})", status.reason, status.code),
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -131,6 +151,18 @@ mod tests {
     fn failed(write: &Write, code: u16) -> Error {
         let status = kube::core::Status::failure("m", "r").with_code(code);
         Error::write(write, kube::Error::Api(status.boxed()))
+    }
+
+    #[test]
+    fn a_text_holds_what_the_api_server_says_and_no_debug_output() {
+        let write = Write::create(
+            Kind::new("", "v1", "ConfigMap", "configmaps"),
+            serde_json::json!({ "metadata": { "name": "a", "namespace": "n" } }),
+        );
+        assert_eq!(failed(&write, 403).to_string(), "create of ConfigMap n/a failed: m");
+        let silent = kube::core::Status::failure("", "Forbidden").with_code(403).boxed();
+        let read = Error::read("Job n/a", kube::Error::Api(silent));
+        assert_eq!(Error::Told(Box::new(read)).to_string(), "reading Job n/a failed: Forbidden (403)");
     }
 
     #[test]

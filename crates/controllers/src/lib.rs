@@ -17,6 +17,7 @@ mod destination;
 mod error;
 mod events;
 mod expected;
+mod gates;
 mod job_pods;
 mod options;
 mod parts;

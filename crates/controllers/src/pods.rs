@@ -1,9 +1,10 @@
 //! What tells why the pod of a pipeline does not get on: the pods of workflows, and the refusals to make one.
 //!
 //! Of either nothing is kept but what a decision reads: of a pod a few lines if something is wrong with it, and of pods that have
-//! done their work nothing at all. What is missing here makes a failure less well explained, and changes no decision; so
-//! nobody waits for these caches.
+//! done their work nothing at all. What is missing here makes a failure less well explained, and a Job that cannot begin is
+//! stopped later; so nobody waits for these caches.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
@@ -15,6 +16,7 @@ use kratix_core::workflow::failure::{self, Sight};
 use kube::api::ListParams;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
+use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer};
 use tokio::task::JoinSet;
 
@@ -113,6 +115,8 @@ digest_of!(Refusal, v1::Event);
 pub(crate) struct Pods {
     pods: Cache<Pod>,
     refusals: Cache<Refusal>,
+    /// By the uid of a Job: how far its last pod had come that was removed before it had ended, as long as the Job exists.
+    last: Arc<Mutex<HashMap<String, String>>>,
 }
 
 impl Pods {
@@ -127,16 +131,41 @@ impl Pods {
         tasks.spawn(async move { fed.feed(api, unfinished).await });
         let (fed, api) = (refusals.clone(), Api::all(platform.clone()));
         tasks.spawn(async move { follow(fed, api).await });
-        Self { pods, refusals }
+        Self { pods, refusals, last: Arc::default() }
+    }
+
+    /// Begins to remember the last pods of Jobs for as long as these exist.
+    pub(crate) fn follow_jobs(&self, jobs: &Cache<Job>) {
+        let (last, known) = (Arc::clone(&self.last), jobs.clone());
+        self.pods.on_later_change(move |old, new| {
+            if let (Some(pod), None) = (old, new)
+                && let Some((uid, name)) = owner(pod)
+                && let Some(when) = pod.seen.cut_short()
+                && job(&known, pod.namespace(), uid, name).is_some()
+            {
+                last.lock().insert(uid.to_owned(), when.to_owned());
+            }
+        });
+        let last = Arc::clone(&self.last);
+        jobs.on_later_change(move |old, new| {
+            if let (Some(job), None) = (old, new) {
+                last.lock().remove(job.metadata.uid.as_deref().unwrap_or_default());
+            }
+        });
     }
 
     /// Returns what is known of the pods of a Job.
     pub(crate) fn sight(&self, job: &Job) -> Sight {
+        // Before the first list, that there is no pod says nothing.
+        if !self.pods.is_ready() {
+            return Sight::Unseen;
+        }
         let uid = job.metadata.uid.as_deref().unwrap_or_default();
         let pods: Vec<failure::Attempt> = self.pods.indexed(uid).iter().map(|pod| pod.seen.clone()).collect();
         let refusals = self.refusals.indexed(uid);
         let latest = refusals.iter().max_by_key(|refusal| refusal.at);
-        Sight::of(job, &pods, latest.map(|refusal| refusal.text.as_str()))
+        let sight = Sight::of(job, &pods, latest.map(|refusal| refusal.text.as_str()));
+        sight.with_last(|| self.last.lock().get(uid).cloned())
     }
 }
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kratix_api::{Promise, keys, promise_api};
 use kratix_core::object::{ObjectKey, Target};
-use kratix_core::plan::{Next, Plan, Reporter};
+use kratix_core::plan::{Event, Next, Plan, Reporter};
 use kratix_core::promise::{self, Call, Refusal, Request, Requests as Wanted, Snapshot, trigger};
 use kratix_core::trace::Subject;
 use kratix_core::workflow::Definition;
@@ -164,10 +164,14 @@ impl Promises {
         requests
     }
 
-    /// Tells requests to run, all at once. Returns whether one was refused; what goes away by itself is an error.
-    async fn call(&self, promise: &ObjectKey, calls: Vec<Call>) -> Result<bool, Error> {
+    /// Tells requests to run, all at once, and announces it if one of them was told. Returns whether one was refused; what
+    /// goes away by itself is an error.
+    async fn call(&self, promise: &ObjectKey, calls: Vec<Call>, announcement: Option<Event>) -> Result<bool, Error> {
         let call = async |call: Call| (self.cx.act(&Plan::<()>::from(call.write.clone())).await, call);
         let outcomes = futures::future::join_all(calls.into_iter().map(call)).await;
+        if outcomes.iter().any(|(result, _)| result.is_ok()) {
+            announcement.iter().for_each(|event| self.cx.events.publish(event));
+        }
         let (mut outcome, mut is_refused) = (Ok(()), false);
         for (result, call) in outcomes {
             let answer = match result {
@@ -235,15 +239,14 @@ impl Promises {
         // Also after a failure: objects may have been made before it.
         self.expected.note(key, acted.made);
         if let Err(error) = acted.outcome {
-            self.cx.tell_refusal(&error, |cause| promise::refused(&snapshot, cause)).await;
-            return Err(error);
+            return Err(self.cx.tell_refusal(error, |cause| promise::refused(&snapshot, cause)).await);
         }
         match decision.requests {
             Wanted::Running { api } => self.requests.start(&key.name, &api).await,
             Wanted::Stopped => self.requests.stop(&key.name),
             Wanted::Unchanged => {}
         }
-        match self.call(key, decision.calls).await? {
+        match self.call(key, decision.calls, decision.announcement).await? {
             // What was refused is told by a pass that knows it.
             true => Ok(Next::After(Duration::ZERO)),
             false => Ok(decision.plan.next),

@@ -101,8 +101,9 @@ impl<T: Clone + Eq + Hash + Ord> Queue<T> {
                 state.timers.first().map(|(at, _)| *at)
             };
             match next_timer {
-                // Either order of the two branches is right: the loop looks at everything again.
+                // Either order of the two branches is right, since the loop looks at everything again; one order is repeatable.
                 Some(at) => tokio::select! {
+                    biased;
                     () = changed => {}
                     () = tokio::time::sleep_until(at) => {}
                 },

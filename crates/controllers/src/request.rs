@@ -92,8 +92,9 @@ impl Supervisor {
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
-                Some(task) = self.starting.recv() => drop(tasks.spawn(task)),
+                biased; // Nothing more is begun once the process stops.
                 () = self.shutdown.cancelled() => break,
+                Some(task) = self.starting.recv() => drop(tasks.spawn(task)),
             }
             while tasks.try_join_next().is_some() {}
         }
@@ -222,6 +223,7 @@ async fn run(inner: Arc<Inner>, promise: String, running: Arc<Running>) {
     };
     // The passes alone end by themselves, once they are told to stop; the others only follow the API.
     tokio::select! {
+        biased; // A repeatable order. Passes are tasks of their own, so that beginning them holds up no news.
         () = passes => {}
         () = running.cache.feed(api, watcher::Config::default()) => {}
         () = listed => {}
@@ -462,8 +464,7 @@ impl Controller {
             self.running.expected.note(key, acted.made);
             if let Err(error) = acted.outcome {
                 let refused = |cause: &str| request::refused(cx.now(), &self.running.kind, &request, cause);
-                cx.tell_refusal(&error, refused).await;
-                return Err(error);
+                return Err(cx.tell_refusal(error, refused).await);
             }
             match acted.altered.remove(&address) {
                 Some(altered) if !is_on_its_way => request = Arc::new(altered),

@@ -9,7 +9,8 @@ use kratix_api::Destination;
 use kratix_api::destination::{StateStoreKind, StateStoreRef};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Plan, Reporter};
-use kratix_core::state_store::{self, Connection, Effect, Finding, OpenFailure, Opened, Snapshot, Store};
+use kratix_core::state_store::{self, Complaint, Connection, Effect, Finding, OpenFailure, Opened, Snapshot, Store};
+use kratix_state_store::Handle;
 use kube::{Api, ResourceExt};
 
 use crate::caches::{Caches, ledger_entry, secret_entry, store_entry};
@@ -19,24 +20,38 @@ use crate::error::Error;
 use crate::queue::Queue;
 
 mod attempts;
+mod backlog;
+mod exchanges;
 mod registry;
 mod translation;
 mod twins;
 
 pub(crate) use self::attempts::Attempts;
-pub(crate) use self::registry::Registry;
+pub(crate) use self::backlog::backlog;
+pub(crate) use self::exchanges::Exchanges;
+use self::exchanges::{Answer, Question, Stand};
+pub(crate) use self::registry::{Registry, Replaced};
 
 /// The controller of one kind of state store.
 pub(crate) struct StateStores {
     cx: Arc<Context>,
     registry: Arc<Registry>,
+    exchanges: Arc<Exchanges>,
+    queue: Queue<ObjectKey>,
     kind: StateStoreKind,
 }
 
 impl StateStores {
-    /// Returns the controller of `kind`.
-    pub(crate) fn new(cx: &Arc<Context>, registry: &Arc<Registry>, kind: StateStoreKind) -> Self {
-        Self { cx: Arc::clone(cx), registry: Arc::clone(registry), kind }
+    /// Returns the controller of `kind`; `queue` is the one that it is run with.
+    pub(crate) fn new(
+        cx: &Arc<Context>,
+        registry: &Arc<Registry>,
+        exchanges: &Arc<Exchanges>,
+        queue: &Queue<ObjectKey>,
+        kind: StateStoreKind,
+    ) -> Self {
+        let (registry, exchanges) = (Arc::clone(registry), Arc::clone(exchanges));
+        Self { cx: Arc::clone(cx), registry, exchanges, queue: queue.clone(), kind }
     }
 
     fn reference(&self, key: &ObjectKey) -> StateStoreRef {
@@ -53,25 +68,42 @@ impl StateStores {
                 data: secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect(),
             },
             Ok(None) => state_store::Secret::NotFound,
-            Err(error) => state_store::Secret::Unreadable { message: format!("reading Secret {key} failed: {error}") },
+            Err(error) => {
+                state_store::Secret::Unreadable { message: Error::read(format!("Secret {key}"), error).to_string() }
+            }
         }
     }
 
-    fn opened(&self, snapshot: &mut Snapshot, fingerprint: String, outcome: Result<(), OpenFailure>) -> Opened {
-        snapshot.now = self.cx.now();
-        Opened { fingerprint, at: snapshot.now, outcome }
-    }
-
-    /// Opens the writer, or one beside the present one, and checks it. The present one is replaced only by one that works.
-    async fn open(&self, store: &StateStoreRef, connection: &Connection, place: String) -> Result<(), OpenFailure> {
+    /// Returns a writer beside the present one, which it replaces only if it works.
+    fn writer(&self, store: &StateStoreRef, connection: &Connection) -> Result<Handle, OpenFailure> {
         let config = translation::store_config(&store.name, connection, &self.cx.config(), &self.cx.options.git);
         let placements = self.cx.caches.placements.clone();
         let lives = Arc::new(move |ledger: &str| !placements.indexed(&ledger_entry(ledger)).is_empty());
         let handle = kratix_state_store::open_with(config, self.registry.cache_dir(), lives);
-        let handle = handle.map_err(|error| translation::open_failure(&error))?;
-        handle.check().await.map_err(|error| translation::open_failure(&error))?;
-        self.registry.set_open(store, handle, place);
-        Ok(())
+        handle.map_err(|error| translation::open_failure(&error))
+    }
+
+    /// Has a task of its own put the question, which brings the store back with the answer.
+    fn ask(&self, key: &ObjectKey, question: Question, fingerprint: String) {
+        let (cx, queue, key) = (Arc::downgrade(&self.cx), self.queue.clone(), key.clone());
+        let now = move || cx.upgrade().map_or_else(jiff::Timestamp::now, |cx| cx.now());
+        self.exchanges.ask(&self.reference(&key.clone()), question, fingerprint, now, move || queue.add(key));
+    }
+
+    /// Says on the store what has come of opening or checking it, and has all others see it.
+    fn settle(&self, store: &StateStoreRef, snapshot: &Snapshot, answer: Answer) -> Option<Plan<Finding>> {
+        let Answer { question, opened } = answer;
+        let plan = state_store::record(snapshot, opened.clone());
+        match (&opened.outcome, question) {
+            (_, Question::Check { writer }) if !self.registry.is_present(store, &writer) => return None,
+            (Err(_), _) => self.registry.close(store, Some(opened), cause(&plan)),
+            (Ok(()), Question::Check { .. }) => self.registry.clear(store, opened),
+            (Ok(()), Question::Open { writer, place }) => {
+                self.registry.set_open(store, writer, place);
+                self.registry.note(store, opened);
+            }
+        }
+        Some(plan)
     }
 }
 
@@ -89,15 +121,29 @@ impl Reconcile for StateStores {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let reference = self.reference(key);
         let Some(store) = store(&self.cx.caches, &reference) else {
+            self.exchanges.give_up(&reference);
             self.registry.forget(&reference);
             return Ok(Next::OnChange);
         };
         self.registry.locate(&reference, &state_store::place(&store));
         let secret = self.secret(&store).await;
-        let (opened, is_suspect) = self.registry.opened(&reference);
+        let (opened, is_suspect, was_cleared) = self.registry.opened(&reference);
         let fetch_interval = self.cx.config().git_minimum_fetch_interval;
         let pushes = self.registry.pushes(&reference);
-        let mut snapshot = Snapshot { now: self.cx.now(), store, secret, opened, is_suspect, pushes, fetch_interval };
+        let (now, under_way) = (self.cx.now(), None);
+        let mut snapshot =
+            Snapshot { now, store, secret, opened, is_suspect, was_cleared, under_way, pushes, fetch_interval };
+        match self.exchanges.look(&reference, &state_store::fingerprint(&snapshot)) {
+            Stand::Unasked => {}
+            Stand::Asked(under_way) => snapshot.under_way = Some(under_way),
+            Stand::Answered(answer) => {
+                let Some(plan) = self.settle(&reference, &snapshot, answer) else {
+                    return Ok(Next::After(Duration::ZERO));
+                };
+                self.cx.act(&plan).await?;
+                return Ok(plan.next);
+            }
+        }
         let decision = state_store::decide(&snapshot);
         let plan = match decision.effect {
             None => decision.plan,
@@ -105,28 +151,28 @@ impl Reconcile for StateStores {
                 self.registry.close(&reference, None, cause(&decision.plan));
                 decision.plan
             }
+            Some(Effect::Tell) => {
+                self.registry.tell_silence(&reference, cause(&decision.plan));
+                decision.plan
+            }
             Some(Effect::Check { fingerprint }) => {
                 // One that has just been replaced is looked at again.
                 let Some(writer) = self.registry.writer(&reference) else { return Ok(Next::After(CHECK_AGAIN)) };
-                let outcome = writer.check().await.map_err(|error| translation::open_failure(&error));
-                let opened = self.opened(&mut snapshot, fingerprint, outcome);
-                let plan = state_store::record(&snapshot, opened.clone());
-                match &opened.outcome {
-                    Ok(()) => self.registry.clear(&reference, opened),
-                    Err(_) => self.registry.close(&reference, Some(opened), cause(&plan)),
-                }
-                plan
+                self.ask(key, Question::Check { writer }, fingerprint);
+                decision.plan.and_next(Next::After(state_store::SILENCE))
             }
-            Some(Effect::Open { connection, fingerprint, place }) => {
-                let outcome = self.open(&reference, &connection, place).await;
-                let opened = self.opened(&mut snapshot, fingerprint, outcome);
-                let plan = state_store::record(&snapshot, opened.clone());
-                match &opened.outcome {
-                    Ok(()) => self.registry.note(&reference, opened),
-                    Err(_) => self.registry.close(&reference, Some(opened), cause(&plan)),
+            Some(Effect::Open { connection, fingerprint, place }) => match self.writer(&reference, &connection) {
+                Ok(writer) => {
+                    self.ask(key, Question::Open { writer, place }, fingerprint);
+                    decision.plan.and_next(Next::After(state_store::SILENCE))
                 }
-                plan
-            }
+                Err(failure) => {
+                    let opened = Opened { fingerprint, at: self.cx.now(), outcome: Err(failure) };
+                    let plan = state_store::record(&snapshot, opened.clone());
+                    self.registry.close(&reference, Some(opened), cause(&plan));
+                    plan
+                }
+            },
         };
         self.cx.act(&plan).await?;
         Ok(plan.next)
@@ -206,9 +252,9 @@ fn store(caches: &Caches, store: &StateStoreRef) -> Option<Store> {
     }
 }
 
-/// Returns what a store says of its last push, if that was refused.
-pub(crate) fn refusal(caches: &Caches, reference: &StateStoreRef) -> Option<String> {
-    state_store::refusal(&store(caches, reference)?).map(str::to_owned)
+/// Returns what a store says of its last push, unless that was accepted.
+pub(crate) fn complaint(caches: &Caches, reference: &StateStoreRef) -> Option<Complaint> {
+    state_store::complaint(&store(caches, reference)?)
 }
 
 /// Returns where the files of a store are, if there is one.

@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::controller::{self, Reconcile};
 use crate::destination::{self, Destinations};
 use crate::events;
+use crate::gates::Gates;
 use crate::job_pods::{self, JobPods};
 use crate::options::Options;
 use crate::promise::{self, Promises};
@@ -22,16 +23,16 @@ use crate::promise_revision::{self, Revisions};
 use crate::queue::Queue;
 use crate::request::Requests;
 use crate::resource_binding::Bindings;
-use crate::state_store::{self, Registry, StateStores};
+use crate::state_store::{self, Exchanges, Registry, StateStores};
 use crate::superseded::Superseded;
 use crate::telemetry::{Metrics, Telemetry};
 use crate::work::{self, Works};
 use crate::work_placement::{self, Namesakes, WorkPlacements};
 
-/// Passes at once that may wait for an answer of a state store's server.
+/// Passes over state stores at once: each waits for the API server alone, and what asks a store has a task of its own.
 const STORE_PASSES_MAX: usize = 16;
-/// Passes at once that may wait for a place in a store's commit.
-const DESTINATION_PASSES_MAX: usize = 64;
+/// Passes at once over Destinations, of which those of one store have a part ([`destination::STORE_PASSES_MAX`]).
+const DESTINATION_PASSES_MAX: usize = 8 * destination::STORE_PASSES_MAX;
 /// Passes at once over placements: what waits for a store shares a commit, so many must be able to wait, and each store
 /// has a limit of its own ([`work_placement::STORE_PASSES_MAX`]), so that eight stores must hang before others wait.
 const PLACEMENT_PASSES_MAX: usize = 8 * work_placement::STORE_PASSES_MAX;
@@ -59,6 +60,7 @@ pub struct Controllers {
     /// The loops that run passes.
     controllers: JoinSet<()>,
     queues: Vec<Queue<ObjectKey>>,
+    exchanges: Arc<Exchanges>,
     requests: Option<Requests>,
     shutdown: CancellationToken,
     context: Arc<Context>,
@@ -85,16 +87,18 @@ impl Controllers {
         });
         background.spawn(follow_telemetry(Arc::downgrade(&context)));
         let shutdown = CancellationToken::new();
-        let mut started =
-            Self { background, controllers: JoinSet::new(), queues: Vec::new(), requests: None, shutdown, context };
+        let (controllers, queues, exchanges) = (JoinSet::new(), Vec::new(), Arc::default());
+        let mut started = Self { background, controllers, queues, exchanges, requests: None, shutdown, context };
         let context = Arc::clone(&started.context);
         started.wire(&context);
         started
     }
 
-    /// Returns true when no object is waiting for a pass or having one; timers do not count.
+    /// Returns true when no object is waiting for a pass or having one, and no store is being opened; timers do not count.
     pub fn is_at_rest(&self) -> bool {
-        self.queues.iter().all(Queue::is_at_rest) && self.requests.as_ref().is_none_or(Requests::is_at_rest)
+        self.exchanges.is_idle()
+            && self.queues.iter().all(Queue::is_at_rest)
+            && self.requests.as_ref().is_none_or(Requests::is_at_rest)
     }
 
     /// Returns what is counted; it stays readable after the end.
@@ -125,20 +129,26 @@ impl Controllers {
     /// The way of documents from Works to state stores.
     fn wire_delivery(&mut self, context: &Arc<Context>) {
         let stores = Arc::new(Registry::new(context.options.cache_dir.clone()));
-        let queues = Arc::downgrade(&stores);
-        context.telemetry.metrics().watch_queues(move || {
-            let queues = queues.upgrade().map(|stores| stores.queues()).unwrap_or_default();
-            queues.into_iter().map(|(store, length)| (store.kind.as_str().to_owned(), store.name, length)).collect()
-        });
-        let git = StateStores::new(context, &stores, StateStoreKind::GitStateStore);
-        let git = self.spawn(context, git, STORE_PASSES_MAX);
-        let bucket = StateStores::new(context, &stores, StateStoreKind::BucketStateStore);
-        let bucket = self.spawn(context, bucket, STORE_PASSES_MAX);
-        let destinations = self.spawn(context, Destinations::new(context, &stores), DESTINATION_PASSES_MAX);
-        let placements = Queue::new();
+        let (git, bucket) = (Queue::new(), Queue::new());
+        for (kind, queue) in [(StateStoreKind::GitStateStore, &git), (StateStoreKind::BucketStateStore, &bucket)] {
+            let controller = StateStores::new(context, &stores, &self.exchanges, queue, kind);
+            self.run(context, controller, queue, STORE_PASSES_MAX);
+        }
+        let (destinations, placements) = (Queue::new(), Queue::new());
+        let of_destinations = Gates::new(&destinations, destination::STORE_PASSES_MAX);
+        let of_placements = Gates::new(&placements, work_placement::STORE_PASSES_MAX);
+        let controller = Destinations::new(context, &stores, &of_destinations);
+        self.run(context, controller, &destinations, DESTINATION_PASSES_MAX);
         let namesakes = Namesakes::follow(&context.caches.placements);
-        let writer = WorkPlacements::new(context, &stores, &namesakes, &placements);
-        self.run(context, writer, &placements, PLACEMENT_PASSES_MAX);
+        let controller = WorkPlacements::new(context, &stores, &namesakes, (&placements, &of_placements));
+        self.run(context, controller, &placements, PLACEMENT_PASSES_MAX);
+        let (cx, registry, gates) =
+            (Arc::downgrade(context), Arc::downgrade(&stores), [of_destinations, of_placements]);
+        context.telemetry.metrics().watch_queues(move || {
+            let (Some(cx), Some(stores)) = (cx.upgrade(), registry.upgrade()) else { return Vec::new() };
+            let lengths = state_store::backlog(&cx, &stores, &gates).into_iter();
+            lengths.map(|(store, length)| (store.kind.as_str().to_owned(), store.name, length)).collect()
+        });
         let works = self.spawn(context, Works::new(context), WORK_PASSES_MAX);
 
         state_store::watch(context, &stores, &git, &bucket);

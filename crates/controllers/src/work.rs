@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kratix_api::{Destination, Work, WorkPlacement, keys};
 use kratix_core::metrics;
 use kratix_core::object::{ObjectKey, Target};
-use kratix_core::plan::{Next, Plan, Reporter, Write};
+use kratix_core::plan::{Event, Next, Plan, Reporter, Write};
 use kratix_core::trace::Subject;
 use kratix_core::work::{self, Course, Finding, Snapshot};
 use kube::ResourceExt;
@@ -45,15 +45,23 @@ impl Works {
         Snapshot { now: self.cx.now(), work, destinations, places, placements, neighbours }
     }
 
-    /// Executes the writes one by one, as far as those that fail allow. Returns what brings the pass back.
-    async fn write(&self, work: &ObjectKey, writes: Vec<Write>, course: &mut Course<'_>) -> Result<(), Error> {
+    /// Executes the writes one by one, as far as those that fail allow, and tells of each that was made. Returns what brings
+    /// the pass back.
+    async fn write(
+        &self,
+        work: &ObjectKey,
+        writes: Vec<Write>,
+        events: &[Event],
+        course: &mut Course<'_>,
+    ) -> Result<(), Error> {
         let mut failed = None;
         let mut made = Vec::new();
         for write in writes {
             if !course.allows(&write) {
                 continue;
             }
-            let acted = self.cx.execute(&Plan::<Finding>::from(write.clone())).await;
+            let events = events.iter().filter(|event| event.tells_of(&write)).cloned().collect();
+            let acted = self.cx.execute(&Plan::<Finding> { events, ..Plan::from(write.clone()) }).await;
             made.extend(acted.made);
             let Err(error) = acted.outcome else { continue };
             course.fail(&write, error.is_refusal().then(|| error.to_string()));
@@ -103,7 +111,8 @@ impl Works {
         let Plan { writes, status, events, next, findings } = plan;
         let samples = metrics::outcomes(&snapshot.work, &findings);
         let mut course = Course::of(&snapshot);
-        if let Err(error) = self.write(key, writes, &mut course).await {
+        let (of_writes, events): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event.of.is_some());
+        if let Err(error) = self.write(key, writes, &of_writes, &mut course).await {
             if course.is_refused() {
                 let told = self.cx.act(&work::refused(&snapshot, &course)).await;
                 tracing::debug!(work = %key, told = told.is_ok(), "the Work says what could not be scheduled");

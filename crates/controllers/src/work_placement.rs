@@ -9,35 +9,35 @@ use kratix_api::{Destination, WorkPlacement};
 use kratix_core::metrics;
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
-use kratix_core::state_store::Attempt;
+use kratix_core::state_store::{Attempt, SILENCE};
 use kratix_core::trace::Subject;
 use kratix_core::work_placement::{self, Decision, Effect, Neighbour, Parts, Rival, Snapshot};
 use kratix_state_store::{Handle, Imprint};
+use kube::ResourceExt;
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use crate::caches::{destination_entry, former_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
+use crate::gates::{self, Gates};
 use crate::parts;
 use crate::queue::Queue;
-use crate::state_store::{self, Attempts, Registry};
+use crate::state_store::{self, Attempts, Registry, Replaced};
 use crate::telemetry::Pass;
 
 mod drift;
 mod former;
-mod gates;
 mod namesakes;
 mod turns;
 
 use self::former::Writers;
-use self::gates::Gates;
-pub(crate) use self::gates::STORE_PASSES_MAX;
 pub(crate) use self::namesakes::Namesakes;
 use self::turns::Turns;
 
-/// After this time in a store's queue the placement says that it waits. Most writes are over earlier and cost one status.
-const SILENCE: Duration = Duration::from_secs(3);
+/// Passes over placements of one store at once: as many as make a commit worth its push.
+pub(crate) const STORE_PASSES_MAX: usize = 256;
 
 /// The controller of placements.
 pub(crate) struct WorkPlacements {
@@ -56,19 +56,19 @@ pub(crate) struct WorkPlacements {
 }
 
 impl WorkPlacements {
-    /// Returns the controller; `queue` is the one that it is run with.
+    /// Returns the controller; `queue` is the one that it is run with, and the gates are those of this queue.
     pub(crate) fn new(
         cx: &Arc<Context>,
         stores: &Arc<Registry>,
         namesakes: &Arc<Namesakes>,
-        queue: &Queue<ObjectKey>,
+        (queue, gates): (&Queue<ObjectKey>, &Gates),
     ) -> Self {
         Self {
             cx: Arc::clone(cx),
             stores: Arc::clone(stores),
             namesakes: Arc::clone(namesakes),
             attempts: Attempts::default(),
-            gates: Gates::new(queue),
+            gates: gates.clone(),
             turns: Turns::default(),
             comparisons: Turns::default(),
             large: Turns::default(),
@@ -166,20 +166,35 @@ impl WorkPlacements {
         store: &StateStoreRef,
         handle: &Handle,
         effect: Effect,
-    ) -> (Attempt, Option<Imprint>) {
+        deadline: Instant,
+    ) -> Result<(Attempt, Option<Imprint>), Replaced> {
         let write = self.stores.write(store, handle, effect.change, effect.stamp, || self.cx.now());
-        tokio::pin!(write);
-        // Both branches may be dropped: the write is resumed below, and the timer has no effect.
-        tokio::select! {
-            attempt = &mut write => return attempt,
-            () = tokio::time::sleep(SILENCE) => {}
-        }
-        let queued = work_placement::queued(snapshot, self.gates.load(store));
+        gates::telling(write, deadline, self.tell(snapshot, store)).await
+    }
+
+    /// Says on the placement that it waits for its store.
+    async fn tell(&self, snapshot: &mut Snapshot, store: &StateStoreRef) {
+        let queued = work_placement::queued(snapshot, self.gates.load(store), self.stores.silence(store).as_deref());
         if let Err(error) = self.cx.act_on(&queued, &mut snapshot.placement).await {
             // The outcome of the write will be said in any case.
             tracing::debug!(placement = %ObjectKey::of(&*snapshot.placement), %error, "waiting could not be told");
         }
-        write.await
+    }
+
+    /// As [`WorkPlacements::tell`], of one that has not been observed yet.
+    async fn tell_unseen(&self, key: &ObjectKey, store: Option<&StateStoreRef>) {
+        if let (Some(store), Some(placement)) = (store, self.cx.caches.placements.get(key)) {
+            self.tell(&mut self.observe(key, placement).0, store).await;
+        }
+    }
+
+    /// Waits for its turn at each of the paths. They are sorted, so that two who want the same ones never wait for each other.
+    async fn take_turns(&self, paths: &[String]) -> Vec<OwnedMutexGuard<()>> {
+        let mut taken = Vec::with_capacity(paths.len());
+        for path in paths {
+            taken.push(self.turns.take(path).await);
+        }
+        taken
     }
 
     /// Ends the pass of a placement whose store has enough to do; the end of another pass brings it back, at the latest
@@ -188,11 +203,16 @@ impl WorkPlacements {
         if let Some(rest) = SILENCE.checked_sub(waits).filter(|rest| !rest.is_zero()) {
             return Ok(Next::After(rest));
         }
-        if let Some(placement) = self.cx.caches.placements.get(key) {
-            let changes = self.gates.load(store);
-            self.cx.act(&work_placement::queued(&self.observe(key, placement).0, changes)).await?;
-        }
+        self.tell_unseen(key, Some(store)).await;
         Ok(Next::After(work_placement::RETRY_AFTER))
+    }
+
+    /// Returns what an attempt that is about to be noted amounts to for a placement.
+    fn recognised(&self, key: &ObjectKey, attempt: Attempt) -> Attempt {
+        match self.cx.caches.placements.get(key) {
+            Some(placement) => work_placement::recognised(&placement, self.attempts.get(key).as_ref(), attempt),
+            None => attempt,
+        }
     }
 
     fn note(&self, key: &ObjectKey, covers: Vec<(ObjectKey, String)>, attempt: &Attempt, imprint: Option<&Imprint>) {
@@ -200,8 +220,9 @@ impl WorkPlacements {
         self.count(key, attempt);
         // A failure of the common file is everybody's too: each would only run into it by itself.
         for (served, stamp) in covers {
-            if self.attempts.put_served(&served, Attempt { stamp, ..attempt.clone() }, imprint.cloned()) {
-                self.count(&served, attempt);
+            let attempt = self.recognised(&served, Attempt { stamp, ..attempt.clone() });
+            if self.attempts.put_served(&served, attempt.clone(), imprint.cloned()) {
+                self.count(&served, &attempt);
                 self.served.add(served);
             }
         }
@@ -220,9 +241,9 @@ impl Reconcile for WorkPlacements {
         });
         let (store, turns) = place.unwrap_or_default();
         // Most passes are over in no time; those of a store that does not answer are bounded.
-        let _pass = match &store {
+        let gate = match &store {
             Some(store) => match self.gates.enter(store, key) {
-                Ok(pass) => Some(pass),
+                Ok(gate) => Some(gate),
                 Err(waits) => return self.wait(key, store, waits).await,
             },
             None => {
@@ -231,11 +252,9 @@ impl Reconcile for WorkPlacements {
             }
         };
         // What comes while one placement of an aggregate has its turn is served by the next of them.
-        // They are sorted, so that two who want the same ones never wait for each other.
-        let mut taken = Vec::with_capacity(turns.len());
-        for path in &turns {
-            taken.push(self.turns.take(path).await);
-        }
+        let deadline = Instant::now() + SILENCE;
+        let tell = self.tell_unseen(key, store.as_ref());
+        let _turns = gates::telling(self.take_turns(&turns), deadline, tell).await;
         let Some(placement) = self.cx.caches.placements.get(key) else {
             self.attempts.forget(key);
             return Ok(Next::OnChange);
@@ -246,7 +265,7 @@ impl Reconcile for WorkPlacements {
         }
         let placement = Arc::clone(&snapshot.placement);
         let pass = self.cx.begin(&placement.metadata, || Subject::work_placement(&placement));
-        pass.run(self.pass(key, snapshot, writers, &pass)).await
+        pass.run(self.pass(key, snapshot, writers, (&pass, gate, deadline))).await
     }
 
     fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
@@ -260,7 +279,7 @@ impl WorkPlacements {
         key: &ObjectKey,
         mut snapshot: Snapshot,
         writers: Writers,
-        pass: &Pass,
+        (pass, gate, deadline): (&Pass, Option<gates::Pass>, Instant),
     ) -> Result<Next, Error> {
         let store = snapshot.destination.as_ref().and_then(|destination| destination.spec.state_store_ref.clone());
         let mut decision = self.decide(&mut snapshot);
@@ -281,7 +300,13 @@ impl WorkPlacements {
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
         }
         let lacking = work_placement::lacks_parts(&snapshot, &decision);
-        let _turn = if lacking.is_empty() { None } else { Some(self.large_turn(store.as_ref()).await) };
+        let _turn = match &store {
+            Some(store) if !lacking.is_empty() => {
+                let turn = self.large_turn(Some(store));
+                Some(gates::telling(turn, deadline, self.tell(&mut snapshot, store)).await)
+            }
+            _ => None,
+        };
         if !lacking.is_empty() {
             let Some(complete) = self.complete(key, &mut snapshot, lacking).await? else {
                 return Ok(Next::After(Duration::ZERO));
@@ -291,7 +316,9 @@ impl WorkPlacements {
         }
         if let (Some(mut effect), Some(store), Some(handle)) = (decision.effect.take(), &store, &writers.present) {
             let covers = std::mem::take(&mut effect.covers);
-            let (attempt, imprint) = self.write(&mut snapshot, store, handle, effect).await;
+            let written = self.write(&mut snapshot, store, handle, effect, deadline).await;
+            let Ok((attempt, imprint)) = written else { return Ok(Next::After(Duration::ZERO)) };
+            let attempt = self.recognised(key, attempt);
             self.note(key, covers, &attempt, imprint.as_ref());
             self.cx.act(&work_placement::repaired(&snapshot, &attempt)).await?;
             snapshot.now = self.cx.now();
@@ -299,6 +326,8 @@ impl WorkPlacements {
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
             snapshot = Snapshot { attempt: Some(attempt), is_doubted: false, ..snapshot };
         }
+        // Where it has been before is no matter of the present store.
+        drop(gate);
         if decision.cleans {
             snapshot.cleaned = Some(self.clean(&snapshot, &writers).await);
             snapshot.now = self.cx.now();
@@ -378,6 +407,20 @@ pub(crate) fn watch(cx: &Arc<Context>, stores: &Arc<Registry>, namesakes: &Arc<N
         caches.placements.all().iter().for_each(|found| placements.add(ObjectKey::of(&**found)));
     });
     former::watch(cx, stores);
+    // Nobody asks any more for what a store has refused to those who are gone.
+    let registry = Arc::downgrade(stores);
+    cx.caches.placements.on_change(move |old, new| {
+        if let (Some(gone), None, Some(stores)) = (old, new, registry.upgrade()) {
+            stores.withdraw_of(&gone.name_any());
+        }
+    });
+    let registry = Arc::downgrade(stores);
+    cx.caches.destinations.on_change(move |old, new| {
+        let left = work_placement::left(old.map(|old| &**old), new.map(|new| &**new));
+        if let (Some((store, directory)), Some(stores)) = (left, registry.upgrade()) {
+            stores.withdraw_below(store, &directory);
+        }
+    });
     let (cx, placements) = (Arc::clone(cx), queue.clone());
     stores.on_change(move |store| {
         let left = cx.caches.placements.indexed(&former_entry(store));

@@ -42,7 +42,8 @@ impl workflow::Surroundings for Caches {
     }
 }
 
-/// Returns the Promise's objects that are in `namespace`, labelled with it as pipeline namespace, or without namespace.
+/// Returns the Promise's objects that are in `namespace`, labelled with a pipeline namespace, be it a former one, or without
+/// namespace.
 fn near<K>(cache: &Cache<K>, promise: &str, namespace: &str) -> Vec<Arc<K>>
 where
     K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
@@ -50,8 +51,7 @@ where
     let mut objects = cache.indexed(&caches::promise_entry(promise));
     objects.retain(|object| {
         let own = object.meta().namespace.as_deref();
-        let labelled = object.labels().get(keys::PIPELINE_NAMESPACE).map(String::as_str);
-        own.is_none_or(|own| own == namespace) || labelled == Some(namespace)
+        own.is_none_or(|own| own == namespace) || object.labels().contains_key(keys::PIPELINE_NAMESPACE)
     });
     objects
 }

@@ -1,6 +1,6 @@
 //! The open writers of the process, one for each state store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,9 +22,10 @@ type Observer = Box<dyn Fn(&StateStoreRef) + Send + Sync>;
 /// Writers by store. Destinations and placements reach a store through this only.
 ///
 /// # Guarantees
-/// Observers are told after every change of what [`Registry::availability`] returns. A writer that is replaced finishes what
-/// it has been given; nothing waits for it. One whose store has another address now is kept for as long as something is noted
-/// to be there ([`Registry::release`]).
+/// Observers are told after every change of what [`Registry::availability`] returns. A writer that is replaced gives up what it
+/// is doing, and whoever waits for it is told so at once: what its server has taken all the same, the next writer recognises.
+/// Of an address that a store had before, a new writer is kept for as long as something is noted to be there
+/// ([`Registry::release`]).
 ///
 /// # Limits
 /// One entry for each state store object, and [`RETIRED_MAX`] writers of previous addresses: the oldest go first.
@@ -45,13 +46,51 @@ struct Entry {
     writer: Writer,
     opened: Option<Opened>,
     suspicion: Suspicion,
+    /// The writer was found to be well after trouble.
+    was_cleared: bool,
     /// The store was checked after it had refused everything, and was found to be well: it refuses what is asked of it.
     has_explained_refusals: bool,
     /// Whether it takes what it is given, as far as is known.
     pushes: Pushes,
+    /// Who was refused since it last took something.
+    refused: BTreeSet<Asker>,
     /// The losses of the writer that placements have been told of.
     losses: u64,
 }
+
+/// Whose change it is, and in which directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Asker {
+    id: String,
+    directory: String,
+}
+
+impl Asker {
+    fn of(change: &Change) -> Self {
+        Self { id: change.id.clone(), directory: change.prefix.clone() }
+    }
+}
+
+impl Entry {
+    /// Has the writer give up what it is doing.
+    fn end(&mut self) {
+        if let Writer::Open { handle, .. } = &self.writer {
+            handle.close();
+        }
+        self.hear();
+    }
+
+    /// Nobody waits any more for what was not answered.
+    fn hear(&mut self) {
+        if matches!(self.pushes, Pushes::Unanswered(_)) {
+            self.pushes = Pushes::Unknown;
+        }
+    }
+}
+
+/// The writer was replaced before it could tell what has become of a change: another pass hands it to its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Replaced;
 
 struct Retired {
     store: StateStoreRef,
@@ -132,16 +171,6 @@ impl Registry {
         }
     }
 
-    /// Returns how many changes wait for each store that can be written.
-    pub(crate) fn queues(&self) -> Vec<(StateStoreRef, usize)> {
-        let entries = self.entries.read();
-        let open = entries.iter().filter_map(|(store, entry)| match &entry.writer {
-            Writer::Open { handle, .. } => Some((store.clone(), handle.queued())),
-            Writer::Opening | Writer::Closed { .. } => None,
-        });
-        open.collect()
-    }
-
     /// Returns how a decision sees the store of a site that was left, and a writer for that site if there is one.
     pub(crate) fn availability_of_site(&self, caches: &Caches, site: &Site) -> (Availability, Option<Handle>) {
         let (now, handle) = self.availability(caches, Some(&site.store));
@@ -198,9 +227,13 @@ impl Registry {
         self.entries.read().get(store).map(|entry| entry.pushes.clone()).unwrap_or_default()
     }
 
-    pub(super) fn opened(&self, store: &StateStoreRef) -> (Option<Opened>, bool) {
+    /// Returns the last attempt to open the store, whether its writer has had trouble since, and whether it has been found to
+    /// be well after trouble already.
+    pub(super) fn opened(&self, store: &StateStoreRef) -> (Option<Opened>, bool, bool) {
         let entries = self.entries.read();
-        entries.get(store).map_or((None, false), |entry| (entry.opened.clone(), entry.suspicion != Suspicion::None))
+        entries.get(store).map_or((None, false, false), |entry| {
+            (entry.opened.clone(), entry.suspicion != Suspicion::None, entry.was_cleared)
+        })
     }
 
     /// Says where the store is. A writer for the same place goes on, since other credentials are no other place; one for
@@ -210,7 +243,9 @@ impl Registry {
         self.update(store, |entry| {
             let is_elsewhere = matches!(&entry.writer, Writer::Open { place: present, .. } if present != place);
             if is_elsewhere && let Writer::Open { handle, place, .. } = std::mem::take(&mut entry.writer) {
-                retired = Some(Retired { store: store.clone(), place, handle });
+                handle.close();
+                entry.hear();
+                retired = handle.reopen().ok().map(|handle| Retired { store: store.clone(), place, handle });
             }
             is_elsewhere
         });
@@ -220,6 +255,11 @@ impl Registry {
         all.extend(retired);
         let excess = all.len().saturating_sub(RETIRED_MAX);
         all.drain(..excess);
+    }
+
+    /// Tells whether this is the writer of a store.
+    pub(super) fn is_present(&self, store: &StateStoreRef, writer: &Handle) -> bool {
+        self.writer(store).is_some_and(|present| present.is_same(writer))
     }
 
     /// Returns the writer of a store.
@@ -243,6 +283,7 @@ impl Registry {
             };
             let epoch = present.unwrap_or_else(|| self.epochs.fetch_add(1, Ordering::Relaxed));
             entry.losses = handle.losses();
+            entry.end();
             entry.writer = Writer::Open { handle, place, epoch };
             present.is_none()
         });
@@ -253,6 +294,7 @@ impl Registry {
         self.update(store, |entry| {
             entry.opened = Some(opened);
             entry.suspicion = Suspicion::None;
+            entry.was_cleared = false;
             entry.has_explained_refusals = false;
             false
         });
@@ -263,6 +305,8 @@ impl Registry {
         self.update(store, |entry| {
             entry.opened = Some(opened);
             let suspicion = std::mem::take(&mut entry.suspicion);
+            entry.was_cleared = true;
+            entry.hear();
             entry.has_explained_refusals |= suspicion == Suspicion::Refusal;
             match &mut entry.writer {
                 // Nobody knows whether it is still the same repository.
@@ -279,19 +323,40 @@ impl Registry {
     pub(super) fn close(&self, store: &StateStoreRef, opened: Option<Opened>, cause: String) {
         self.update(store, |entry| {
             let is_known = matches!(&entry.writer, Writer::Closed { cause: known } if *known == cause);
+            entry.end();
             *entry = Entry { writer: Writer::Closed { cause }, opened, ..Entry::default() };
             !is_known
         });
     }
 
+    /// Says of a store that is being opened why nobody can write it yet.
+    pub(super) fn tell_silence(&self, store: &StateStoreRef, cause: String) {
+        self.update(store, |entry| {
+            let is_opening = matches!(entry.writer, Writer::Opening);
+            if is_opening {
+                entry.writer = Writer::Closed { cause };
+            }
+            is_opening
+        });
+    }
+
     /// Drops everything about a store that does not exist any more.
     pub(super) fn forget(&self, store: &StateStoreRef) {
-        self.entries.write().remove(store);
-        self.retired.write().retain(|retired| retired.store != *store);
+        if let Some(mut entry) = self.entries.write().remove(store) {
+            entry.end();
+        }
+        self.retired.write().retain(|retired| {
+            let stays = retired.store != *store;
+            if !stays {
+                retired.handle.close();
+            }
+            stays
+        });
         self.tell(store);
     }
 
-    /// Makes `change` durable and returns the attempt, with what it has left in the store.
+    /// Makes `change` durable and returns the attempt, with what it has left in the store; nothing of an attempt whose writer has
+    /// been replaced meanwhile, of which nobody knows what has come.
     pub(crate) async fn write(
         &self,
         store: &StateStoreRef,
@@ -299,24 +364,91 @@ impl Registry {
         change: Change,
         stamp: String,
         now: impl Fn() -> jiff::Timestamp,
-    ) -> (Attempt, Option<Imprint>) {
-        let ledger = translation::ledger(&change);
-        let result = handle.write(translation::change(change)).await;
+    ) -> Result<(Attempt, Option<Imprint>), Replaced> {
+        let (ledger, asker) = (translation::ledger(&change), Asker::of(&change));
+        let result = self.heed_silence(store, handle, handle.write(translation::change(change))).await;
+        if self.is_replaced(store, handle, &result) {
+            return Err(Replaced);
+        }
         self.lost(store, handle);
         let (outcome, imprint) = match result {
             Ok(written) => {
                 if written.changed {
                     self.accepted(store);
                 }
+                self.withdraw(store, |refused| *refused == asker);
+                self.answered(store, handle);
                 let imprint = written.imprint.clone();
                 (Ok(translation::written(written)), Some(imprint))
             }
             Err(error) => {
+                match &error {
+                    WriteError::Store(error) => self.refused(store, error, asker),
+                    _ => {
+                        self.withdraw(store, |refused| *refused == asker);
+                        self.answered(store, handle);
+                    }
+                }
                 self.suspect(store, handle, &error);
                 (Err(translation::failure_of(&error, ledger.as_deref())), None)
             }
         };
-        (Attempt { stamp, at: now(), outcome }, imprint)
+        Ok((Attempt { stamp, at: now(), outcome }, imprint))
+    }
+
+    /// Tells whether a call has ended because its writer is not the store's any more.
+    fn is_replaced<T>(&self, store: &StateStoreRef, writer: &Handle, result: &Result<T, WriteError>) -> bool {
+        let is_closed = matches!(result, Err(WriteError::Store(error)) if error.trouble == Trouble::Closed);
+        is_closed && !self.is_present(store, writer)
+    }
+
+    /// Waits for an answer, and has the store say meanwhile that it owes one.
+    async fn heed_silence<T>(&self, store: &StateStoreRef, writer: &Handle, call: impl Future<Output = T>) -> T {
+        tokio::pin!(call);
+        loop {
+            // The call goes on when the time is over.
+            if let Ok(answer) = tokio::time::timeout(state_store::SILENCE, &mut call).await {
+                return answer;
+            }
+            if let Some(silence) = silence(writer) {
+                self.unanswered(store, writer, silence);
+            }
+        }
+    }
+
+    /// Returns what a store does not answer, in words.
+    pub(crate) fn silence(&self, store: &StateStoreRef) -> Option<String> {
+        silence(&self.writer(store)?)
+    }
+
+    fn unanswered(&self, store: &StateStoreRef, writer: &Handle, silence: String) {
+        let is_news = {
+            let mut entries = self.entries.write();
+            let Some(entry) = entries.get_mut(store) else { return };
+            let is_present = matches!(&entry.writer, Writer::Open { handle, .. } if handle.is_same(writer));
+            // What is known to be refused is told rather than that the next try takes long.
+            let is_open = matches!(entry.pushes, Pushes::Unknown | Pushes::Accepted | Pushes::Withdrawn);
+            if is_present && is_open {
+                entry.pushes = Pushes::Unanswered(silence);
+            }
+            is_present && is_open
+        };
+        if is_news {
+            self.ask(store);
+        }
+    }
+
+    /// Takes back that the store does not answer.
+    fn answered(&self, store: &StateStoreRef, writer: &Handle) {
+        let is_silent = |entry: &Entry| {
+            let is_present = matches!(&entry.writer, Writer::Open { handle, .. } if handle.is_same(writer));
+            is_present && matches!(entry.pushes, Pushes::Unanswered(_))
+        };
+        if !self.entries.read().get(store).is_some_and(is_silent) {
+            return;
+        }
+        self.entries.write().entry(store.clone()).and_modify(Entry::hear);
+        self.ask(store);
     }
 
     /// Tells of each imprint whether the store still holds it; nothing if the store cannot be asked.
@@ -370,9 +502,56 @@ impl Registry {
             let mut entries = self.entries.write();
             let Some(entry) = entries.get_mut(store) else { return };
             entry.has_explained_refusals = false;
+            entry.refused.clear();
             std::mem::replace(&mut entry.pushes, Pushes::Accepted) != Pushes::Accepted
         };
         if was_refusing {
+            self.ask(store);
+        }
+    }
+
+    /// Notes who was refused together with everybody else.
+    fn refused(&self, store: &StateStoreRef, error: &kratix_state_store::Error, asker: Asker) {
+        if !matches!(error.trouble, Trouble::Refused { .. }) {
+            return;
+        }
+        self.entries.write().entry(store.clone()).and_modify(|entry| {
+            entry.refused.insert(asker);
+        });
+    }
+
+    /// Notes that the placement does not ask for anything any more.
+    pub(crate) fn withdraw_of(&self, placement: &str) {
+        let stores: Vec<StateStoreRef> = {
+            let entries = self.entries.read();
+            let refusing = entries.iter().filter(|(_, entry)| !entry.refused.is_empty());
+            refusing.map(|(store, _)| store.clone()).collect()
+        };
+        stores.iter().for_each(|store| self.withdraw(store, |refused| refused.id == placement));
+    }
+
+    /// Notes that nothing is asked for below a directory any more.
+    pub(crate) fn withdraw_below(&self, store: &StateStoreRef, directory: &str) {
+        self.withdraw(store, |refused| std::path::Path::new(&refused.directory).starts_with(directory));
+    }
+
+    /// Notes that somebody does not ask any more for what was refused. A store that refuses nothing which is asked of it is
+    /// not one that refuses; who was forgotten too early is refused once more.
+    fn withdraw(&self, store: &StateStoreRef, is_gone: impl Fn(&Asker) -> bool) {
+        if !self.entries.read().get(store).is_some_and(|entry| entry.refused.iter().any(&is_gone)) {
+            return;
+        }
+        let is_news = {
+            let mut entries = self.entries.write();
+            let Some(entry) = entries.get_mut(store) else { return };
+            entry.refused.retain(|asker| !is_gone(asker));
+            let is_over = entry.refused.is_empty() && matches!(entry.pushes, Pushes::Refused(_));
+            if is_over {
+                entry.pushes = Pushes::Withdrawn;
+            }
+            is_over
+        };
+        if is_news {
             self.ask(store);
         }
     }
@@ -394,7 +573,8 @@ impl Registry {
             let mut entries = self.entries.write();
             let Some(entry) = entries.get_mut(store) else { return };
             let is_replaced = matches!(&entry.writer, Writer::Open { handle, .. } if !handle.is_same(writer));
-            if is_replaced && translation::is_about_credentials(&error.trouble) {
+            let is_over = translation::is_about_credentials(&error.trouble) || error.trouble == Trouble::Closed;
+            if is_replaced && is_over {
                 return;
             }
             if suspicion == Suspicion::Refusal {
@@ -424,6 +604,13 @@ impl Registry {
     fn tell(&self, store: &StateStoreRef) {
         self.on_change.read().iter().for_each(|observer| observer(store));
     }
+}
+
+/// Returns what a writer's store does not answer, in words.
+fn silence(writer: &Handle) -> Option<String> {
+    let age = writer.silence().filter(|age| *age >= state_store::NO_ANSWER)?;
+    tracing::trace!(store = %writer.place().store, ?age, "no answer");
+    Some(state_store::no_answer(&writer.place().url))
 }
 
 #[cfg(test)]

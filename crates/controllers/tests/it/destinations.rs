@@ -8,7 +8,7 @@ use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::placements::{Scene, placement_of};
-use crate::world::delivery::Conditioned;
+use crate::world::delivery::{self, Conditioned};
 
 async fn says(scene: &Scene, message: &str) -> Destination {
     let what = format!("the Destination to say {message}");
@@ -80,22 +80,44 @@ async fn deleting_a_destination_cleans_up_as_it_says() {
 /// Weakness 32
 #[tokio::test(flavor = "multi_thread")]
 async fn stores_whose_server_hangs_hold_up_no_other_store() {
+    // More than there are passes over stores at once, and over Destinations of one store.
+    const STORES: usize = 40;
+    const DESTINATIONS: usize = 140;
     let scene = Scene::start().await;
     let silent = tempfile::tempdir().unwrap();
     let server = Server::plain(silent.path()).await;
+    kratix_state_store::init_bare(silent.path().join("state.git"), "main").unwrap();
+    scene.add_store("hangs", "unused", json!({ "url": server.url("state.git") })).await;
+    delivery::ready(&scene.stores(), "hangs", "ready", |ready| ready.status == condition::Status::True).await;
     server.fail(Fault::Hang);
-    for n in 0..8 {
-        scene.add_store(&format!("silent-{n}"), "unused", json!({ "url": server.url("state.git") })).await;
+    for n in 0..STORES {
+        scene.add_store(&format!("silent-{n}"), "unused", json!({ "url": server.url(&format!("{n}.git")) })).await;
     }
+    let all_are_silent = async || {
+        for n in 0..STORES {
+            let unanswered = format!("no answer from {} yet", server.url(&format!("{n}.git")));
+            delivery::says(&scene.stores(), &format!("silent-{n}"), "NoAnswerYet", &unanswered).await;
+        }
+    };
+    all_are_silent().await;
     // Opened after those, while their servers still do not answer.
     scene.add_store("late", "b", json!({})).await;
     let late = json!({ "kind": "GitStateStore", "name": "late" });
     scene.add_destination("nestedByMetadata", json!({ "stateStoreRef": late })).await;
     scene.add_work("default", "x", json!({})).await;
     scene.written("x").await;
-    for n in 0..8 {
-        let store = scene.stores().get(&format!("silent-{n}")).await.unwrap();
-        assert!(store.status.is_none_or(|status| status.conditions.is_empty()), "it is still being opened");
+    all_are_silent().await;
+
+    for n in 0..DESTINATIONS {
+        scene.world.add_destination(&format!("stuck-{n}"), ("GitStateStore", "hangs"), "none", json!({})).await;
+    }
+    scene.world.add_destination("late-1", ("GitStateStore", "late"), "none", json!({})).await;
+    delivery::ready(&scene.destinations(), "late-1", "ready", |ready| ready.status == condition::Status::True).await;
+    // All others say what they wait for, those that have no pass too.
+    let waits = format!("waiting for GitStateStore/hangs: no answer from {} yet", server.url("state.git"));
+    for n in 0..DESTINATIONS {
+        let name = format!("stuck-{n}");
+        delivery::ready(&scene.destinations(), &name, "that it waits", |ready| ready.message == waits).await;
     }
 }
 
@@ -108,7 +130,8 @@ async fn a_destination_that_cleans_up_waits_for_a_store_that_is_away_and_goes_wi
     scene.add_work("default", "x", json!({})).await;
     scene.written("x").await;
     scene.edit_store(json!({ "secretRef": { "name": "absent" } })).await;
-    let not_ready = "GitStateStore/default: not ready: Secret absent not found in namespace default";
+    let not_ready = "GitStateStore/default: not ready: Secret absent not found in namespace default; hint: create it, \
+                     or correct spec.secretRef of the store";
     says(&scene, not_ready).await;
     scene.destinations().delete("worker-1", &DeleteParams::default()).await.unwrap();
     says(&scene, "Destination is being deleted: waiting for its workplacements to remove their files").await;

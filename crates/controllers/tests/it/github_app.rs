@@ -53,7 +53,8 @@ async fn an_app_says_what_its_secret_lacks_and_what_github_refuses_and_is_ready_
     let reason = "ErrorInitialisingWriter";
     let starts = "unable to create git writer: could not create auth method: ";
     let found = told(&world, reason, "installationID not found in secret default/creds").await;
-    assert_eq!(found.message, format!("{starts}installationID not found in secret default/creds"));
+    let expected = "installationID not found in secret default/creds; hint: add the key installationID to it";
+    assert_eq!(found.message, format!("{starts}{expected}"));
     put(&world, json!({ "installationID": INSTALLATION.to_string(), "privateKey": "none" })).await;
     told(&world, reason, &format!("{starts}could not convert installation ID to int: ")).await;
     put(&world, json!({ "appID": "1" })).await;

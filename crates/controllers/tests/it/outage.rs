@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use kratix_api::{Condition, WorkPlacement, condition};
+use kratix_api::{Condition, Destination, GitStateStore, WorkPlacement, condition};
 use kratix_testing::git_http::{Fault, Server};
 use kratix_testing::wait;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::world::World;
@@ -154,6 +154,7 @@ async fn a_store_object_that_is_deleted_and_made_again_gets_what_is_new_and_noth
         scene.work(&format!("old{at}"), &["a.yaml"]).await;
     }
     scene.placements_are(10, "True").await;
+    let before = scene.commits();
     scene.world.git_stores().delete("default", &DeleteParams::default()).await.unwrap();
     wait::gone(&scene.world.git_stores(), "default").await;
     scene.destination_is("False", "GitStateStore/default: not found").await;
@@ -165,7 +166,15 @@ async fn a_store_object_that_is_deleted_and_made_again_gets_what_is_new_and_noth
         if placements.len() == 20 { Ok(()) } else { Err(placements.len().to_string()) }
     })
     .await;
+    // Weakness 27: nothing is committed while the object is away, although the repository is there.
+    wait::poll("all of them to say what they wait for", || async {
+        let placements = scene.world.placements().list(&ListParams::default()).await.unwrap().items;
+        let told = placements.iter().filter_map(write_of).filter(|write| write.reason == "StateStoreNotFound").count();
+        if told == 20 { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await;
     let commits = scene.commits();
+    assert_eq!(commits, before, "commits while there was no store");
     scene.add_store().await;
     scene.destination_is("True", "").await;
     scene.placements_are(20, "True").await;
@@ -179,6 +188,96 @@ async fn a_store_object_that_is_deleted_and_made_again_gets_what_is_new_and_noth
     scene.placements_are(21, "True").await;
     scene.all_are_written_once(21).await;
     assert_eq!(scene.commits(), after + 1);
+}
+
+/// A server that takes what it is asked and does not answer: everybody says so, and nobody waits for it once it is replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_server_that_hangs_says_so_and_is_served_as_soon_as_another_one_is_named() {
+    for mode in ["nestedByMetadata", "aggregatedYAML"] {
+        let scene = Scene::start(mode).await;
+        let other = tempfile::tempdir().unwrap();
+        kratix_state_store::init_bare(other.path().join("other.git"), "main").unwrap();
+        scene.server.fail(Fault::Hang);
+        for at in 0..4 {
+            scene.work(&format!("r{at}"), &["a.yaml"]).await;
+        }
+        let silence = format!("no answer from {} yet", scene.server.url("state.git"));
+        // In the queue, and before it where one waits for the other.
+        let waiting = scene.placements_are(4, "Unknown").await;
+        for (request, write) in &waiting {
+            assert_eq!(write.reason, "WaitingForStateStore", "{mode} {request}");
+            assert!(write.message.ends_with(&format!(" changes are in its queue, {silence}")), "{}", write.message);
+        }
+        let is_silent = |found: &Option<Condition>, said: &str| {
+            let is_unknown = |found: &Condition| found.status == condition::Status::Unknown && found.message == said;
+            found.as_ref().is_some_and(is_unknown)
+        };
+        wait::until(&scene.world.git_stores(), "default", "the store to say so", |store: &GitStateStore| {
+            is_silent(&store.condition("PushesAccepted"), &silence)
+        })
+        .await;
+        let said = format!("GitStateStore/default: {silence}");
+        wait::until(&scene.world.destinations(), "worker-1", "the Destination to say so", |found: &Destination| {
+            is_silent(&found.condition("PushesAccepted"), &said)
+        })
+        .await;
+        // The deadline of an exchange is longer than that of this test's waits.
+        let url = json!({ "spec": { "url": format!("file://{}", other.path().join("other.git").display()) } });
+        let stores = scene.world.git_stores();
+        stores.patch("default", &PatchParams::default(), &Patch::Merge(url)).await.unwrap();
+        scene.placements_are(4, "True").await;
+        wait::until(&stores, "default", "the store to say nothing more of it", |store: &GitStateStore| {
+            store.condition("PushesAccepted").is_none()
+        })
+        .await;
+    }
+}
+
+/// The same of a server that has never answered, and of a Secret that changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_store_on_a_server_that_hangs_says_so_to_all_and_is_ready_as_soon_as_it_is_mended() {
+    let scene = Scene::start("nestedByMetadata").await;
+    scene.server.fail(Fault::Hang);
+    scene.world.add_git_store("new", &scene.server.url("state.git"), json!({})).await;
+    let without_documents = json!({ "initWorkloads": { "enabled": false }, "strictMatchLabels": false });
+    scene.world.add_destination("new-1", ("GitStateStore", "new"), "nestedByMetadata", without_documents).await;
+    scene.world.destinations().delete("worker-1", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.world.destinations(), "worker-1").await;
+    scene.work("x", &["a.yaml"]).await;
+    let silence = format!("no answer from {} yet", scene.server.url("state.git"));
+    delivery::says(&scene.world.git_stores(), "new", "NoAnswerYet", &silence).await;
+    let not_ready = format!("GitStateStore/new: not ready: {silence}");
+    delivery::says(&scene.world.destinations(), "new-1", "StateStoreNotReady", &not_ready).await;
+    let waiting = scene.placements_are(1, "Unknown").await;
+    assert_eq!(waiting["x"].message, not_ready);
+    let url = json!({ "spec": { "url": format!("file://{}", scene.repository().display()) } });
+    scene.world.git_stores().patch("new", &PatchParams::default(), &Patch::Merge(url)).await.unwrap();
+    scene.placements_are(1, "True").await;
+    delivery::ready(&scene.world.destinations(), "new-1", "ready", |ready| is(ready, "True", "")).await;
+}
+
+/// What the metric tells: everybody who waits, also for a store that is not ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_length_of_a_queue_counts_who_waits_for_a_turn_and_for_a_store_that_is_not_ready() {
+    let scene = Scene::start("aggregatedYAML").await;
+    let has = async |length: usize| {
+        let line = format!("kratix_statestore_queue_length{{kind=\"GitStateStore\",name=\"default\"}} {length}");
+        wait::poll(&line, || async {
+            let text = scene.world.metrics();
+            if text.lines().any(|found| found == line) { Ok(()) } else { Err(text) }
+        })
+        .await;
+    };
+    has(0).await;
+    scene.server.fail(Fault::Hang);
+    for at in 0..5 {
+        scene.work(&format!("r{at}"), &["a.yaml"]).await;
+    }
+    has(5).await;
+    let secret = json!({ "spec": { "secretRef": { "name": "absent" } } });
+    scene.world.git_stores().patch("default", &PatchParams::default(), &Patch::Merge(secret)).await.unwrap();
+    scene.store_is("False", "Secret absent not found").await;
+    has(5).await;
 }
 
 /// Weakness 17, decisions 9, 12 and 16

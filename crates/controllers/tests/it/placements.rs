@@ -333,7 +333,8 @@ async fn what_a_store_lacks_is_said_by_everybody_who_waits_and_its_return_heals_
     let scene = Scene::start().await;
     scene.edit_store(json!({ "secretRef": { "name": "credentials" } })).await;
     scene.add_destination("nestedByMetadata", json!({})).await;
-    let cause = "Secret credentials not found in namespace default";
+    let cause =
+        "Secret credentials not found in namespace default; hint: create it, or correct spec.secretRef of the store";
     let message = format!("GitStateStore/default: not ready: {cause}");
     assert_eq!(scene.event("default", "NotReady").await, cause);
     assert_eq!(scene.event("worker-1", "DestinationNotReady").await, message);
@@ -372,7 +373,8 @@ async fn what_waits_long_says_for_which_store_and_how_many_wait() {
     for work in ["x", "y", "z"] {
         scene.add_work("default", work, json!({})).await;
     }
-    let message = "waiting for GitStateStore/remote: 3 changes are in its queue";
+    let silence = format!("no answer from {} yet", server.url("remote"));
+    let message = format!("waiting for GitStateStore/remote: 3 changes are in its queue, {silence}");
     for work in ["x", "y", "z"] {
         scene
             .says(work, "how many wait", |placement| {
@@ -569,6 +571,40 @@ async fn a_store_whose_hook_refuses_says_so_itself_until_the_hook_is_gone() {
     let told: Vec<Event> = scene.world.events("PushRefused").await;
     let of_destination: Vec<&Event> = told.iter().filter(|event| is_about(event, "worker-1", "PushRefused")).collect();
     assert!(of_destination.len() == 1 && of_destination[0].series.is_none(), "{of_destination:?}");
+}
+
+/// The store's own refusal goes with the last one who asks for what it refuses, and is not the store's once it takes others.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_refuses_for_as_long_as_somebody_waits_and_not_when_it_takes_others() {
+    let scene = Scene::start().await;
+    scene.add_destination("nestedByMetadata", json!({ "initWorkloads": { "enabled": false } })).await;
+    scene.add_work("default", "one", json!({})).await;
+    scene.written("one").await;
+    let hook = scene.refuse("a");
+    let script = "#!/bin/sh\nwhile read old new ref; do\n\
+                  git diff --name-only $old $new | grep -q bad && { echo 'no changes on Friday'; exit 1; }\ndone\nexit 0\n";
+    std::fs::write(&hook, script).unwrap();
+    scene.add_work("default", "bad", json!({})).await;
+    let is_marked = |store: &GitStateStore| store.condition("PushesAccepted").is_some();
+    wait::until(&scene.stores(), "default", "the store to say what was refused", is_marked).await;
+    scene.works().delete("bad", &DeleteParams::default()).await.unwrap();
+    let is_unmarked = |store: &GitStateStore| !is_marked(store);
+    wait::until(&scene.stores(), "default", "nothing refused to wait any more", is_unmarked).await;
+    wait::gone(&scene.works(), "bad").await;
+
+    // Alone in its batch, and the store has taken another one since.
+    scene.add_work("default", "bad", json!({})).await;
+    wait::until(&scene.stores(), "default", "the store to say what was refused", is_marked).await;
+    scene.add_work("default", "two", json!({})).await;
+    scene.written("two").await;
+    wait::until(&scene.stores(), "default", "the store to take it back", is_unmarked).await;
+    let is_its_own = |placement: &WorkPlacement| {
+        told(placement, condition::WRITE_SUCCEEDED).is_some_and(|write| write.reason == "WorkloadsFailedWrite")
+    };
+    scene.says("bad", "it is refused by itself", is_its_own).await;
+    let store = scene.stores().get("default").await.unwrap();
+    assert!(is_unmarked(&store), "{store:?}");
 }
 
 #[cfg(unix)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::rbac::v1::Role;
 use kratix_api::{Promise, condition, keys};
 use kratix_testing::wait;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -41,18 +42,9 @@ async fn live_jobs(world: &World) -> Vec<Job> {
     live
 }
 
-/// Plays the Job controller for one that has done everything.
+/// Lets a Job end well; returns the name of its request.
 async fn complete(world: &World, job: &Job) -> String {
-    let time = job.metadata.creation_timestamp.clone();
-    let status = json!({ "status": {
-        "conditions": [
-            { "type": "SuccessCriteriaMet", "status": "True", "lastTransitionTime": time },
-            { "type": "Complete", "status": "True", "lastTransitionTime": time },
-        ],
-        "succeeded": 1, "startTime": time, "completionTime": time,
-    }});
-    let jobs = Api::<Job>::namespaced(world.client.clone(), "default");
-    jobs.patch_status(&job.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    world.complete(job).await;
     job.annotations()[keys::JOB_RESOURCE_NAME].clone()
 }
 
@@ -224,4 +216,27 @@ async fn a_request_that_cannot_be_told_is_named_and_holds_up_no_other() {
     assert_eq!(complete_next(&world).await, "a");
     promise_says(&world, UP_TO_DATE, UP_TO_DATE).await;
     controllers.stop().await;
+}
+
+/// 02 §15
+#[tokio::test(flavor = "multi_thread")]
+async fn permissions_in_a_former_pipeline_namespace_go_with_the_next_run() {
+    let world = World::start().await;
+    for namespace in ["before", "after"] {
+        world.add_namespace(namespace).await;
+    }
+    let mut granted = workflows("before");
+    let permission = json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] }]);
+    granted["resource"]["configure"][0]["spec"]["rbac"] = json!({ "permissions": permission });
+    world.promise(granted).await;
+    world.request("x").await;
+    world.complete(&world.job("before").await).await;
+    world.told("x", condition::CONFIGURE_WORKFLOW_COMPLETED, "PipelinesExecutedSuccessfully").await;
+    let roles = Api::<Role>::namespaced(world.client.clone(), "before");
+    assert_eq!(roles.list(&ListParams::default()).await.unwrap().items.len(), 2);
+    change_promise(&world, json!({ "spec": { "workflows": { "config": { "pipelineNamespace": "after" } } } })).await;
+    world.job("after").await;
+    let left = roles.list(&ListParams::default()).await.unwrap().items;
+    let left: Vec<String> = left.iter().map(ResourceExt::name_any).collect();
+    assert_eq!(left, ["env-resource-configure-build"], "what every pipeline may do stays until the Promise goes");
 }

@@ -1,10 +1,10 @@
-//! An API server in memory with the controllers on it, and what tests ask of them.
+//! An API server with the controllers on it, and what tests ask of them.
 
+mod api_server;
 pub(crate) mod delivery;
 
 use std::collections::BTreeMap;
 
-use embedded_apiserver::{Server, User};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -19,6 +19,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use self::api_server::{ApiServer, Service};
+
 /// Name of the Promise and of the request.
 pub(crate) const NAME: &str = "env";
 
@@ -30,14 +32,13 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     controllers: Option<Controllers>,
     directory: TempDir,
-    server: Server,
+    server: ApiServer,
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
-        let server = Server::builder().build().await.unwrap();
-        let client = Client::new(server.service(User::admin("admin")), "default");
-        let user = Client::new(server.service(User::admin("user")), "default");
+        let server = ApiServer::start().await;
+        let (client, user) = (server.client("admin"), server.client("user"));
         let crds = Api::<CustomResourceDefinition>::all(client.clone());
         for crd in kratix_api::crds() {
             crds.create(&PostParams::default(), &crd).await.unwrap();
@@ -72,19 +73,23 @@ impl World {
     }
 
     /// Returns what answers a user's requests.
-    pub(crate) fn service_of(&self, user: &str) -> embedded_apiserver::Service {
-        self.server.service(User::admin(user))
+    pub(crate) fn service_of(&self, user: &str) -> Service {
+        self.server.service(user)
     }
 
     /// Returns a client whose writes are counted apart from those of the controllers.
     pub(crate) fn client_of(&self, user: &str) -> Client {
-        Client::new(self.server.service(User::admin(user)), "default")
+        self.server.client(user)
     }
 
     /// Returns how many writes the controllers have made, by verb and resource.
     pub(crate) fn writes(&self) -> BTreeMap<String, u64> {
-        let counters = self.server.counters().into_iter().filter(|(kind, _)| kind.user == "admin");
-        counters.map(|(kind, count)| (format!("{} {}", kind.verb, kind.resource), count)).collect()
+        self.server.writes("admin")
+    }
+
+    /// Returns what the controllers count, in the text format of Prometheus.
+    pub(crate) fn metrics(&self) -> String {
+        self.controllers.as_ref().expect("the controllers run").metrics().exposition()
     }
 
     pub(crate) fn is_at_rest(&self) -> bool {
@@ -162,6 +167,11 @@ impl World {
             "spec": { "promiseName": NAME, "resourceName": request, "workloadGroups": [] },
         });
         works.create(&PostParams::default(), &typed(work)).await.unwrap();
+        self.complete(job).await;
+    }
+
+    /// Plays the Job controller for one whose pod has done everything.
+    pub(crate) async fn complete(&self, job: &Job) {
         let time = job.metadata.creation_timestamp.clone();
         let status = json!({ "status": {
             "conditions": [
@@ -170,7 +180,7 @@ impl World {
             ],
             "succeeded": 1, "startTime": time, "completionTime": time,
         }});
-        let jobs = Api::<Job>::namespaced(self.client.clone(), &namespace);
+        let jobs = Api::<Job>::namespaced(self.client.clone(), &job.namespace().unwrap());
         jobs.patch_status(&job.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }
 }

@@ -95,11 +95,16 @@ async fn a_store_that_had_trouble_starts_a_new_epoch_and_another_address_is_not_
     // Found to be well, the writer stays; what it has lost is not known, unless it has only refused.
     registry.note(&store(), opened());
     registry.suspect(&store(), &writer, &refused());
+    let of_store = || registry.opened(&store());
+    assert_eq!(of_store(), (Some(opened()), true, false));
     registry.clear(&store(), opened());
+    assert_eq!(of_store(), (Some(opened()), false, true));
     assert_eq!(epoch(&registry), fourth);
     registry.suspect(&store(), &writer, &WriteError::Store(trouble(Trouble::NotFound)));
     registry.clear(&store(), opened());
     assert_ne!(epoch(&registry), fourth);
+    registry.note(&store(), opened());
+    assert_eq!(of_store(), (Some(opened()), false, false), "of a new writer nothing is known");
 }
 
 #[tokio::test]
@@ -132,15 +137,58 @@ async fn the_writer_of_a_previous_address_is_kept_for_as_long_as_something_is_th
 }
 
 #[tokio::test]
-async fn only_stores_that_can_be_written_have_a_queue() {
+async fn a_writer_that_is_replaced_tells_whoever_waits_for_it_at_once() {
     let cache = tempfile::tempdir().unwrap();
+    // Takes connections and says nothing.
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/x.git", server.local_addr().unwrap());
+    let open = || kratix_state_store::open(kratix_state_store::GitConfig::new("a", &url), cache.path()).unwrap();
+    let registry = Arc::new(Registry::new(cache.path().to_owned()));
+    let replace: [fn(&Registry, Handle); 4] = [
+        |registry, handle| registry.set_open(&store(), handle, "here".into()),
+        |registry, _| registry.locate(&store(), "there"),
+        |registry, _| registry.close(&store(), None, "no".into()),
+        |registry, _| registry.forget(&store()),
+    ];
+    for replace in replace {
+        let handle = open();
+        registry.set_open(&store(), handle.clone(), "here".into());
+        let operation = Operation::Replace(Vec::new());
+        let change = Change { id: "a".into(), kind: ChangeKind::Update, prefix: "a".into(), operation };
+        let (waiting, writer) = (Arc::clone(&registry), handle.clone());
+        let write =
+            tokio::spawn(
+                async move { waiting.write(&store(), &writer, change, String::new(), jiff::Timestamp::now).await },
+            );
+        let _connection = server.accept().await.unwrap();
+        replace(&registry, open());
+        assert_eq!(write.await.unwrap().map(|_| ()), Err(Replaced));
+        assert_eq!(registry.pushes(&store()), Pushes::Unknown);
+    }
+    assert!(registry.retired.read().is_empty());
+}
+
+#[tokio::test]
+async fn of_a_previous_address_there_is_a_writer_that_works() {
+    let cache = tempfile::tempdir().unwrap();
+    let path = cache.path().join("x.git");
+    kratix_state_store::init_bare(&path, "main").unwrap();
     let registry = Registry::new(cache.path().to_owned());
+    let config = kratix_state_store::GitConfig::new("a", path.display().to_string());
+    registry.set_open(&store(), kratix_state_store::open(config, cache.path()).unwrap(), "here".into());
+    let former = registry.writer(&store()).unwrap();
+    registry.locate(&store(), "there");
+    let retired = registry.retired.read()[0].handle.clone();
+    assert!(former.check().await.is_err() && retired.check().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_store_that_is_being_opened_is_not_ready_once_it_owes_an_answer() {
+    let registry = Registry::new(PathBuf::new());
     registry.locate(&store(), "here");
-    assert_eq!(registry.queues(), []);
-    let config = kratix_state_store::GitConfig::new("a", cache.path().join("x.git").display().to_string());
-    let handle = kratix_state_store::open(config, cache.path()).unwrap();
-    registry.set_open(&store(), handle, "here".into());
-    assert_eq!(registry.queues(), [(store(), 0)]);
+    registry.tell_silence(&store(), "no answer".into());
+    let found = registry.availability_at(&store(), "here".into()).0;
+    assert_eq!(found, Availability::NotReady { place: "here".into(), cause: "no answer".into() });
 }
 
 #[tokio::test]
@@ -201,7 +249,8 @@ async fn a_repository_that_was_emptied_starts_a_new_epoch_with_the_write_that_fi
         let file = File { path: "f".into(), content: b"x".to_vec() };
         let operation = Operation::Replace(vec![file]);
         let change = Change { id: name.into(), kind: ChangeKind::Update, prefix: name.into(), operation };
-        let (attempt, _) = registry.write(&store(), &handle, change, String::new(), jiff::Timestamp::now).await;
+        let written = registry.write(&store(), &handle, change, String::new(), jiff::Timestamp::now).await;
+        let (attempt, _) = written.unwrap();
         assert!(attempt.outcome.is_ok(), "{attempt:?}");
         match registry.availability_at(&store(), "here".into()) {
             (Availability::Ready { epoch, .. }, Some(_)) => (epoch, heard.load(Ordering::Relaxed)),
@@ -216,4 +265,50 @@ async fn a_repository_that_was_emptied_starts_a_new_epoch_with_the_write_that_fi
     assert_ne!(found_out.0, first.0);
     assert_eq!(found_out.1, first.1 + 1);
     assert_eq!(write("d").await, found_out);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_store_refuses_for_as_long_as_somebody_asks_for_what_it_refuses() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let repository = directory.path().join("x.git");
+    kratix_state_store::init_bare(&repository, "main").unwrap();
+    let hook = repository.join("hooks/pre-receive");
+    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    std::fs::write(&hook, "#!/bin/sh\nexit 1\n").unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let registry = Registry::new(directory.path().join("cache"));
+    let config = kratix_state_store::GitConfig::new("a", repository.display().to_string());
+    let handle = kratix_state_store::open(config, directory.path()).unwrap();
+    registry.set_open(&store(), handle.clone(), "here".into());
+    let write = async |id: &str, directory: &str, files: Vec<File>| {
+        let operation = Operation::Replace(files);
+        let change = Change { id: id.into(), kind: ChangeKind::Update, prefix: directory.into(), operation };
+        registry.write(&store(), &handle, change, String::new(), jiff::Timestamp::now).await.unwrap().0.outcome
+    };
+    let file = || vec![File { path: "f".into(), content: b"x".to_vec() }];
+    let is_refusing = || matches!(registry.pushes(&store()), Pushes::Refused(_));
+    for (id, directory) in [("one", "d/one"), ("two", "d/two"), ("three", "e/three"), ("four", "e/four")] {
+        write(id, directory, file()).await.unwrap_err();
+    }
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&heard);
+    registry.on_suspicion(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    registry.withdraw_of("one");
+    registry.withdraw_of("nobody");
+    registry.withdraw_below(&store(), "e/thr");
+    registry.withdraw_below(&store(), "e/three");
+    assert!(is_refusing(), "two and four still wait");
+    write("two", "d/two", Vec::new()).await.unwrap();
+    assert!(is_refusing(), "four still waits");
+    registry.withdraw_below(&store(), "e");
+    assert_eq!((registry.pushes(&store()), heard.load(Ordering::Relaxed)), (Pushes::Withdrawn, 1));
+    write("four", "e/four", file()).await.unwrap_err();
+    assert!(is_refusing(), "it waits again");
+    registry.withdraw_below(&store(), "");
+    assert_eq!(registry.pushes(&store()), Pushes::Withdrawn);
 }

@@ -1,4 +1,4 @@
-//! How many passes may wait for one store, so that a store that does not answer holds up nobody else's placements.
+//! How many passes may wait for one store, so that a store that does not answer holds up nobody who waits for another one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,9 +11,6 @@ use tokio::time::Instant;
 
 use crate::queue::Queue;
 
-/// Passes at once for one store: as many as make a commit worth its push.
-pub(crate) const STORE_PASSES_MAX: usize = 256;
-
 /// One gate for each store.
 ///
 /// # Guarantees
@@ -22,8 +19,10 @@ pub(crate) const STORE_PASSES_MAX: usize = 256;
 ///
 /// # Limits
 /// Holds the stores for which a pass runs or a key waits, and each key once.
-pub(super) struct Gates {
+#[derive(Clone)]
+pub(crate) struct Gates {
     queue: Queue<ObjectKey>,
+    passes_max: usize,
     gates: Arc<Mutex<HashMap<StateStoreRef, Gate>>>,
 }
 
@@ -52,9 +51,9 @@ impl Gate {
     }
 
     /// Calls as many as there are places that nobody has been called to.
-    fn call(&mut self, queue: &Queue<ObjectKey>) {
+    fn call(&mut self, queue: &Queue<ObjectKey>, passes_max: usize) {
         let called = self.since.len() - self.waiting.len();
-        for _ in called + self.passes..STORE_PASSES_MAX {
+        for _ in called + self.passes..passes_max {
             let Some((_, next)) = self.waiting.pop_first() else { return };
             queue.add(next);
         }
@@ -66,43 +65,40 @@ impl Gate {
 }
 
 /// Leave to wait for a store; ends when dropped.
-pub(super) struct Pass {
+pub(crate) struct Pass {
     store: StateStoreRef,
-    queue: Queue<ObjectKey>,
-    gates: Arc<Mutex<HashMap<StateStoreRef, Gate>>>,
+    gates: Gates,
 }
 
 impl Gates {
-    /// Returns gates that bring keys back to `queue`.
-    pub(super) fn new(queue: &Queue<ObjectKey>) -> Self {
-        Self { queue: queue.clone(), gates: Arc::default() }
+    /// Returns gates that let so many passes wait for each store, and bring keys back to `queue`.
+    pub(crate) fn new(queue: &Queue<ObjectKey>, passes_max: usize) -> Self {
+        Self { queue: queue.clone(), passes_max, gates: Arc::default() }
     }
 
     /// Lets the key through, or has it wait for its turn and returns for how long it has waited already.
-    pub(super) fn enter(&self, store: &StateStoreRef, key: &ObjectKey) -> Result<Pass, Duration> {
+    pub(crate) fn enter(&self, store: &StateStoreRef, key: &ObjectKey) -> Result<Pass, Duration> {
         self.leave(key, Some(store));
         let mut gates = self.gates.lock();
         let gate = gates.entry(store.clone()).or_default();
-        if gate.passes >= STORE_PASSES_MAX {
+        if gate.passes >= self.passes_max {
             return Err(gate.turn_away(key));
         }
         gate.forget(key);
         gate.passes += 1;
-        Ok(Pass { store: store.clone(), queue: self.queue.clone(), gates: Arc::clone(&self.gates) })
+        Ok(Pass { store: store.clone(), gates: self.clone() })
     }
-}
 
-impl Gates {
     /// Returns how many have a pass for the store or wait for one.
-    pub(super) fn load(&self, store: &StateStoreRef) -> usize {
+    pub(crate) fn load(&self, store: &StateStoreRef) -> usize {
         self.gates.lock().get(store).map_or(0, |gate| gate.passes + gate.since.len())
     }
 
     /// Gives up the place of a key wherever it waits, except for the store that it still wants.
-    pub(super) fn leave(&self, key: &ObjectKey, wants: Option<&StateStoreRef>) {
+    pub(crate) fn leave(&self, key: &ObjectKey, wants: Option<&StateStoreRef>) {
         self.gates.lock().retain(|store, gate| {
             if wants != Some(store) && gate.forget(key) {
-                gate.call(&self.queue);
+                gate.call(&self.queue, self.passes_max);
             }
             !gate.is_idle()
         });
@@ -111,14 +107,30 @@ impl Gates {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let mut gates = self.gates.lock();
+        let mut gates = self.gates.gates.lock();
         let Some(gate) = gates.get_mut(&self.store) else { return };
         gate.passes -= 1;
-        gate.call(&self.queue);
+        gate.call(&self.gates.queue, self.gates.passes_max);
         if gate.is_idle() {
             gates.remove(&self.store);
         }
     }
+}
+
+/// Awaits `work`; if that is not over at `deadline`, `tell` comes first.
+///
+/// # Cancel safety
+/// As `work` and `tell`.
+pub(crate) async fn telling<T>(work: impl Future<Output = T>, deadline: Instant, tell: impl Future<Output = ()>) -> T {
+    tokio::pin!(work);
+    // Both branches may be dropped: the work is resumed below, and the timer has no effect.
+    tokio::select! {
+        biased; // An outcome is told rather than the wait for it.
+        done = &mut work => return done,
+        () = tokio::time::sleep_until(deadline) => {}
+    }
+    tell.await;
+    work.await
 }
 
 #[cfg(test)]
@@ -128,6 +140,8 @@ mod tests {
 
     use super::*;
 
+    const STORE_PASSES_MAX: usize = 256;
+
     fn store(name: &str) -> StateStoreRef {
         StateStoreRef { kind: StateStoreKind::GitStateStore, name: name.into() }
     }
@@ -135,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_store_turns_away_its_own_alone_and_calls_them_back() {
         let queue = Queue::new();
-        let gates = Gates::new(&queue);
+        let gates = Gates::new(&queue, STORE_PASSES_MAX);
         let key = |at: usize| ObjectKey::namespaced("default", at.to_string());
         let mut passes: Vec<Pass> =
             (0..STORE_PASSES_MAX).map(|at| gates.enter(&store("hangs"), &key(at)).ok().unwrap()).collect();
@@ -157,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn a_place_is_not_lost_with_the_key_that_was_called_to_it() {
         let queue = Queue::new();
-        let gates = Gates::new(&queue);
+        let gates = Gates::new(&queue, STORE_PASSES_MAX);
         let key = |at: usize| ObjectKey::namespaced("default", at.to_string());
         let called = || queue.take().now_or_never();
         let mut passes: Vec<Pass> =
