@@ -20,11 +20,7 @@ use clap::Subcommand;
 #[derive(Subcommand)]
 pub(crate) enum Subject {
     /// Writing into state stores, beside the same work done with one `git` command after another
-    Store {
-        /// A small part of the table, in about a minute
-        #[arg(long)]
-        quick: bool,
-    },
+    Store(store::Options),
     /// From creating Works to their files being written, on an API server in the same process
     Works {
         /// A tenth of the Works
@@ -58,7 +54,7 @@ pub(crate) fn run(subject: Option<Subject>) -> Result<()> {
         Some(Subject::Cell { task }) => cell::run(&task),
         // Compilers and users of this program have different ideas of speed.
         Some(_) if cfg!(debug_assertions) => process::again_in_release(),
-        Some(Subject::Store { quick }) => store::run(quick),
+        Some(Subject::Store(options)) => store::run(&options),
         Some(Subject::Works { quick }) => works::run(quick),
         Some(Subject::Scheduler { quick }) => scheduler::run(quick),
         Some(Subject::Requests { quick }) => requests::run(quick),

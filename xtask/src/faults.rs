@@ -24,6 +24,9 @@ pub(crate) struct Faults {
     /// No more runs are begun after so many minutes
     #[arg(long)]
     minutes: Option<u64>,
+    /// Make each run twice and report those that call something else the second time
+    #[arg(long)]
+    twice: bool,
     /// With optimisations: takes longer to build, and a fifth of the time to run
     #[arg(long)]
     release: bool,
@@ -38,6 +41,7 @@ impl Faults {
             ("seed", number(self.seed)),
             ("fault", self.fault.clone()),
             ("minutes", number(self.minutes)),
+            ("twice", self.twice.then(|| "true".to_owned())),
         ];
         let given = parts.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?)));
         given.collect::<Vec<_>>().join(";")
@@ -64,14 +68,16 @@ mod tests {
 
     #[test]
     fn what_is_given_is_asked_for() {
-        let faults = |seed, fault: Option<&str>| Faults {
+        let faults = |seed, fault: Option<&str>, twice| Faults {
             scenario: Some("request".into()),
             seed,
             fault: fault.map(str::to_owned),
             minutes: None,
+            twice,
             release: false,
         };
-        assert_eq!(faults(None, None).asked(), "scenario=request");
-        assert_eq!(faults(Some(7), Some("crash-after:17")).asked(), "scenario=request;seed=7;fault=crash-after:17");
+        assert_eq!(faults(None, None, false).asked(), "scenario=request");
+        let asked = faults(Some(7), Some("crash-after:17"), true).asked();
+        assert_eq!(asked, "scenario=request;seed=7;fault=crash-after:17;twice=true");
     }
 }

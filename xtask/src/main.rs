@@ -34,7 +34,7 @@ enum Task {
     },
     /// Run what a change must pass
     Check,
-    /// Run the tests of the whole product
+    /// Run the tests of the whole product, and those of the controllers on an API server
     Test {
         /// Against the kube-apiserver and etcd in $KUBEBUILDER_ASSETS instead of the embedded API server
         #[arg(long)]
@@ -71,7 +71,9 @@ fn check() -> Result<()> {
 
 fn test(real_apiserver: bool, args: &[String]) -> Result<()> {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["test", "--locked", "--package", "kratix", "--"]).args(args);
+    // One that fails is not to keep the other package's from being run.
+    command.args(["test", "--locked", "--no-fail-fast", "--package", "kratix", "--package", "kratix-controllers"]);
+    command.args(["--test", "it", "--"]).args(args);
     if real_apiserver {
         let assets = std::env::var_os("KUBEBUILDER_ASSETS")
             .context("KUBEBUILDER_ASSETS must name the directory of kube-apiserver and etcd")?;

@@ -4,13 +4,16 @@
 //! there as well it collects garbage, clears namespaces and makes default accounts, which the embedded server does itself;
 //! Jobs and Pods stay with the embedded node.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::{Api, Client, Config};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -34,10 +37,17 @@ pub fn assets() -> Option<PathBuf> {
     Some(assets.into())
 }
 
+/// What is written down of every write: who made it, and whether it was accepted. Reads are left out.
+const AUDIT_POLICY: &str = r#"{
+    "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived", "ResponseStarted"],
+    "rules": [{"level": "None", "verbs": ["get", "list", "watch"]}, {"level": "Metadata"}]
+}"#;
+
 /// A running server; it ends when dropped, and its data goes.
 pub struct KubeApiServer {
     directory: TempDir,
     processes: Vec<Child>,
+    config: Config,
 }
 
 impl KubeApiServer {
@@ -59,6 +69,7 @@ impl KubeApiServer {
             ("accounts.pub", account_key.public_key_pem()),
             ("tokens.csv", format!("{TOKEN},administrator,administrator,system:masters\n")),
             ("kubeconfig", kubeconfig(port, &at("ca.crt"))),
+            ("audit.json", AUDIT_POLICY.to_owned()),
         ] {
             std::fs::write(at(name), text).expect("a file");
         }
@@ -89,10 +100,14 @@ impl KubeApiServer {
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
             format!("--service-account-key-file={}", path("accounts.pub")),
             format!("--service-account-signing-key-file={}", path("accounts.key")),
+            format!("--audit-policy-file={}", path("audit.json")),
+            format!("--audit-log-path={}", path("audit.log")),
             // The heartbeat of a server that is alone: tests count writes.
             "--feature-gates=APIServerIdentity=false".to_owned(),
         ];
-        let mut started = Self { processes: Vec::new(), directory };
+        let administrator = Kubeconfig::read_from(at("kubeconfig")).expect("it was just written");
+        let config = Config::from_custom_kubeconfig(administrator, &KubeConfigOptions::default()).await;
+        let mut started = Self { processes: Vec::new(), config: config.expect("it is complete"), directory };
         started.run(&assets.join("etcd"), &etcd);
         started.run(&assets.join("kube-apiserver"), &server);
         started.ready().await;
@@ -106,6 +121,9 @@ impl KubeApiServer {
                 "--secure-port=0".to_owned(),
             ];
             started.run(&assets.join("kube-controller-manager"), &manager);
+            // Without it the server takes no pod.
+            let accounts = Api::<ServiceAccount>::namespaced(started.client("administrator"), "default");
+            wait::until(&accounts, "default", "the default account", |_| true).await;
         }
         started
     }
@@ -124,19 +142,48 @@ impl KubeApiServer {
         self.path("kubeconfig")
     }
 
+    /// Returns a client of a user who may do everything.
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    pub fn client(&self, user: &str) -> Client {
+        let mut config = self.config.clone();
+        config.auth_info.impersonate = Some(user.to_owned());
+        config.auth_info.impersonate_groups = Some(vec!["system:masters".to_owned()]);
+        Client::try_from(config).expect("a client")
+    }
+
+    /// Returns how many writes of a user were accepted, by verb and resource as in `create jobs.batch`; dry runs apart.
+    ///
+    /// # Panics
+    /// When the audit log cannot be read.
+    pub fn writes(&self, user: &str) -> BTreeMap<String, u64> {
+        let log = std::fs::read_to_string(self.path("audit.log")).expect("the server writes its audit log");
+        let mut counts = BTreeMap::new();
+        // The last line may be on its way.
+        let lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let events = lines.map(|line| serde_json::from_str(line).expect("an audit event"));
+        for kind in events.filter_map(|event: Value| write_of(&event, user)) {
+            *counts.entry(kind).or_default() += 1;
+        }
+        counts
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     async fn ready(&self) {
         wait::poll("kube-apiserver to be ready", || async {
-            let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).expect("it was just written");
-            let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-            let client = Client::try_from(config.expect("it is complete")).expect("a client");
-            let request = http::Request::get("/readyz").body(Vec::new()).expect("a request");
-            match client.request_text(request).await {
-                Ok(text) if text == "ok" => Ok(()),
-                Ok(text) => Err(text),
+            let client = Client::try_from(self.config.clone()).expect("a client");
+            // The namespaces that every cluster has come a moment after the first answer.
+            let ready = async {
+                let request = http::Request::get("/readyz").body(Vec::new()).expect("a request");
+                client.request_text(request).await?;
+                Api::<Namespace>::all(client.clone()).get("default").await
+            };
+            match ready.await {
+                Ok(_) => Ok(()),
                 Err(error) => {
                     let log = std::fs::read_to_string(self.path("kube-apiserver.log")).unwrap_or_default();
                     let last: Vec<&str> = log.lines().rev().take(5).collect();
@@ -154,8 +201,26 @@ fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
+/// Returns verb and resource of a write of this user that was accepted.
+fn write_of(event: &Value, user: &str) -> Option<String> {
+    let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    // Clients of users are the administrator's, who acts for them.
+    let is_accepted = event["responseStatus"]["code"].as_u64().is_some_and(|code| (200..300).contains(&code));
+    if text("/impersonatedUser/username") != user || !is_accepted || text("/requestURI").contains("dryRun=") {
+        return None;
+    }
+    let (mut resource, group) = (text("/objectRef/resource").to_owned(), text("/objectRef/apiGroup"));
+    for (separator, part) in [(".", group), ("/", text("/objectRef/subresource"))] {
+        if !part.is_empty() {
+            resource.push_str(separator);
+            resource.push_str(part);
+        }
+    }
+    Some(format!("{} {resource}", text("/verb")))
+}
+
 fn kubeconfig(port: u16, authority: &Path) -> String {
-    serde_json::json!({
+    json!({
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "real",
@@ -165,4 +230,29 @@ fn kubeconfig(port: u16, authority: &Path) -> String {
         "users": [{"name": "real", "user": {"token": TOKEN}}],
     })
     .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_counts_for_whom_it_was_made_when_it_was_accepted() {
+        let event = json!({
+            "verb": "patch", "requestURI": "/apis/batch/v1/namespaces/default/jobs/a/status?fieldManager=k",
+            "user": { "username": "administrator" }, "impersonatedUser": { "username": "manager" },
+            "objectRef": { "resource": "jobs", "apiGroup": "batch", "subresource": "status", "name": "a" },
+            "responseStatus": { "code": 200 },
+        });
+        let with = |path: &str, value: Value| {
+            let mut event = event.clone();
+            *event.pointer_mut(path).expect("it is there") = value;
+            write_of(&event, "manager")
+        };
+        assert_eq!(write_of(&event, "manager").as_deref(), Some("patch jobs.batch/status"));
+        assert_eq!(with("/objectRef", json!({ "resource": "pods" })).as_deref(), Some("patch pods"));
+        assert_eq!(write_of(&event, "administrator"), None);
+        assert_eq!(with("/responseStatus/code", json!(409)), None);
+        assert_eq!(with("/requestURI", json!("/api/v1/namespaces/default/pods?dryRun=All")), None);
+    }
 }

@@ -20,7 +20,7 @@
 mod job;
 mod play;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -192,7 +192,7 @@ async fn follow(cx: Context) {
     let jobs: Api<Job> = Api::all(cx.client.clone());
     let mut events = watcher(jobs, watcher::Config::default()).default_backoff().boxed();
     let mut tasks = JoinSet::new();
-    let mut known: HashMap<String, (Doing, AbortHandle)> = HashMap::new();
+    let mut known: BTreeMap<String, (Doing, AbortHandle)> = BTreeMap::new();
     let mut listed: Vec<String> = Vec::new();
     while let Some(event) = events.next().await {
         // What has ended is taken out of the set now and then, so that it does not grow for ever.

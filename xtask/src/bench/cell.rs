@@ -167,9 +167,14 @@ fn removal(at: usize) -> Change {
 /// Queues all changes at once and waits for the last one.
 async fn all(store: &Handle, changes: Vec<Change>) -> Result<()> {
     let mut answers = Vec::with_capacity(changes.len());
-    for change in changes {
-        answers.push(store.reserve().await?.send(change));
-    }
+    // A task that waits without end in one go is interrupted, and what is queued by then would be a batch of its own.
+    let queued = tokio::task::unconstrained(async {
+        for change in changes {
+            answers.push(store.reserve().await?.send(change));
+        }
+        anyhow::Ok(())
+    });
+    queued.await?;
     for answer in answers {
         anyhow::ensure!(answer.await?.changed, "a change altered nothing");
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::{Args, ValueEnum};
 use kratix_testing::git_http::Server;
 use kratix_testing::s3::{self, S3};
 
@@ -14,18 +15,65 @@ const SIZES: [usize; 4] = [0, 10_000, 50_000, 200_000];
 const WAITING: [usize; 4] = [1, 10, 100, 1000];
 const BUCKET: &str = "state";
 
-/// Where the repository is, as the program sees it.
-#[derive(Clone, Copy, PartialEq)]
-enum Transport {
+/// Which rows are measured. Without any of these, all are.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// A small part of the table, in about a minute, from fewer rounds
+    #[arg(long)]
+    quick: bool,
+    /// Only stores of this kind; can be given several times
+    #[arg(long, value_enum, value_name = "KIND")]
+    repository: Vec<Kind>,
+    /// Only repositories that hold so many files already (any number; 0, 10000, 50000 and 200000 otherwise); can be given
+    /// several times, and leaves the bucket out unless that is asked for
+    #[arg(long, value_name = "N")]
+    files: Vec<usize>,
+    /// Only with so many placements that wait at the same time (any number; 1, 10, 100 and 1000 otherwise); can be given
+    /// several times
+    #[arg(long, value_name = "N")]
+    waiting: Vec<usize>,
+    /// Without the same work done one by one, which takes most of the time
+    #[arg(long)]
+    without_reference: bool,
+}
+
+/// What is written into.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// A bare repository on this machine
     Local,
+    /// The same behind `git http-backend` with TLS
     Https,
+    /// A bucket of an S3 server
+    Bucket,
+}
+
+impl Options {
+    fn has(&self, kind: Kind) -> bool {
+        let is_beside = kind != Kind::Bucket || self.files.is_empty();
+        self.repository.contains(&kind) || (self.repository.is_empty() && is_beside)
+    }
+
+    fn files(&self) -> &[usize] {
+        let all = if self.quick { &SIZES[1..2] } else { &SIZES[..] };
+        if self.files.is_empty() { all } else { &self.files }
+    }
+
+    fn waiting(&self, kind: Kind) -> &[usize] {
+        let all: &[usize] = match (kind, self.quick) {
+            (Kind::Bucket, true) => &[50],
+            (Kind::Bucket, false) => &[1, 100, 500],
+            (Kind::Local | Kind::Https, true) => &WAITING[..3],
+            (Kind::Local | Kind::Https, false) => &WAITING[..],
+        };
+        if self.waiting.is_empty() { all } else { &self.waiting }
+    }
 }
 
 /// Measures and prints.
-pub(super) fn run(quick: bool) -> Result<()> {
+pub(super) fn run(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let directory = tempfile::tempdir()?;
-    let (sizes, waiting) = if quick { (&SIZES[1..2], &WAITING[..3]) } else { (&SIZES[..], &WAITING[..]) };
     let mut table = Table::new(&[
         "Repository",
         "Files",
@@ -41,17 +89,23 @@ pub(super) fn run(quick: bool) -> Result<()> {
         "Deleted",
         "Factor",
     ]);
-    let bench = Bench { directory: directory.path().to_owned(), server: runtime.block_on(server(directory.path())) };
-    for size in sizes {
-        let pristine = directory.path().join(format!("pristine-{size}.git"));
-        repository::make(&pristine, *size)?;
-        for transport in [Transport::Local, Transport::Https] {
-            bench.rows(&mut table, &pristine, transport, *size, waiting, quick)?;
+    let kinds = [Kind::Local, Kind::Https].into_iter().filter(|kind| options.has(*kind)).collect::<Vec<_>>();
+    if !kinds.is_empty() {
+        let server = runtime.block_on(server(directory.path()));
+        let bench = Bench { directory: directory.path().to_owned(), server, options };
+        for size in options.files() {
+            let pristine = directory.path().join(format!("pristine-{size}.git"));
+            repository::make(&pristine, *size)?;
+            for kind in &kinds {
+                bench.rows(&mut table, &pristine, *kind, *size)?;
+            }
         }
     }
-    match runtime.block_on(bucket_server()) {
-        Some(server) => bucket_rows(&mut table, &server, if quick { &[50] } else { &[1, 100, 500] })?,
-        None => say("no rows for buckets: versitygw is missing"),
+    if options.has(Kind::Bucket) {
+        match runtime.block_on(bucket_server()) {
+            Some(server) => bucket_rows(&mut table, &server, options.waiting(Kind::Bucket))?,
+            None => say("no rows for buckets: versitygw is missing"),
+        }
     }
     table.print();
     Ok(())
@@ -112,64 +166,50 @@ async fn server(directory: &Path) -> Server {
     Server::tls(directory).await
 }
 
-struct Bench {
+struct Bench<'o> {
     directory: PathBuf,
     server: Server,
+    options: &'o Options,
 }
 
-impl Bench {
-    fn rows(
-        &self,
-        table: &mut Table,
-        pristine: &Path,
-        transport: Transport,
-        size: usize,
-        waiting: &[usize],
-        quick: bool,
-    ) -> Result<()> {
-        let samples = if quick || size > 10_000 { 5 } else { 20 };
-        // A disk takes minutes for the removal of a large work tree. So it lies in memory, to the reference's advantage.
-        let memory = Path::new("/dev/shm");
-        let work_tree = if memory.is_dir() { memory } else { &self.directory };
-        let reference = self.cell(pristine, transport, work_tree, |place| {
-            Task::Reference(place, Load { waiting: 1, rounds: samples })
-        })?;
-        say(format_args!("{size} files: {samples} placements one by one, first contact {:?}", reference.first));
-        for waiting in waiting {
+impl Bench<'_> {
+    fn rows(&self, table: &mut Table, pristine: &Path, kind: Kind, size: usize) -> Result<()> {
+        let reference = if self.options.without_reference { None } else { Some(self.reference(pristine, kind, size)?) };
+        for waiting in self.options.waiting(kind) {
             let rounds = match waiting {
-                1 => 20,
-                10 => 10,
+                ..=1 => 20,
+                2..=10 => 10,
                 _ => 5,
             };
             let load = Load { waiting: *waiting, rounds };
-            let ours = self.cell(pristine, transport, &self.directory, |place| Task::Store(place, load))?;
-            let place = if transport == Transport::Local { "local" } else { "HTTPS" };
-            row(table, place, &size.to_string(), load, &ours, Some(&reference));
+            let ours = self.cell(pristine, kind, &self.directory, |place| Task::Store(place, load))?;
+            let place = if kind == Kind::Local { "local" } else { "HTTPS" };
+            row(table, place, &size.to_string(), load, &ours, reference.as_ref());
             say(format_args!("  first contact {:?}, rounds {:?}", ours.first, ours.write.rounds));
         }
         Ok(())
     }
 
+    fn reference(&self, pristine: &Path, kind: Kind, size: usize) -> Result<Measured> {
+        let samples = if self.options.quick || size > 10_000 { 5 } else { 20 };
+        // A disk takes minutes for the removal of a large work tree. So it lies in memory, to the reference's advantage.
+        let memory = Path::new("/dev/shm");
+        let work_tree = if memory.is_dir() { memory } else { &self.directory };
+        let load = Load { waiting: 1, rounds: samples };
+        let reference = self.cell(pristine, kind, work_tree, |place| Task::Reference(place, load))?;
+        say(format_args!("{size} files: {samples} placements one by one, first contact {:?}", reference.first));
+        Ok(reference)
+    }
+
     /// Measures in a fresh copy of the repository.
-    fn cell(
-        &self,
-        pristine: &Path,
-        transport: Transport,
-        scratch: &Path,
-        task: impl FnOnce(Place) -> Task,
-    ) -> Result<Measured> {
+    fn cell(&self, pristine: &Path, kind: Kind, scratch: &Path, task: impl FnOnce(Place) -> Task) -> Result<Measured> {
         let (repository, scratch) = (self.directory.join("state.git"), tempfile::tempdir_in(scratch)?);
         repository::copy(pristine, &repository)?;
-        let place = match transport {
-            Transport::Local => {
-                Place { url: format!("file://{}", repository.display()), ca_pem: None, scratch: scratch.path().into() }
-            }
-            Transport::Https => Place {
-                url: self.server.url("state.git"),
-                ca_pem: self.server.ca_pem().map(str::to_owned),
-                scratch: scratch.path().into(),
-            },
+        let (url, ca_pem) = match kind {
+            Kind::Https => (self.server.url("state.git"), self.server.ca_pem().map(str::to_owned)),
+            _ => (format!("file://{}", repository.display()), None),
         };
+        let place = Place { url, ca_pem, scratch: scratch.path().into() };
         // What others have left to be written would be waited for in here.
         run_to_end(&mut std::process::Command::new("sync"))?;
         let measured = process::alone(&task(place));

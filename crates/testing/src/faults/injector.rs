@@ -1,5 +1,8 @@
 //! What stands between a client and the service that answers it.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -32,9 +35,9 @@ type Revision = Box<dyn Fn() -> u64 + Send + Sync>;
 pub struct Call {
     /// Counted from 1, or 0 for one that does not count.
     pub number: usize,
-    /// The verb.
+    /// The verb; `COMMIT` for a batch of a state store.
     pub method: Method,
-    /// The path, without the query.
+    /// The path without the query, or `/` and the name of the store.
     pub path: String,
     /// What was sent.
     pub body: Value,
@@ -113,6 +116,8 @@ struct State {
     seen: BTreeSet<String>,
     calls: Vec<Call>,
     hit: Option<Call>,
+    /// The program that was started last.
+    life: Option<Life>,
     /// How often each collection was watched, and listed.
     watched: BTreeMap<String, usize>,
     listed: BTreeSet<String>,
@@ -145,8 +150,21 @@ impl Injector {
         B::Error: Into<BoxError>,
     {
         let life = life.clone();
-        life.forget_lists(&self.0);
+        self.0.begin(&life);
         Client::new(Disturbed { inner: service, injector: self.0.clone(), life }, "default")
+    }
+
+    /// Returns the life of the program that was started last.
+    pub(super) fn life(&self) -> Option<Life> {
+        self.0.state.lock().life.clone()
+    }
+
+    pub(super) fn judge(&self, method: &Method, path: &str) -> (usize, Option<Blow>) {
+        self.0.judge(method, path)
+    }
+
+    pub(super) fn note(&self, call: Call, blow: Option<Blow>) {
+        self.0.note(call, blow);
     }
 
     /// Returns what was called so far.
@@ -154,7 +172,7 @@ impl Injector {
         self.0.state.lock().calls.clone()
     }
 
-    /// Returns how many calls were counted: those that change something but Events.
+    /// Returns how many calls were counted: those that change something but Events, and commits.
     pub fn counted(&self) -> usize {
         self.0.state.lock().counted
     }
@@ -162,13 +180,6 @@ impl Injector {
     /// Returns the call that was hit, if the fault is about one and has come to it.
     pub fn hit(&self) -> Option<Call> {
         self.0.state.lock().hit.clone()
-    }
-}
-
-impl Life {
-    /// Each life lists everything for the first time.
-    fn forget_lists(&self, inner: &Inner) {
-        inner.state.lock().listed.clear();
     }
 }
 
@@ -180,6 +191,13 @@ struct Disturbed<S> {
 }
 
 impl Inner {
+    /// A program starts: it lists everything for the first time.
+    fn begin(&self, life: &Life) {
+        let mut state = self.state.lock();
+        state.listed.clear();
+        state.life = Some(life.clone());
+    }
+
     /// Says what happens to a call that changes something.
     fn judge(&self, method: &Method, path: &str) -> (usize, Option<Blow>) {
         // Events are best effort, and when one is told a second time depends on the clock.

@@ -3,6 +3,9 @@
 //! What a client can never see on a real server does not happen here either: the order of one object's events stays, and
 //! what was not shown is followed by the answer that makes the client list everything anew.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 

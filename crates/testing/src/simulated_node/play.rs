@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Context, Outcome, Stage, Volumes, job};
 
-/// Pause after a write that the API server did not take.
+/// Pause after a write that the API server did not take; like all pauses here of the runtime's clock, which jumps in the suite.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Pause before one of Kratix's own programs runs again, of which a kubelet's is ten seconds: what a program lacks for the

@@ -202,7 +202,13 @@ impl Files {
     }
 
     pub(crate) async fn read(&self) -> Arc<BTreeMap<String, String>> {
-        let branch = std::fs::read_to_string(self.repository.join("refs/heads/main")).unwrap_or_default();
+        // Behind what a store is doing on the one thread for it, never in the middle.
+        let branch = self.repository.join("refs/heads/main");
+        let branch = tokio::task::spawn_blocking({
+            let span = tracing::Span::current();
+            move || span.in_scope(|| std::fs::read_to_string(branch).unwrap_or_default())
+        });
+        let branch = branch.await.unwrap();
         if self.known.lock().0 == branch {
             return self.known.lock().1.clone();
         }

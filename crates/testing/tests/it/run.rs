@@ -1,7 +1,14 @@
 //! One run of a scenario with a fault.
+//!
+//! What a run does follows from its seed: everything happens on one thread, whose clock jumps whenever nobody has anything to
+//! do; what waits for a disk is done one after the other on another one, and noticed when nobody has anything to do either;
+//! uids, time and pauses between attempts come from the seed. So a run that is repeated makes the same calls in the same order,
+//! which [`repeats`] shows.
 
-use kratix_testing::faults::{Call, Fault, Seed};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use kratix_testing::faults::{Call, Commits, Fault, Gate, Seed};
+use tokio::task::JoinError;
 
 use crate::invariants;
 use crate::record::Record;
@@ -16,13 +23,26 @@ pub(crate) struct Run {
     pub(crate) pod_counted: usize,
     /// What the fault was about, if it has happened.
     pub(crate) hit: Option<Call>,
+    /// What the manager and the pods have called, in order.
+    calls: [Vec<String>; 2],
 }
 
-/// Runs a scenario on a thread of its own; the runtime's clock jumps whenever nobody has anything to do.
+/// Runs a scenario on a thread of its own.
 pub(crate) fn run(scenario: &Scenario, seed: u64, fault: Fault) -> Result<Run, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(play(scenario, seed, fault))));
-    let run = match outcome {
+    let gate = Gate::default();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    // What another thread has done is looked at only when this one has nothing to do: how long it took does not matter then.
+    runtime.enable_all().start_paused(true).global_queue_interval(u32::MAX).max_blocking_threads(1);
+    let [idle, busy, ended] = [(); 3].map(|()| gate.clone());
+    runtime.on_thread_park(move || idle.open()).on_thread_unpark(move || busy.close());
+    let runtime = runtime.build().unwrap();
+    // Where the pauses of watches that failed come from.
+    fastrand::seed(seed);
+    // A task as all others are: what `block_on` itself waits for is asked at other moments than tasks are.
+    let commits = Arc::new(Commits::new(gate));
+    let _batches = tracing::subscriber::set_default(commits.clone());
+    let played = runtime.spawn(play(scenario.clone(), seed, fault, commits));
+    let run = match runtime.block_on(played).map_err(JoinError::into_panic) {
         Ok(run) => run,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
@@ -30,12 +50,27 @@ pub(crate) fn run(scenario: &Scenario, seed: u64, fault: Fault) -> Result<Run, S
             Err(format!("panicked: {}", text.unwrap_or_default()))
         }
     };
+    // Nobody waits any more for what is left on the other thread.
+    ended.open();
     runtime.shutdown_background();
     run
 }
 
-async fn play(scenario: &Scenario, seed: u64, fault: Fault) -> Result<Run, String> {
-    let world = World::start(&Seed::new(seed), fault).await;
+/// Makes a run twice and says where the second one has called something else.
+pub(crate) fn repeats(scenario: &Scenario, seed: u64, fault: Fault) -> Result<(), String> {
+    let [first, second] = [run(scenario, seed, fault)?, run(scenario, seed, fault)?];
+    for (whose, (first, second)) in ["manager", "pods"].iter().zip(first.calls.iter().zip(&second.calls)) {
+        let same = first.iter().zip(second).take_while(|(one, other)| one == other).count();
+        if same < first.len().max(second.len()) {
+            let [one, other] = [first, second].map(|calls| calls.get(same).map_or("nothing", String::as_str));
+            return Err(format!("the {whose} has made {same} calls in the same order, and then:\n{one}\n{other}"));
+        }
+    }
+    Ok(())
+}
+
+async fn play(scenario: Scenario, seed: u64, fault: Fault, commits: Arc<Commits>) -> Result<Run, String> {
+    let world = World::start(&Seed::new(seed), fault, &commits).await;
     for (number, step) in scenario.steps.iter().chain([&Step::Rest]).enumerate() {
         world.step(step).await.map_err(|error| format!("step {number}: {error}"))?;
     }
@@ -58,5 +93,16 @@ async fn play(scenario: &Scenario, seed: u64, fault: Fault) -> Result<Run, Strin
     }
     let hit = world.manager.hit().or_else(|| world.pods.hit());
     let (counted, pod_counted) = (world.manager.counted(), world.pods.counted());
-    Ok(Run { record, counted, pod_counted, hit })
+    let calls = [&world.manager, &world.pods].map(|injector| injector.calls().iter().map(in_order).collect());
+    Ok(Run { record, counted, pod_counted, hit, calls })
+}
+
+/// Returns a call with the version that it has led to, which tells what the others have done before. Names of Events end with
+/// the time of this machine.
+fn in_order(call: &Call) -> String {
+    let answer = call.answer.as_ref().map(|(_, answer)| &answer["metadata"]["resourceVersion"]);
+    let version = answer.and_then(|version| version.as_str()).unwrap_or_default();
+    let path = if call.is_event() { call.path.rsplit_once('.').map_or("", |(path, _)| path) } else { &call.path };
+    let name = if call.is_event() { "" } else { call.body["metadata"]["name"].as_str().unwrap_or_default() };
+    format!("{:>4} {} {path} {name} {version}", call.number, call.method)
 }

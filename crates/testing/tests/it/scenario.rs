@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::script::Act;
 
 /// What users do, one after the other.
+#[derive(Clone)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) steps: Vec<Step>,
@@ -39,7 +40,11 @@ pub(crate) enum Step {
     Held(&'static str),
     /// Waits until nothing happens any more.
     Rest,
-    /// Waits.
+    /// Waits until what is on its way has arrived.
+    Calm,
+    /// Waits until the API of a CRD is served.
+    Served(&'static str),
+    /// Lets so much time pass, for what is to happen after it.
     Pass(Duration),
     /// Takes the repository away.
     BreakStore,
@@ -48,9 +53,6 @@ pub(crate) enum Step {
     /// Ends the manager and starts it again.
     Restart,
 }
-
-/// Long enough for what is on its way.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 pub(crate) const PLATFORM: &str = "platform.kratix.io/v1alpha1";
 pub(crate) const EXAMPLE: &str = "example.org/v1";
@@ -92,6 +94,28 @@ pub(crate) fn pipeline_with(name: &str, permissions: Value) -> Value {
     let mut pipeline = pipeline(name);
     pipeline["spec"]["rbac"] = json!({ "permissions": permissions });
     pipeline
+}
+
+/// A Promise, and then a request of it.
+pub(crate) fn requested(promise: Value) -> Vec<Step> {
+    vec![Step::Apply(promise), Step::Rest, Step::Apply(request("a", "small")), Step::Rest]
+}
+
+/// A Promise, and then a request of it whose pipeline acts like this.
+pub(crate) fn requested_with(promise: Value, pipeline: &'static str, act: Act) -> Vec<Step> {
+    vec![Step::Apply(promise), Step::Rest, Step::Script(pipeline, act), Step::Apply(request("a", "small")), Step::Rest]
+}
+
+/// A Promise, a request of it whose pipeline is held, and a change meanwhile.
+pub(crate) fn changed_during_a_run(promise: Value, pipeline: &'static str, change: Step) -> Vec<Step> {
+    let held = [Step::Script(pipeline, Act::Hold), Step::Apply(request("a", "small")), Step::Held(pipeline)];
+    let released = [Step::Calm, Step::Script(pipeline, Act::Write), Step::Rest];
+    [Step::Apply(promise), Step::Rest].into_iter().chain(held).chain([change]).chain(released).collect()
+}
+
+/// Steps, and what comes after them.
+pub(crate) fn then(steps: Vec<Step>, more: Vec<Step>) -> Vec<Step> {
+    steps.into_iter().chain(more).collect()
 }
 
 /// An API `plural.example.org`.

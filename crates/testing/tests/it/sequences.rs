@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::record::Record;
 use crate::run::run;
-use crate::scenario::{EXAMPLE, SOON, Scenario, Step, api, pipeline, promise_of};
+use crate::scenario::{EXAMPLE, Scenario, Step, api, pipeline, promise_of};
 use crate::script::Act;
 
 /// Sequences of a run of the tests; `KRATIX_SEQUENCES` asks for more.
@@ -119,7 +119,7 @@ fn sequence(seed: &mut Seed) -> (Scenario, Scenario) {
                 steps.push(Step::Apply(state.1.clone()));
             }
         }
-        steps.push(if seed.below(2) == 1 { Step::Rest } else { Step::Pass(SOON) });
+        steps.push(if seed.below(2) == 1 { Step::Rest } else { Step::Calm });
     }
     let fresh = vec![Step::Apply(state.0), Step::Rest, Step::Apply(state.1), Step::Rest];
     (Scenario { name: "changed", steps }, Scenario { name: "fresh", steps: fresh })

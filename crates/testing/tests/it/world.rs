@@ -8,13 +8,15 @@ use embedded_apiserver::{Server, Service, User};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kratix_api::{Timestamp, keys};
 use kratix_controllers::{Clock, Controllers, Options};
+use kratix_platform::Rules;
 use kratix_state_store::init_bare;
-use kratix_testing::faults::{Call, Fault, Injector, Life, Seed, Whose};
+use kratix_testing::faults::{Call, Commits, Fault, Injector, Life, Seed, Whose};
 use kratix_testing::simulated_node::SimulatedNode;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, ResourceExt};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -27,10 +29,17 @@ use crate::script::Script;
 
 /// Nothing happens any more when nothing was written for so long: longer than any pause between two attempts.
 const QUIET: Duration = Duration::from_secs(400);
+/// What is on its way has arrived when nothing was written for so long.
+const CALM: Duration = Duration::from_secs(10);
+/// How often it is looked whether something was written, in the time in which nothing must be.
+const LOOKS: u32 = 80;
 /// What takes longer does not end. Of the runtime's clock, which costs nothing.
 const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
-/// Between the end of a manager and the start of the next one.
+/// Between the end of a manager and the start of the next one, on the runtime's clock: long enough for what the first one has
+/// sent to be answered.
 const DOWN: Duration = Duration::from_secs(2);
+/// When every run begins.
+const BEGINNING: &str = "2026-01-01T00:00:00Z";
 
 pub(crate) struct World {
     pub(crate) server: Arc<Server>,
@@ -43,15 +52,24 @@ pub(crate) struct World {
     restart: watch::Sender<u32>,
     starts: watch::Sender<usize>,
     managers: JoinSet<()>,
+    rules: Arc<Rules>,
     _node: SimulatedNode,
 }
 
 impl World {
     /// Starts everything, with the store `default`, two Destinations and the namespace `team`.
-    pub(crate) async fn start(seed: &Seed, fault: Fault) -> Self {
-        let (began, clock_began) = (Instant::now(), Timestamp::now());
-        let now = move || clock_began.checked_add(began.elapsed()).unwrap();
-        let server = Arc::new(Server::builder().clock(now).build().await.unwrap());
+    pub(crate) async fn start(seed: &Seed, fault: Fault, commits: &Commits) -> Self {
+        let (began, beginning) = (Instant::now(), BEGINNING.parse::<Timestamp>().unwrap());
+        let now = move || beginning.checked_add(began.elapsed()).unwrap();
+        let draws = Mutex::new(seed.fork("draws"));
+        let draw = move || {
+            let mut draws = draws.lock();
+            u128::from(draws.draw()) << 64 | u128::from(draws.draw())
+        };
+        let rules = Arc::new(Rules::new("adapter"));
+        let server = Server::builder().clock(now).draws(draw).admission(rules.clone()).build().await.unwrap();
+        rules.connect(Client::new(server.service(User::admin("admission")), "default"));
+        let server = Arc::new(server);
         let user = Client::new(server.service(User::admin("user")), "default");
         let crds = Api::<CustomResourceDefinition>::all(user.clone());
         for crd in kratix_api::crds() {
@@ -69,6 +87,7 @@ impl World {
         let watching = observer.clone();
         let manager = Injector::new(fault, Whose::Manager, seed, revision(&server));
         let manager = manager.observe(move |call: &Call| watching.clone().look(call.clone()));
+        commits.count_with(&manager);
         let pods = Injector::new(fault, Whose::Pods, seed, revision(&server));
 
         let script = Script::new();
@@ -90,6 +109,7 @@ impl World {
             restart: watch::Sender::new(0),
             starts: watch::Sender::new(0),
             managers: JoinSet::new(),
+            rules,
             _node: node,
             server,
         };
@@ -104,10 +124,12 @@ impl World {
         world.apply(&destination("worker-1", "dev")).await;
         world.apply(&destination("worker-2", "prod")).await;
         let clock = Clock::new(now);
+        // What some rules allow the manager alone.
+        let account = User::service_account(keys::SYSTEM_NAMESPACE, keys::MANAGER_SERVICE_ACCOUNT);
         let count = if fault == Fault::Two { 2 } else { 1 };
         for number in 0..count {
             let part = Manager {
-                service: world.server.service(User::admin("manager")),
+                service: world.server.service(User::admin(account.name.clone())),
                 injector: world.manager.clone(),
                 options: Options {
                     adapter_image: "adapter".into(),
@@ -152,7 +174,13 @@ impl World {
                 }
                 Step::Script(pipeline, act) => self.script.set(pipeline, act.clone()),
                 Step::Held(pipeline) => self.script.held(pipeline).await,
-                Step::Rest => self.rest().await,
+                Step::Rest => self.quiet(QUIET).await,
+                Step::Calm => self.quiet(CALM).await,
+                Step::Served(crd) => {
+                    let crds = Api::<CustomResourceDefinition>::all(self.user.clone());
+                    await_condition(crds, crd, conditions::is_crd_established()).await.unwrap();
+                }
+                // Jumped over by the runtime's clock.
                 Step::Pass(time) => tokio::time::sleep(*time).await,
                 Step::BreakStore => std::fs::rename(self.repository(), self.directory.path().join("away")).unwrap(),
                 Step::HealStore => std::fs::rename(self.directory.path().join("away"), self.repository()).unwrap(),
@@ -173,11 +201,11 @@ impl World {
         starts.wait_for(|starts| *starts > before).await.unwrap();
     }
 
-    /// Waits until nothing was written for a while.
-    pub(crate) async fn rest(&self) {
+    /// Waits until nothing was written for a while. The clock is the runtime's: looking again costs nothing.
+    async fn quiet(&self, time: Duration) {
         let mut last = (self.server.revision(), Instant::now());
-        while last.1.elapsed() < QUIET {
-            tokio::time::sleep(Duration::from_secs(5)).await;
+        while last.1.elapsed() < time {
+            tokio::time::sleep(time / LOOKS).await;
             if self.server.revision() != last.0 {
                 last = (self.server.revision(), Instant::now());
             }
@@ -208,6 +236,13 @@ impl World {
             "" => Api::all_with(self.user.clone(), &resource),
             namespace => Api::namespaced_with(self.user.clone(), namespace, &resource),
         }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // The rules and the server would keep each other alive.
+        self.rules.disconnect();
     }
 }
 

@@ -8,28 +8,18 @@ use crate::script::Act;
 
 pub(super) fn all() -> Vec<Scenario> {
     use Step::*;
-    let begun = |act: Act| vec![Apply(full_promise()), Rest, Script("build", act), Apply(request("a", "small"))];
-    let then = |mut steps: Vec<Step>, more: Vec<Step>| {
-        steps.extend(more);
-        steps
-    };
+    let begun = |act: Act| requested_with(full_promise(), "build", act);
     let manual = || labels(json!({ keys::MANUAL_RECONCILIATION: "true" }));
     vec![
-        Scenario { name: "delete", steps: then(begun(Act::Write), vec![Rest, Delete(the_request("a")), Rest]) },
+        Scenario { name: "delete", steps: then(begun(Act::Write), vec![Delete(the_request("a")), Rest]) },
         Scenario {
             name: "delete-a-running-one",
-            steps: then(
-                begun(Act::Hold),
-                vec![Held("build"), Delete(the_request("a")), Pass(SOON), Script("build", Act::Write), Rest],
-            ),
+            steps: changed_during_a_run(full_promise(), "build", Delete(the_request("a"))),
         },
-        Scenario {
-            name: "delete-a-failed-one",
-            steps: then(begun(Act::Fail), vec![Rest, Delete(the_request("a")), Rest]),
-        },
+        Scenario { name: "delete-a-failed-one", steps: then(begun(Act::Fail), vec![Delete(the_request("a")), Rest]) },
         Scenario {
             name: "delete-a-suspended-one",
-            steps: then(begun(Act::Suspend), vec![Rest, Delete(the_request("a")), Rest]),
+            steps: then(begun(Act::Suspend), vec![Delete(the_request("a")), Rest]),
         },
         Scenario {
             name: "delete-one-that-never-started",
@@ -62,7 +52,6 @@ pub(super) fn all() -> Vec<Scenario> {
             steps: then(
                 begun(Act::Write),
                 vec![
-                    Rest,
                     Script("clean", Act::Fail),
                     Delete(the_request("a")),
                     Rest,
@@ -77,7 +66,6 @@ pub(super) fn all() -> Vec<Scenario> {
             steps: then(
                 begun(Act::Write),
                 vec![
-                    Rest,
                     Script("clean", Act::Suspend),
                     Delete(the_request("a")),
                     Rest,
@@ -89,10 +77,7 @@ pub(super) fn all() -> Vec<Scenario> {
         },
         Scenario {
             name: "delete-and-make-again",
-            steps: then(
-                begun(Act::Write),
-                vec![Rest, Delete(the_request("a")), Rest, Apply(request("a", "large")), Rest],
-            ),
+            steps: then(begun(Act::Write), vec![Delete(the_request("a")), Rest, Apply(request("a", "large")), Rest]),
         },
         Scenario {
             name: "delete-the-promise",
@@ -100,17 +85,13 @@ pub(super) fn all() -> Vec<Scenario> {
         },
         Scenario {
             name: "delete-the-promise-during-a-run",
-            steps: then(
-                begun(Act::Hold),
-                vec![Held("build"), Delete(the_promise()), Pass(SOON), Script("build", Act::Write), Rest],
-            ),
+            steps: changed_during_a_run(full_promise(), "build", Delete(the_promise())),
         },
         Scenario {
             name: "delete-the-promise-with-a-failing-workflow",
             steps: then(
                 begun(Act::Write),
                 vec![
-                    Rest,
                     Script("p-clean", Act::Fail),
                     Delete(the_promise()),
                     Rest,
@@ -124,7 +105,7 @@ pub(super) fn all() -> Vec<Scenario> {
             name: "delete-the-promise-and-make-it-again",
             steps: then(
                 begun(Act::Write),
-                vec![Rest, Delete(the_promise()), Rest, Apply(full_promise()), Rest, Apply(request("a", "s")), Rest],
+                vec![Delete(the_promise()), Rest, Apply(full_promise()), Rest, Apply(request("a", "s")), Rest],
             ),
         },
         Scenario {

@@ -6,8 +6,7 @@ use crate::scenario::*;
 
 pub(super) fn all() -> Vec<Scenario> {
     use Step::*;
-    let begun = || vec![Apply(promise(&["build"])), Rest, Apply(request("a", "small")), Rest];
-    let then = |more: Vec<Step>| begun().into_iter().chain(more).collect::<Vec<_>>();
+    let then = |more: Vec<Step>| then(requested(promise(&["build"])), more);
     let selecting = |environment: &str| {
         let mut promise = promise(&["build"]);
         promise["spec"]["destinationSelectors"] = json!([{ "matchLabels": { "environment": environment } }]);
@@ -20,14 +19,10 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario { name: "selector-changed", steps: then(vec![Apply(selecting("prod")), Rest]) },
         Scenario {
             name: "selector-that-matches-nothing-then-something",
-            steps: vec![
-                Apply(selecting("test")),
-                Rest,
-                Apply(request("a", "small")),
-                Rest,
-                Apply(destination("worker-3", "test")),
-                Rest,
-            ],
+            steps: crate::scenario::then(
+                requested(selecting("test")),
+                vec![Apply(destination("worker-3", "test")), Rest],
+            ),
         },
         Scenario { name: "destination-added", steps: then(vec![Apply(destination("worker-3", "dev")), Rest]) },
         Scenario { name: "destination-removed", steps: then(vec![Delete(worker("worker-1")), Rest]) },

@@ -12,48 +12,35 @@ pub(super) fn all() -> Vec<Scenario> {
         promise["spec"]["workflows"]["config"] = json!({ "pipelineNamespace": "team" });
         promise
     };
+    let namesakes = |promise: serde_json::Value| {
+        let both =
+            vec![Apply(namespace("other")), Apply(request("a", "small")), Apply(request_in("other", "a", "big")), Rest];
+        then(vec![Apply(promise), Rest], both)
+    };
     vec![
         Scenario { name: "install", steps: vec![Apply(full_promise()), Rest] },
-        Scenario { name: "request", steps: vec![Apply(promise(&["build"])), Rest, Apply(request("a", "small")), Rest] },
+        Scenario { name: "request", steps: requested(promise(&["build"])) },
         Scenario {
             name: "everything-at-once",
-            steps: vec![Apply(full_promise()), Pass(SOON), Apply(request("a", "s")), Apply(request("b", "s")), Rest],
+            steps: vec![
+                Apply(full_promise()),
+                Served("envs.example.org"),
+                Apply(request("a", "s")),
+                Apply(request("b", "s")),
+                Rest,
+            ],
         },
         Scenario {
             name: "update",
-            steps: vec![
-                Apply(promise(&["build"])),
-                Rest,
-                Apply(request("a", "small")),
-                Rest,
-                Apply(request("a", "large")),
-                Rest,
-            ],
+            steps: then(requested(promise(&["build"])), vec![Apply(request("a", "large")), Rest]),
         },
         Scenario {
             name: "update-during-a-run",
-            steps: vec![
-                Apply(promise(&["build", "test"])),
-                Rest,
-                Script("build", Act::Hold),
-                Apply(request("a", "small")),
-                Held("build"),
-                Apply(request("a", "large")),
-                Pass(SOON),
-                Script("build", Act::Write),
-                Rest,
-            ],
+            steps: changed_during_a_run(promise(&["build", "test"]), "build", Apply(request("a", "large"))),
         },
         Scenario {
             name: "several-pipelines",
-            steps: vec![
-                Apply(promise(&["build", "test", "ship"])),
-                Rest,
-                Apply(request("a", "small")),
-                Rest,
-                Apply(request("a", "large")),
-                Rest,
-            ],
+            steps: then(requested(promise(&["build", "test", "ship"])), vec![Apply(request("a", "large")), Rest]),
         },
         Scenario {
             name: "selectors-of-a-pipeline",
@@ -78,29 +65,10 @@ pub(super) fn all() -> Vec<Scenario> {
                 Rest,
             ],
         },
-        Scenario {
-            name: "pipeline-namespace-create",
-            steps: vec![
-                Apply(shared(promise(&["build"]))),
-                Rest,
-                Apply(namespace("other")),
-                Apply(request("a", "small")),
-                Apply(request_in("other", "a", "big")),
-                Rest,
-            ],
-        },
+        Scenario { name: "pipeline-namespace-create", steps: namesakes(shared(promise(&["build"]))) },
         Scenario {
             name: "pipeline-namespace-update",
-            steps: vec![
-                Apply(shared(promise(&["build"]))),
-                Rest,
-                Apply(namespace("other")),
-                Apply(request("a", "small")),
-                Apply(request_in("other", "a", "big")),
-                Rest,
-                Apply(request_in("other", "a", "huge")),
-                Rest,
-            ],
+            steps: then(namesakes(shared(promise(&["build"]))), vec![Apply(request_in("other", "a", "huge")), Rest]),
         },
         Scenario {
             name: "pipeline-namespace-suspend",
@@ -120,16 +88,7 @@ pub(super) fn all() -> Vec<Scenario> {
         },
         Scenario {
             name: "pipeline-namespace-delete",
-            steps: vec![
-                Apply(shared(full_promise())),
-                Rest,
-                Apply(namespace("other")),
-                Apply(request("a", "small")),
-                Apply(request_in("other", "a", "big")),
-                Rest,
-                Delete(at(EXAMPLE, "Env", "other", "a")),
-                Rest,
-            ],
+            steps: then(namesakes(shared(full_promise())), vec![Delete(at(EXAMPLE, "Env", "other", "a")), Rest]),
         },
         Scenario {
             name: "same-name-in-two-namespaces",

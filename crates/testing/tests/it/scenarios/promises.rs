@@ -31,9 +31,7 @@ fn requiring(mut promise: Value, name: &str) -> Value {
 pub(super) fn all() -> Vec<Scenario> {
     use Step::*;
     let base = || version(promise_of("base", api("Base", "bases"), json!({})), "v1.0.0");
-    let changed = |from: Value, to: Value| {
-        vec![Apply(from), Rest, Apply(request("a", "small")), Rest, Apply(to), Rest, Apply(request("b", "s")), Rest]
-    };
+    let changed = |from: Value, to: Value| then(requested(from), vec![Apply(to), Rest, Apply(request("b", "s")), Rest]);
     let permissions = |verbs: Value| {
         let permissions = json!([{ "apiGroups": [""], "resources": ["configmaps"], "verbs": verbs }]);
         let workflows = json!({ "resource": { "configure": [pipeline_with("build", permissions)] } });
@@ -102,31 +100,20 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario { name: "permissions-removed", steps: changed(permissions(json!(["get"])), promise(&["build"])) },
         Scenario {
             name: "promise-update-during-a-run",
-            steps: vec![
-                Apply(promise(&["build", "test"])),
-                Rest,
-                Script("build", Act::Hold),
-                Apply(request("a", "small")),
-                Held("build"),
-                Apply(promise(&["build", "ship"])),
-                Pass(SOON),
-                Script("build", Act::Write),
-                Rest,
-            ],
+            steps: changed_during_a_run(promise(&["build", "test"]), "build", Apply(promise(&["build", "ship"]))),
         },
         Scenario {
             name: "broken-update-then-a-good-one",
-            steps: vec![
-                Apply(promise(&["build"])),
-                Rest,
-                Apply(request("a", "small")),
-                Rest,
-                Script("test", Act::Fail),
-                Apply(promise(&["build", "test"])),
-                Rest,
-                Apply(promise(&["build"])),
-                Rest,
-            ],
+            steps: then(
+                requested(promise(&["build"])),
+                vec![
+                    Script("test", Act::Fail),
+                    Apply(promise(&["build", "test"])),
+                    Rest,
+                    Apply(promise(&["build"])),
+                    Rest,
+                ],
+            ),
         },
         Scenario {
             name: "requirement-appears",

@@ -8,8 +8,7 @@ use crate::script::Act;
 
 pub(super) fn all() -> Vec<Scenario> {
     use Step::*;
-    let begun = || vec![Apply(full_promise()), Rest, Apply(request("a", "small")), Rest];
-    let then = |more: Vec<Step>| begun().into_iter().chain(more).collect::<Vec<_>>();
+    let then = |more: Vec<Step>| then(requested(full_promise()), more);
     const OF_REQUEST: &str = "kratix.io/resource-name=a";
     const OF_PROMISE: &str = "kratix.io/promise-name=env";
     let all = |api_version, kind| at(api_version, kind, "default", "");
