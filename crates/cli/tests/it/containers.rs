@@ -2,7 +2,7 @@
 //! container, the cause and where to look, as early as it is known, and no longer than it lasts.
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kratix_testing::wait;
 use kube::api::{DynamicObject, ListParams};
 use kube::runtime::watcher;
@@ -123,14 +123,19 @@ async fn what_a_pipeline_leaves_malformed_fails_once_and_says_which_file_and_why
             condition_in(&request, "ConfigureWorkflowCompleted"),
             "False/ConfigureWorkflowFailed/A Configure Pipeline has failed: configure"
         );
-        let whole = told(&world, name, &["True/InvalidOutput/"]).await;
+        // The Job controller removes a pod that would be restarted; what stays told leads to what is left.
+        let job = job(&world, name).await;
+        let left = format!(
+            "; kubectl describe job -n default {} (the pod is gone, and its log; restartPolicy: Never keeps it)",
+            job.name_any()
+        );
+        let whole = told(&world, name, &["True/InvalidOutput/", &left]).await;
         let subject = format!("pipeline configure: container {container} refuses what the pipeline has left: ");
         assert!(whole.contains(&subject) && whole.contains(cause), "{name}: {whole}");
-        let command = format!("; kubectl logs -n default kratix-thing-{name}-configure-");
-        assert!(whole.contains(&command) && whole.ends_with(&format!(" -c {container}")), "{name}: {whole}");
         let notes = event(&world, name, "InvalidOutput").await;
         assert_eq!(notes.len(), 1, "{name}: {notes:#?}");
-        let job = job(&world, name).await;
+        let command = format!("; kubectl logs -n default kratix-thing-{name}-configure-");
+        assert!(notes[0].contains(&command) && notes[0].ends_with(&format!(" -c {container}")), "{notes:#?}");
         assert_eq!(job.spec.as_ref().unwrap().backoff_limit, Some(0), "{name}");
         assert!(job.status.unwrap().failed.unwrap_or_default() <= 1, "{name}");
     }
@@ -213,6 +218,25 @@ async fn a_container_that_waits_for_an_image_or_a_secret_says_so_and_goes_on_whe
     }
 }
 
+/// Issue, suite 4: a broken spec followed by a good one recovers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promise_whose_image_is_not_there_is_followed_by_one_whose_image_is() {
+    let good = persistent("thing", "Thing", "echo 'a: b' > /kratix/output/a.yaml");
+    let broken = good.replace("kratix.local/host", "example.org/never:1");
+    let world = asked(&broken, &["x"]).await;
+    told(&world, "x", &["True/ImageUnavailable/"]).await;
+    world.apply(&good).await;
+    let request = wait::until(&things(&world), "x", "the request to be reconciled", is_reconciled).await;
+    assert_eq!(condition_in(&request, FAILING), "");
+    assert_eq!(event(&world, "x", "PipelineSuspended").await, ["Configure Pipeline suspended: configure"]);
+
+    // A deletion does not wait for it either.
+    world.apply(&broken).await;
+    told(&world, "x", &["True/ImageUnavailable/"]).await;
+    world.kubectl().run("delete promise thing --timeout=120s").await.ok();
+    world.files_gone("worker-1/resources/default/").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_that_cannot_be_made_is_told_with_the_name_of_what_is_missing() {
     let volume = "            volumes: [{name: v, secret: {secretName: later}}]\n            containers:\n";
@@ -233,15 +257,19 @@ async fn a_container_that_never_ends_is_shown_as_running_until_its_deadline() {
         entry.is_some_and(|entry| entry["phase"] == "Running" && entry["lastTransitionTime"].is_string())
     };
     wait::until(&things(&world), "x", "the pipeline to be shown as running", is_running).await;
-    wait::any(&world.jobs("default"), watcher::Config::default(), "its pod to run", |job: &Job| {
-        job.status.as_ref().is_some_and(|status| status.active.unwrap_or_default() > 0)
+    let pods: Api<Pod> = Api::namespaced(world.hub(), "default");
+    wait::any(&pods, watcher::Config::default(), "its container to run", |pod: &Pod| {
+        let containers = pod.status.as_ref().and_then(|status| status.init_container_statuses.as_ref());
+        containers.into_iter().flatten().any(|container| {
+            container.name == "render" && container.state.as_ref().is_some_and(|state| state.running.is_some())
+        })
     })
     .await;
     let name = job(&world, "x").await.name_any();
     let patch = r#"{"spec":{"activeDeadlineSeconds":1}}"#;
     world.kubectl().exec(&["patch", "job", &name, "--type=merge", "-p", patch], None).await.ok();
     failed(&world, "x").await;
-    let whole = told(&world, "x", &["True/DeadlineExceeded/", &name]).await;
+    let whole = told(&world, "x", &["True/DeadlineExceeded/", &name, "has failed while container render ran"]).await;
     assert!(whole.ends_with(&format!("; kubectl describe job -n default {name}")), "{whole}");
     assert_eq!(event(&world, "x", "DeadlineExceeded").await.len(), 1);
 }

@@ -113,7 +113,7 @@ async fn redis_lives_its_whole_life_as_published() {
 }
 
 /// Nothing that Kratix made for a Promise is there any more.
-async fn nothing_is_left(world: &World, promise: &str) {
+pub(crate) async fn nothing_is_left(world: &World, promise: &str) {
     let kinds = "promises,promiserevisions,works,workplacements,resourcebindings,jobs,pods,serviceaccounts,configmaps,\
                  roles,rolebindings,clusterroles,clusterrolebindings,customresourcedefinitions";
     wait::poll("everything of the Promise to go", || async {

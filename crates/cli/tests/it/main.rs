@@ -5,6 +5,7 @@
 
 mod admission;
 mod bad_input;
+mod compound;
 mod containers;
 mod deletion;
 mod large;
