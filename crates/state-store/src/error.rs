@@ -336,6 +336,8 @@ impl Error {
             Trouble::ServerFailed(_) | Trouble::Busy { .. } => {
                 "wait, or ask those who look after the server; it is tried again"
             }
+            // A bucket has no branch, and a time limit of its own.
+            Trouble::Timeout(_) if self.place.branch.is_empty() => "check whether the server hangs; it is tried again",
             Trouble::Timeout(_) => {
                 "check whether the server hangs; if the repository is very large, raise KRATIX_EXEC_TIMEOUT"
             }
@@ -440,6 +442,7 @@ fn config_hint(reason: &str) -> &'static str {
     match reason {
         _ if reason.ends_with("is not a branch name") => "set a branch on the store whose name git accepts, as main",
         _ if reason.starts_with("path ") => "set another path on the store",
+        _ if reason.starts_with("only repositories with SHA-1") => "use a repository with SHA-1 objects",
         _ if reason.starts_with("endpoint ") => {
             "set host[:port], gs://, az://account or file:///directory as endpoint of the store; the bucket has its own field, \
              and plain HTTP its own switch"
@@ -555,5 +558,8 @@ mod tests {
             let hint = error.hint().unwrap_or_else(|| panic!("{error}: nothing to do"));
             assert!(!hint.is_empty() && !hint.ends_with('.') && !hint.contains('\n'), "{hint}");
         }
+        let bucket = Arc::new(Place { branch: String::new(), ..(*place).clone() });
+        let error = Error { place: bucket, trouble: Trouble::Timeout(Duration::from_secs(30)) };
+        assert_eq!(error.hint().as_deref(), Some("check whether the server hangs; it is tried again"));
     }
 }

@@ -265,7 +265,8 @@ impl Store {
                 self.note_seen(Some(id));
                 return Ok(done(batch.outcomes, Some(id)));
             }
-            Err(trouble @ Trouble::Refused { .. }) => {
+            // A disk without room for all of it may have some for a part.
+            Err(trouble @ (Trouble::Refused { .. } | Trouble::DiskFull(_))) => {
                 let alters = batch
                     .outcomes
                     .iter()

@@ -21,9 +21,6 @@ mod culprits;
 pub(super) use self::culprits::Culprits;
 use self::culprits::Standing;
 
-/// How many remembered changes one batch tries again. The others are told what they were told before, and are next.
-const RETRIALS_MAX: usize = 8;
-
 /// Counts the single changes tried, also of stores that are opened again.
 static PROBES: AtomicU32 = AtomicU32::new(0);
 
@@ -36,13 +33,16 @@ pub(super) struct Limits {
     /// How many refused pushes one batch may cost. At the limit, what has not been tried by itself is told so; its callers try
     /// again later.
     refusals: usize,
+    /// How many remembered changes one batch tries again. The others are told what they were told before, and are next.
+    retrials: usize,
 }
 
 impl Limits {
     /// Where a push costs nothing but its time. Finding one change among a full queue takes ten refusals.
-    pub(super) const FREE: Self = Self { frozen: 6, refusals: 32 };
-    /// Where pushes are counted: one refused change is still found, more of them with later batches.
-    pub(super) const PACED: Self = Self { frozen: 2, refusals: 12 };
+    pub(super) const FREE: Self = Self { frozen: 6, refusals: 32, retrials: 8 };
+    /// Where pushes are counted: one refused change is still found, more of them with later batches. Who comes next waits for
+    /// every push, also for those of the remembered.
+    pub(super) const PACED: Self = Self { frozen: 2, refusals: 12, retrials: 1 };
 }
 
 /// What became of a change.
@@ -60,7 +60,7 @@ enum Verdict {
 /// A part of a batch that is tried as one.
 struct Piece {
     at: Vec<usize>,
-    standing: Bond,
+    bond: Bond,
 }
 
 /// What is known of a piece before it is tried.
@@ -107,13 +107,13 @@ impl Bisection {
         }
         pieces.push(run);
         last.sort_unstable();
-        pieces.extend(last.iter().take(RETRIALS_MAX).map(|(_, at)| vec![*at]));
-        for (_, at) in last.iter().skip(RETRIALS_MAX) {
+        pieces.extend(last.iter().take(limits.retrials).map(|(_, at)| vec![*at]));
+        for (_, at) in last.iter().skip(limits.retrials) {
             verdicts[*at] = Verdict::Known(Err(WriteError::Refused(known[at].clone())));
         }
         pieces.retain(|piece| !piece.is_empty());
         pieces.reverse();
-        let pieces = pieces.into_iter().map(|at| Piece { at, standing: Bond::Free }).collect();
+        let pieces = pieces.into_iter().map(|at| Piece { at, bond: Bond::Free }).collect();
         Self { changes, limits, verdicts, known, pieces, refusals: 0, accepted: false }
     }
 
@@ -122,7 +122,7 @@ impl Bisection {
         loop {
             let piece = self.pieces.pop()?;
             // One that stands alone is asked all the same: for its own reason, and since its neighbours may have been too many.
-            if piece.standing != Bond::Refused || piece.at.len() == 1 {
+            if piece.bond != Bond::Refused || piece.at.len() == 1 {
                 return Some(piece.at);
             }
             self.halve(&piece.at);
@@ -131,8 +131,8 @@ impl Bisection {
 
     /// Has two pieces tried that were refused as one.
     fn try_in_turn(&mut self, first: Vec<usize>, second: Vec<usize>) {
-        self.pieces.push(Piece { at: second, standing: Bond::Bound });
-        self.pieces.push(Piece { at: first, standing: Bond::Free });
+        self.pieces.push(Piece { at: second, bond: Bond::Bound });
+        self.pieces.push(Piece { at: first, bond: Bond::Free });
     }
 
     fn halve(&mut self, piece: &[usize]) {
@@ -141,9 +141,9 @@ impl Bisection {
     }
 
     /// Passes on to the piece that was refused together with one that has been tried what has become of that.
-    fn release(&mut self, standing: Bond) {
-        if let Some(piece) = self.pieces.last_mut().filter(|piece| piece.standing == Bond::Bound) {
-            piece.standing = standing;
+    fn release(&mut self, bond: Bond) {
+        if let Some(piece) = self.pieces.last_mut().filter(|piece| piece.bond == Bond::Bound) {
+            piece.bond = bond;
         }
     }
 
@@ -410,8 +410,9 @@ mod tests {
                 let mut remote = Remote { limits: Limits::PACED, ..Remote::default() };
                 let ids = ids(count, |at| at == bad);
                 let mut pushes = 0;
-                // If the one is the first to be tried alone, the store seems to refuse everything, once.
-                for _ in 0..3 {
+                // If the one is the first to be tried alone, the store seems to refuse everything. Whose turn that is, tests that
+                // run beside decide too.
+                for _ in 0..20 {
                     let outcomes = remote.commit(&ids, is_bad);
                     pushes = pushes.max(remote.pushes);
                     assert!(!outcomes.iter().any(|outcome| matches!(outcome, Err(WriteError::Untried(_)))));
@@ -439,7 +440,8 @@ mod tests {
                     Err(other) => assert!(matches!(other, WriteError::Store(_)), "{other}"),
                 }
             }
-            assert!(remote.pushes <= 2 * (Limits::FREE.refusals + RETRIALS_MAX), "{} pushes", remote.pushes);
+            let limits = Limits::FREE;
+            assert!(remote.pushes <= 2 * (limits.refusals + limits.retrials), "{} pushes", remote.pushes);
             assert!(remote.culprits.count(Standing::Guilty) <= culprits::CULPRITS_MAX);
         }
         assert!(untried > 0, "the limit was met");
@@ -448,18 +450,21 @@ mod tests {
 
     #[test]
     fn the_remembered_are_tried_in_turns_and_forgotten_when_they_are_accepted() {
-        let mut remote = Remote::default();
         let ids = ids(20, |at| at > 0);
         let found = |remote: &Remote| remote.culprits.count(Standing::Guilty);
-        while found(&remote) < 19 {
-            remote.held.clear();
-            remote.commit(&ids, is_bad);
-        }
-        for round in 1..=3 {
-            let outcomes = remote.commit(&ids, |_| false);
-            assert_eq!(found(&remote), 19usize.saturating_sub(round * RETRIALS_MAX));
-            let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-            assert_eq!(refused, found(&remote));
+        for limits in [Limits::FREE, Limits::PACED] {
+            let mut remote = Remote::default();
+            while found(&remote) < 19 {
+                remote.held.clear();
+                remote.commit(&ids, is_bad);
+            }
+            remote.limits = limits;
+            for round in 1..=3 {
+                let outcomes = remote.commit(&ids, |_| false);
+                assert_eq!(found(&remote), 19usize.saturating_sub(round * limits.retrials));
+                let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+                assert_eq!(refused, found(&remote));
+            }
         }
     }
 

@@ -2,6 +2,8 @@
 
 mod ssh;
 
+use std::borrow::Cow;
+
 use super::Url;
 use crate::error::Trouble;
 use crate::git::Published;
@@ -34,9 +36,18 @@ pub(super) fn push(ended: &Ended, branch: &str) -> Option<Result<Published, Trou
         return Some(Ok(Published::Unsettled(Trouble::ServerFailed(text))));
     }
     if summary.starts_with("[remote rejected]") {
-        return Some(refusal(reason, &ended.stderr, branch));
+        return Some(refusal(reason, &with_unpacking(&ended.stderr), branch));
     }
     Some(Ok(Published::Moved))
+}
+
+/// Adds what was wrong with the objects where the remote has said nothing beside: git passes that on in words of its own.
+fn with_unpacking(stderr: &str) -> Cow<'_, str> {
+    let wrong = stderr.lines().find_map(|line| line.strip_prefix("error: remote unpack failed: "));
+    match wrong.filter(|_| remote_text(stderr).is_empty()) {
+        Some(wrong) => format!("{stderr}\nremote: {wrong}\n").into(),
+        None => stderr.into(),
+    }
 }
 
 /// Finds out why a remote refuses a push, from its reason and from what it has said beside, in lines that start with `remote:`.
@@ -271,5 +282,28 @@ mod tests {
         }
         let moved = refusal("failed to update ref", "remote: error: cannot lock ref 'refs/heads/main'\n", "main");
         assert!(matches!(moved, Ok(Published::Moved)));
+    }
+
+    #[test]
+    fn what_git_tells_of_the_objects_counts_where_the_server_has_said_nothing_beside() {
+        let stdout = "To ssh://h/x.git\n!\tabc:refs/heads/main\t[remote rejected] (unpacker error)\nDone\n";
+        let told = |stderr: &str| {
+            let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
+            push(&Ended { success: false, stdout, stderr, retry_after: None }, "main").and_then(Result::err)
+        };
+        let refused = |text: &str| Some(Trouble::Refused { branch: "main".to_owned(), message: text.to_owned() });
+        let closed = "unable to create temporary object directory";
+        assert_eq!(
+            told(&format!("error: remote unpack failed: {closed}\nerror: failed to push some refs to 'x'\n")),
+            Some(Trouble::ServerFailed(closed.to_owned()))
+        );
+        assert_eq!(
+            told("remote: fatal: bad object\nerror: remote unpack failed: index-pack abnormal exit\n"),
+            refused("fatal: bad object (unpacker error)")
+        );
+        assert_eq!(
+            told("error: remote unpack failed: index-pack abnormal exit\n"),
+            refused("index-pack abnormal exit (unpacker error)")
+        );
     }
 }

@@ -124,6 +124,8 @@ impl Http {
                 // A connection that was kept may have been closed before the push came: it is sent once more.
                 (Ok(now), _) => *noted = Some(now),
                 (Err(fault), Ok(_)) => return Err(fault),
+                // That it does not know us is why it has not listened.
+                (Err(fault @ Fault::Trouble(Trouble::Unauthorized)), Err(_)) => return Err(fault),
                 (Err(_), Err(trouble)) => return Err(trouble.into()),
             }
             is_first = false;
