@@ -42,7 +42,7 @@ use parameters::Program;
 pub async fn run(args: Vec<String>) -> Result<(), Error> {
     let program = Program::parse(&args, &|name| std::env::var(name).ok())?;
     let client = Client::try_default().await.map_err(Error::Client)?;
-    let lines = execute(&program, client, now()).await?;
+    let lines = execute(&program, client, Timestamp::now).await?;
     let mut stdout = std::io::stdout().lock();
     for line in lines {
         // A closed log is no reason to fail a workflow.
@@ -51,18 +51,18 @@ pub async fn run(args: Vec<String>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs a program and returns the lines it prints.
+/// Runs a program and returns the lines it prints. `clock` is asked when something is written.
 ///
 /// # Errors
 /// [`Error`].
-pub async fn execute(program: &Program, client: Client, now: Timestamp) -> Result<Vec<String>, Error> {
+pub async fn execute(
+    program: &Program,
+    client: Client,
+    clock: impl Fn() -> Timestamp + Send + Sync,
+) -> Result<Vec<String>, Error> {
     match program {
         Program::Reader(config) => reader::run(config, &client).await,
-        Program::WorkWriter(config) => work_writer::run(config, &client, now).await,
-        Program::StatusWriter(config) => status_writer::run(config, &client, now).await,
+        Program::WorkWriter(config) => work_writer::run(config, &client, clock()).await,
+        Program::StatusWriter(config) => status_writer::run(config, &client, clock).await,
     }
-}
-
-fn now() -> Timestamp {
-    Timestamp::now()
 }

@@ -115,8 +115,9 @@ pub fn decide(
         }
     }
     let is_known = has_entry(&status, &run.pipeline)?;
-    if is_known == Some(false) {
-        // The Promise has changed under the running pipeline and the list is already that of the next run.
+    if is_known == Some(false) && *control == Control::Continue {
+        // The Promise has changed under the running pipeline and the list is already that of the next run. One that is to be
+        // held fails below: that the workflow went on without the hold is the one thing that must not happen.
         let pipeline = &run.pipeline;
         warnings.push(format!(
             "Warning: pipeline {pipeline:?} is no longer part of the workflow; its progress is not recorded"
@@ -133,7 +134,6 @@ pub fn decide(
                 ["message", "attempts", "nextRetryAt"].iter().for_each(|key| drop(entry.remove(*key)));
             }
         }
-        Control::Suspend { .. } | Control::Retry { .. } if is_known == Some(false) => {}
         Control::Suspend { message } => {
             suspends = true;
             suspend(&mut status, object, run, message, None)?;
@@ -459,15 +459,17 @@ mod tests {
     }
 
     #[test]
-    fn a_pipeline_that_left_the_workflow_neither_completes_nor_suspends_it() {
-        for control in [Control::Continue, Control::Suspend { message: String::new() }] {
-            let outcome = after(json!({"a": 1}), &control, &Run { is_last: true, ..run("gone") });
-            let mut expected = object()["status"].clone();
-            expected["a"] = json!(1);
-            assert_eq!(outcome.status, expected);
-            assert!(!outcome.suspends);
-            assert_eq!(outcome.warnings.len(), 1);
-        }
+    fn a_pipeline_that_left_the_workflow_does_not_complete_it_and_fails_if_it_is_to_be_held() {
+        let gone = Run { is_last: true, ..run("gone") };
+        let outcome = after(json!({"a": 1}), &Control::Continue, &gone);
+        let mut expected = object()["status"].clone();
+        expected["a"] = json!(1);
+        assert_eq!(outcome.status, expected);
+        assert!(!outcome.suspends);
+        assert_eq!(outcome.warnings.len(), 1);
+        let suspend = Control::Suspend { message: String::new() };
+        let error = decide(&object(), Map::new(), &suspend, &gone, now()).unwrap_err();
+        assert!(matches!(error, Error::Parent(_)), "{error}");
     }
 
     #[test]

@@ -75,7 +75,11 @@ pub struct Config {
 ///
 /// # Errors
 /// [`Error`]; [`Error::Contended`] when the object changed every time, [`Error::Unprepared`] when the manager stays away.
-pub async fn run(config: &Config, client: &Client, now: Timestamp) -> Result<Vec<String>, Error> {
+pub async fn run(
+    config: &Config,
+    client: &Client,
+    clock: impl Fn() -> Timestamp + Send + Sync,
+) -> Result<Vec<String>, Error> {
     let incoming = match metadata::read(&config.metadata_dir.join("status.yaml"))? {
         Content::Missing => Map::new(),
         Content::Parsed(document) => status::check_incoming(document)?,
@@ -85,7 +89,7 @@ pub async fn run(config: &Config, client: &Client, now: Timestamp) -> Result<Vec
     for _ in 0..ATTEMPTS_MAX {
         let object = prepared(config, client, &control, &mut patience).await?;
         let is_prepared = status::is_prepared(&object, &control, &config.run);
-        match attempt(config, client, object, incoming.clone(), &control, now).await {
+        match attempt(config, client, object, incoming.clone(), &control, clock()).await {
             Ok(Some(lines)) => return Ok(lines),
             Ok(None) => {}
             Err(Error::Parent(cause)) if !is_prepared => {

@@ -115,7 +115,7 @@ async fn step(
 ) -> bool {
     if PROGRAMS.contains(&container.name.as_str()) {
         return match program(job, container, volumes) {
-            Ok(program) => kratix_pipeline::execute(&program, client.clone(), (cx.clock)()).await.is_ok(),
+            Ok(program) => kratix_pipeline::execute(&program, client.clone(), || (cx.clock)()).await.is_ok(),
             Err(_) => false,
         };
     }
