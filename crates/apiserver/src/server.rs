@@ -112,8 +112,8 @@ impl Builder {
         self
     }
 
-    /// Sets where uids and the ends of generated names come from: a number that was never drawn before. Random unless told
-    /// otherwise.
+    /// Sets where uids and the ends of generated names come from: numbers that do not come again, and that differ in their first
+    /// bytes as well, of which ends of names are made. Random unless told otherwise.
     #[must_use]
     pub fn draws(mut self, draw: impl Fn() -> u128 + Send + Sync + 'static) -> Self {
         self.draws = Arc::new(draw);

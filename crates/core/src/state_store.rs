@@ -48,7 +48,7 @@ pub use self::silence::{NO_ANSWER, SILENCE, no_answer};
 pub use self::store::{Store, concerns_itself, secret_of};
 
 /// Time between attempts to open a store that fails.
-const RETRY_AFTER: Duration = Duration::from_secs(15);
+pub const RETRY_AFTER: Duration = Duration::from_secs(15);
 
 /// What is known of the Secret that a store names.
 #[derive(Clone, PartialEq, Eq)]
@@ -232,7 +232,8 @@ struct Problem {
 /// Decides what is to be done about a store.
 ///
 /// # Guarantees
-/// A converged snapshot gives a silent plan, and no effect but [`Effect::Close`], which closes what is open only once.
+/// A converged snapshot gives a silent plan, and no effect but [`Effect::Close`], which closes what is open only once, and
+/// [`Effect::Tell`], which tells of one cause only once.
 pub fn decide(snapshot: &Snapshot) -> Decision {
     let connection = match resolve(snapshot) {
         Ok(connection) => connection,

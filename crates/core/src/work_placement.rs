@@ -161,10 +161,14 @@ pub enum Finding {
 
 /// Tells whether a placement's status says that its present content is in the store.
 pub fn is_written(placement: &WorkPlacement) -> bool {
+    says_of_write(placement, condition::Status::True)
+}
+
+/// Tells whether this is what a placement's status says of writing its present content.
+fn says_of_write(placement: &WorkPlacement, status: condition::Status) -> bool {
     let conditions = placement.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     condition::find(conditions, condition::WRITE_SUCCEEDED).is_some_and(|write| {
-        write.status == condition::Status::True
-            && speaks_of_present(write.observed_generation, placement.metadata.generation)
+        write.status == status && speaks_of_present(write.observed_generation, placement.metadata.generation)
     })
 }
 
@@ -305,12 +309,15 @@ pub fn lacks_parts(snapshot: &Snapshot, decision: &Decision) -> BTreeSet<ObjectK
 }
 
 /// Returns the plan that says on the placement that its content waits in the store's queue, in which so many changes are, and
-/// of the store what it does not answer.
+/// of the store what it does not answer. What the last try has failed for is not taken back: when one that takes long fails in the
+/// same way, that would be told as news.
 ///
 /// The number is that of the moment in which it is said first: one that is kept up to date would cost a write each time.
 pub fn queued(snapshot: &Snapshot, changes: usize, silence: Option<&str>) -> Plan<Finding> {
     let is_terminating = snapshot.placement.metadata.deletion_timestamp.is_some();
-    if is_terminating || is_claimed(snapshot) {
+    let was_tried = snapshot.attempt.as_ref().is_some_and(|attempt| attempt.outcome.is_err());
+    let has_failed = was_tried && says_of_write(&snapshot.placement, condition::Status::False);
+    if is_terminating || has_failed || is_claimed(snapshot) {
         return Plan::silent();
     }
     unwritten(snapshot, Some(changes), silence).plan

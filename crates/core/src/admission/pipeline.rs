@@ -129,24 +129,33 @@ fn label_faults(pipeline: &Pipeline, kind: WorkflowType, action: Action) -> Vec<
 
 /// Finds permissions of which the API server takes no role: they would refuse every run.
 fn permission_faults(pipeline: &Pipeline, kind: WorkflowType, action: Action) -> Vec<String> {
+    const MISSING: &str = "is empty; a permission needs at least one";
     let permissions = pipeline.spec.rbac.iter().flat_map(|rbac| &rbac.permissions).enumerate();
-    let missing = permissions.flat_map(|(index, permission)| {
-        let is_of_resources = permission.non_resource_urls.is_empty();
-        let lists = [
-            ("verbs", permission.verbs.is_empty()),
-            ("apiGroups", is_of_resources && permission.api_groups.is_empty()),
-            ("resources", is_of_resources && permission.resources.is_empty()),
+    let wrong = permissions.flat_map(|(index, permission)| {
+        let has_urls = !permission.non_resource_urls.is_empty();
+        let (has_groups, has_resources) = (!permission.api_groups.is_empty(), !permission.resources.is_empty());
+        let all = [
+            ("verbs", permission.verbs.is_empty(), MISSING),
+            ("apiGroups", !has_urls && !has_groups, MISSING),
+            ("resources", !has_urls && !has_resources, MISSING),
+            (
+                "nonResourceURLs",
+                has_urls && permission.resource_namespace.is_empty(),
+                "are in no namespace; a permission for them needs resourceNamespace: \"*\"",
+            ),
+            (
+                "nonResourceURLs",
+                has_urls && (has_groups || has_resources),
+                "stand beside apiGroups or resources; a permission is for either",
+            ),
         ];
-        lists.into_iter().filter(|(_, is_missing)| *is_missing).map(move |(list, _)| (index, list))
+        all.into_iter().filter(|(_, is_wrong, _)| *is_wrong).map(move |(field, _, why)| (index, field, why))
     });
     let name = pipeline.name();
-    let fault = |(index, list)| {
-        format!(
-            "{kind}.{action} pipeline with name {name:?}: spec.rbac.permissions[{index}].{list} is empty; a permission needs at \
-             least one"
-        )
+    let fault = |(index, field, why)| {
+        format!("{kind}.{action} pipeline with name {name:?}: spec.rbac.permissions[{index}].{field} {why}")
     };
-    missing.map(fault).collect()
+    wrong.map(fault).collect()
 }
 
 /// Warns of labels of pipelines that have no effect: Kratix needs their keys itself. They are no reason to refuse a Promise that

@@ -1,5 +1,5 @@
-//! A Destination whose store refuses what it is given, or does not answer, says so beside `Ready`, which is about its own documents and stays what
-//! it is: those that are there are not taken back.
+//! A Destination whose store refuses what it is given, or does not answer, says so beside `Ready`, which is about its own
+//! documents and stays what it is: those that are there are not taken back.
 
 use kratix_api::condition::Condition;
 

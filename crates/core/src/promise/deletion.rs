@@ -122,7 +122,7 @@ fn wait(snapshot: &Snapshot, writes: Vec<Write>, waits_for: String) -> Plan<Find
     let mut draft = status::Draft::of(snapshot);
     draft.kratix();
     // No pipeline is left that could be failing.
-    condition::remove(&mut draft.now.conditions, condition::PIPELINE_FAILING);
+    draft.forget_failing();
     draft.set(condition::RECONCILED, Status::Unknown, "Deleting", format!("Deleting: waiting for {waits_for}"));
     let status = draft.write(snapshot);
     Plan {

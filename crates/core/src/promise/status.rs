@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Snapshot;
 use crate::patch::to_value;
 use crate::plan::Write;
+use crate::workflow::status::PENDING;
 
 /// The status as it is to be after the pass.
 #[derive(Clone, Debug)]
@@ -86,6 +87,15 @@ impl Draft {
                 self.now.conditions.push(condition);
             }
         }
+    }
+
+    /// Forgets that a pipeline is failing, and the message that says so.
+    pub(super) fn forget_failing(&mut self) {
+        let told = self.condition(condition::PIPELINE_FAILING);
+        if told.is_some_and(|told| condition::failing_in_short(&told.message) == self.now.message) {
+            PENDING.clone_into(&mut self.now.message);
+        }
+        condition::remove(&mut self.now.conditions, condition::PIPELINE_FAILING);
     }
 
     /// Resets what is said of pipelines of a Promise that has none any more.

@@ -161,7 +161,8 @@ mod tests {
         }
         let hangs = |time: &str| {
             let mut hangs = request(json!({ "name": "a" }), "False");
-            let failing = json!({ "type": "PipelineFailing", "status": "True", "lastTransitionTime": time });
+            let failing = json!({ "type": "PipelineFailing", "status": "True", "reason": "PodRefused",
+                "lastTransitionTime": time });
             hangs.data["status"]["conditions"].as_array_mut().unwrap().push(failing);
             hangs
         };

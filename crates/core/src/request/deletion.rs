@@ -105,10 +105,7 @@ impl Pass<'_> {
         let live: Vec<_> = self.snapshot.jobs.iter().filter(|job| history::is_live(job)).collect();
         if let Some(first) = live.first() {
             let stop = live.iter().filter(|job| !history::is_told_to_suspend(job));
-            let stop = stop.map(|job| Write::Patch {
-                target: Target::of(job.as_ref()).unpinned(),
-                patch: json!({ "spec": { "suspend": true } }),
-            });
+            let stop = stop.map(|job| workflow::stop(job));
             let waits_for = format!("Job {} to stop", ObjectKey::of(first.as_ref()));
             return self.waiting(&[], stop.collect(), "JobsRunning", waits_for);
         }

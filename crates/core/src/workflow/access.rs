@@ -197,13 +197,15 @@ impl Wanted {
         vec![Write::Patch { target: target.unpinned(), patch: Value::Object(patch) }]
     }
 
-    /// Adds the rules of the same role as `others` want it.
+    /// Adds what the same role or binding grants as `others` want it: their rules, and the accounts that they name.
     fn allow(&mut self, others: &[Self]) {
-        let Some(Value::Array(rules)) = self.body.get_mut("rules") else { return };
-        let same = others.iter().filter(|other| other.kind == self.kind && other.key == self.key);
-        for rule in same.filter_map(|other| other.body.get("rules")?.as_array()).flatten() {
-            if !rules.contains(rule) {
-                rules.push(rule.clone());
+        let same: Vec<_> = others.iter().filter(|other| other.kind == self.kind && other.key == self.key).collect();
+        for field in GRANTS {
+            let Some(Value::Array(own)) = self.body.get_mut(field) else { continue };
+            for grant in same.iter().filter_map(|other| other.body.get(field)?.as_array()).flatten() {
+                if !own.contains(grant) {
+                    own.push(grant.clone());
+                }
             }
         }
     }

@@ -43,6 +43,14 @@ pub use kratix_api::condition::PIPELINE_FAILING;
 const REFUSED: &str = "InvalidOutput";
 /// Reason of a container that has not come to run.
 const NOT_STARTED: &str = "ContainerNotStarted";
+const IMAGE: &str = "ImageUnavailable";
+const POD_NOT_STARTED: &str = "PodNotStarted";
+const POD_REFUSED: &str = "PodRefused";
+
+/// Returns whether a pod with this reason cannot begin for want of something that may never come.
+pub(crate) fn may_wait_for_ever(reason: &str) -> bool {
+    [IMAGE, NOT_STARTED, POD_NOT_STARTED, POD_REFUSED].contains(&reason)
+}
 /// The containers that Kratix puts around those of a pipeline.
 const OWN_CONTAINERS: [&str; 3] = ["reader", "work-writer", "status-writer"];
 /// Longest name of an image that is repeated; users write what they like.
@@ -213,7 +221,7 @@ pub fn of_pod(pod: &core::Pod) -> Option<Trouble> {
     }
     match status.reason.as_deref() {
         Some(reason) if phase == "Pending" && reason != WAITS_FOR_A_PLACE => {
-            Some(place.waits("PodNotStarted", "the pod cannot be started", detail))
+            Some(place.waits(POD_NOT_STARTED, "the pod cannot be started", detail))
         }
         _ => None,
     }
@@ -328,7 +336,7 @@ impl Place {
             | "RegistryUnavailable" => {
                 let shown = line(image, IMAGE_BYTES_MAX);
                 let subject = format!("image {shown} of container {name} cannot be had");
-                Some(self.waits("ImageUnavailable", &subject, detail(&without_back_off(message, image))))
+                Some(self.waits(IMAGE, &subject, detail(&without_back_off(message, image))))
             }
             "CreateContainerConfigError"
             | "CreateContainerError"
@@ -370,16 +378,17 @@ fn without_back_off<'a>(message: &'a str, image: &str) -> Cow<'a, str> {
     }
 }
 
-/// Returns a cause in one line, cut to what is needed to act.
+/// Returns a cause in one line, cut to what is needed to act; what to do follows it, so it ends without a full stop.
 fn detail(text: &str) -> String {
-    line(text, DETAIL_BYTES_MAX)
+    let text = text.trim_end();
+    line(text.strip_suffix('.').filter(|text| !text.ends_with('.')).unwrap_or(text), DETAIL_BYTES_MAX)
 }
 
 /// No pod could be made at all: a quota, an admission webhook, a ServiceAccount that is not there.
 fn refused(job: &v1::Job, refusal: &str) -> Trouble {
     let detail = detail(refusal.strip_prefix("Error creating: ").unwrap_or(refusal));
     Trouble {
-        reason: "PodRefused",
+        reason: POD_REFUSED,
         subject: "no pod can be made".to_owned(),
         detail,
         command: of_job(job),

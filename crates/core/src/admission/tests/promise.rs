@@ -405,7 +405,7 @@ fn what_cannot_be_read_is_refused_and_never_a_panic() {
 
 /// The API server takes no role without them, so that every run would be refused.
 #[test]
-fn permissions_that_no_role_can_have_are_refused_with_the_list_that_is_missing() {
+fn permissions_that_no_role_can_have_are_refused_with_the_field_that_is_wrong() {
     let asking = |permissions: Value| {
         let own = with(pipeline("one"), &["spec", "rbac"], json!({ "permissions": permissions }));
         promise(json!({"workflows": {"promise": {"configure": [own]}}}))
@@ -421,8 +421,21 @@ fn permissions_that_no_role_can_have_are_refused_with_the_list_that_is_missing()
         );
         assert_eq!(message, expected);
     }
-    let urls = json!({"nonResourceURLs": ["/healthz"], "verbs": ["get"]});
+    let urls = json!({"nonResourceURLs": ["/healthz"], "verbs": ["get"], "resourceNamespace": "*"});
     assert!(World::default().warnings(asking(json!([whole, urls]))).is_empty());
+    let here = json!({"nonResourceURLs": ["/healthz"], "verbs": ["get"]});
+    let mut both = urls.clone();
+    both["resources"] = json!(["pods"]);
+    for (broken, why) in [
+        (here, "are in no namespace; a permission for them needs resourceNamespace: \"*\""),
+        (both, "stand beside apiGroups or resources; a permission is for either"),
+    ] {
+        let message = World::default().denial(asking(json!([whole, broken])));
+        assert_eq!(
+            message,
+            format!("promise.configure pipeline with name \"one\": spec.rbac.permissions[1].nonResourceURLs {why}")
+        );
+    }
 }
 
 /// 02 §19.5: a reserved key is the platform's, and whoever writes it is told.

@@ -10,7 +10,7 @@ use super::RERUN;
 use crate::object::{Kind, ObjectKey, Target};
 use crate::refusal::{self, INVALID_PIPELINE};
 use crate::trace;
-use crate::workflow::RUN;
+use crate::workflow::{RUN, failure};
 
 /// Reasons of `Reconciled` with which a request waits for somebody to change something.
 const BLOCKED: [&str; 5] =
@@ -52,7 +52,7 @@ pub struct Request {
     pub run: i64,
     /// How its workflow stands.
     pub standing: Standing,
-    /// Since when the pod of its run does not get on.
+    /// When it was last told that the pod of its run cannot begin for want of something: an image, a Secret, a quota.
     pub hangs_since: Option<Timestamp>,
     /// When its workflow succeeded last, as stored.
     pub last_success: Option<String>,
@@ -116,9 +116,13 @@ fn condition<'a>(request: &'a DynamicObject, r#type: &str) -> Option<&'a Value> 
     conditions.into_iter().flatten().find(|condition| condition["type"] == r#type)
 }
 
-/// Returns since when a condition says that the pipeline does not get on.
+/// Returns when a condition has last said that a pod cannot begin, which may last for ever. A container that fails is run again
+/// and ends by itself, and a cluster that is full is not to be given still more pods.
 fn hangs_since(request: &DynamicObject) -> Option<Timestamp> {
-    let failing = condition(request, PIPELINE_FAILING).filter(|failing| failing["status"] == "True")?;
+    let hangs = |failing: &&Value| {
+        failing["status"] == "True" && failing["reason"].as_str().is_some_and(failure::may_wait_for_ever)
+    };
+    let failing = condition(request, PIPELINE_FAILING).filter(hangs)?;
     failing["lastTransitionTime"].as_str()?.parse().ok()
 }
 

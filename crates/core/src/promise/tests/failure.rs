@@ -109,6 +109,7 @@ fn a_promise_that_goes_says_what_holds_up_its_delete_pipeline_and_nothing_of_it_
     let mut snapshot = world.snapshot();
     snapshot.surroundings = Arc::new(Failing);
     world.act(&decide(&snapshot).plan, usize::MAX);
+    assert_eq!(world.promise()["status"]["message"], "pipeline bye: container a exited with code 1");
     let told = world.says("Reconciled");
     assert!(told.starts_with("Unknown/Deleting/Deleting: waiting for delete pipeline bye to end (Job "), "{told}");
     let cause = "pipeline bye: container a exited with code 1; label kratix.io/manual-reconciliation=true stops it";
@@ -116,4 +117,5 @@ fn a_promise_that_goes_says_what_holds_up_its_delete_pipeline_and_nothing_of_it_
     world.settle();
     assert!(world.says("Reconciled").contains("waiting for works"), "{}", world.says("Reconciled"));
     assert_eq!(world.says(PIPELINE_FAILING), "-");
+    assert_eq!(world.promise()["status"]["message"], "Pending");
 }

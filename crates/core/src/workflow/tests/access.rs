@@ -430,6 +430,38 @@ fn two_revisions_in_use_keep_each_others_permissions_and_selectors() {
 }
 
 #[test]
+fn two_revisions_in_use_keep_each_others_accounts_bound() {
+    let (parent, old) = case(&spec(&[pipeline("p", permissions("get"))], &[], ""), Action::Configure);
+    let mut own = pipeline("p", permissions("get"));
+    own["spec"]["rbac"]["serviceAccount"] = "mine".into();
+    let (_, new) = case(&spec(&[own], &[], ""), Action::Configure);
+    let others = [new.clone(), old.clone()];
+    let mut existing = existing(&parent, &old);
+    let patches = |existing: &Existing, this: &Workflow, others: &[Workflow]| {
+        let mut patches = writes(&parent, this, &this.pipelines[0], existing, others, Vec::new);
+        patches.retain(|write| matches!(write, Write::Patch { .. }));
+        patches
+    };
+    let bound = |existing: &Existing, account: &str| {
+        let subject = format!("\"kind\":\"ServiceAccount\",\"name\":\"{account}\"");
+        let here = existing.role_bindings.iter().map(|binding| serde_json::to_string(binding).unwrap());
+        let everywhere = existing.cluster_role_bindings.iter().map(|binding| serde_json::to_string(binding).unwrap());
+        here.chain(everywhere).filter(|binding| binding.contains(&subject)).count()
+    };
+    let both = |existing: &Existing| (bound(existing, "env-resource-configure-p"), bound(existing, "mine"));
+    let first = patches(&existing, &new, &others);
+    first.iter().for_each(|write| apply(&mut existing, write));
+    assert_eq!(both(&existing), (4, 4));
+    for this in [&old, &new] {
+        assert_eq!(told(&patches(&existing, this, &others)), Vec::<String>::new());
+    }
+    // Once nothing is left on the old one its account loses what it might do.
+    let last = patches(&existing, &new, std::slice::from_ref(&new));
+    last.iter().for_each(|write| apply(&mut existing, write));
+    assert_eq!(both(&existing), (0, 4));
+}
+
+#[test]
 fn selectors_that_no_revision_in_use_has_are_removed_once_no_pod_needs_them() {
     let (parent, first) = revision("get", "dev");
     let (_, second) = revision("get", "test");

@@ -120,7 +120,7 @@ fn a_pod_that_gets_on_is_no_trouble() {
 fn trouble_of_the_whole_pod_is_told_as_such() {
     let message = "Usage of EmptyDir volume \"shared-output\" exceeds the limit \"1Mi\". ";
     let evicted = json!({ "phase": "Failed", "reason": "Evicted", "message": message });
-    check(&status(evicted), r#"PodEvicted | exceeds the limit \"1Mi\"." | kubectl describe pod -n n p"#);
+    check(&status(evicted), r#"PodEvicted | exceeds the limit \"1Mi\"" | kubectl describe pod -n n p"#);
     let stopped = json!({ "phase": "Failed", "reason": "Evicted", "initContainerStatuses": [
         { "name": "reader", "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": { "terminated": { "exitCode": 0 } } },
         { "name": "render", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": { "terminated": { "exitCode": 137 } } },
