@@ -24,6 +24,9 @@ pub(crate) const FIELD_MANAGER: &str = "kratix";
 /// How long to wait for a version that is on its way to the cache.
 const UNSEEN: Duration = Duration::from_millis(10);
 
+/// How long to wait for Jobs that are on their way to the cache; looking again costs a list.
+const UNSEEN_JOBS: Duration = Duration::from_millis(100);
+
 /// What became of a plan.
 pub(crate) struct Acted {
     /// What exists because of it, has a cache, and may not be in it yet. A creation whose reply was lost counts.
@@ -139,7 +142,7 @@ async fn all_are_seen(platform: &Client, caches: &Caches, job: &Value) -> Result
     };
     match listed.iter().all(is_seen) {
         true => Ok(()),
-        false => Err(Error::Unseen { after: UNSEEN }),
+        false => Err(Error::Unseen { after: UNSEEN_JOBS }),
     }
 }
 

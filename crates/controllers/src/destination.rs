@@ -30,13 +30,15 @@ pub(crate) struct Destinations {
     stores: Arc<Registry>,
     attempts: Attempts,
     gates: Gates,
+    /// Of the stores in which Destinations have been before.
+    leaving: Gates,
 }
 
 impl Destinations {
     /// Returns the controller; the gates are those of the queue that it is run with.
     pub(crate) fn new(cx: &Arc<Context>, stores: &Arc<Registry>, gates: &Gates) -> Self {
         let (cx, stores) = (Arc::clone(cx), Arc::clone(stores));
-        Self { cx, stores, attempts: Attempts::default(), gates: gates.clone() }
+        Self { cx, stores, attempts: Attempts::default(), gates: gates.clone(), leaving: gates.apart() }
     }
 
     fn observe(
@@ -103,6 +105,7 @@ impl Destinations {
     /// Removes the test documents at former sites, where that is possible.
     async fn clean(
         &self,
+        key: &ObjectKey,
         snapshot: &Snapshot,
         present: Option<&Handle>,
         former: &[(Site, Handle)],
@@ -110,9 +113,11 @@ impl Destinations {
         let mut outcomes = Vec::new();
         for leftover in destination::leftovers(snapshot) {
             let Some((_, writer)) = former.iter().find(|(site, _)| site.is(&leftover.site)) else { continue };
+            // Who is turned away is called back. A store that does not answer holds up those alone who have left it.
+            let Ok(_pass) = self.leaving.enter(&leftover.site.store, key) else { continue };
             let present = snapshot.store.place().zip(present).filter(|_| leftover.needs_proof);
             let outcome = self.stores.clean((&leftover.site, writer), present, leftover.change).await;
-            outcomes.push((leftover.site, outcome));
+            outcomes.extend(outcome.map(|outcome| (leftover.site, outcome)));
         }
         outcomes
     }
@@ -125,6 +130,7 @@ impl Reconcile for Destinations {
         let Some(destination) = self.cx.caches.destinations.get(key) else {
             self.attempts.forget(key);
             self.gates.leave(key, None);
+            self.leaving.leave(key, None);
             return Ok(Next::OnChange);
         };
         let reference = destination.spec.state_store_ref.clone();
@@ -147,6 +153,11 @@ impl Reconcile for Destinations {
             let written = gates::telling(write, deadline, self.tell(&mut snapshot, reference)).await;
             let Ok((attempt, _)) = written else { return Ok(Next::After(Duration::ZERO)) };
             self.attempts.put(key, attempt.clone(), None);
+            if self.cx.caches.destinations.get(key).is_none()
+                && let Some((store, directory)) = work_placement::left(Some(&snapshot.destination), None)
+            {
+                self.stores.withdraw_below(store, &directory); // it went while this was refused
+            }
             snapshot.now = self.cx.now();
             decision = destination::record(&snapshot, attempt.clone());
             self.cx.act_on(&decision.plan, &mut snapshot.destination).await?;
@@ -155,9 +166,11 @@ impl Reconcile for Destinations {
         // Where it has been before is no matter of the present store.
         drop(gate);
         if decision.cleans {
-            snapshot.cleaned = Some(self.clean(&snapshot, handle.as_ref(), &former).await);
+            snapshot.cleaned = Some(self.clean(key, &snapshot, handle.as_ref(), &former).await);
             decision = destination::decide(&snapshot);
             self.cx.act_on(&decision.plan, &mut snapshot.destination).await?;
+        } else {
+            self.leaving.leave(key, None);
         }
         Ok(decision.plan.next)
     }

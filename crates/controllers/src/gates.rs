@@ -76,6 +76,11 @@ impl Gates {
         Self { queue: queue.clone(), passes_max, gates: Arc::default() }
     }
 
+    /// Returns gates as wide as these for the same keys, at which nobody meets those who wait here.
+    pub(crate) fn apart(&self) -> Self {
+        Self::new(&self.queue, self.passes_max)
+    }
+
     /// Lets the key through, or has it wait for its turn and returns for how long it has waited already.
     pub(crate) fn enter(&self, store: &StateStoreRef, key: &ObjectKey) -> Result<Pass, Duration> {
         self.leave(key, Some(store));
@@ -166,6 +171,17 @@ mod tests {
         assert!(queue.take().now_or_never().is_none(), "it waited once");
         gates.leave(&late, None);
         assert!(gates.gates.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_waits_apart_takes_nobodys_place() {
+        let gates = Gates::new(&Queue::new(), 1);
+        let apart = gates.apart();
+        let key = |name: &str| ObjectKey::namespaced("default", name);
+        let _former = apart.enter(&store("s"), &key("a")).ok().unwrap();
+        assert!(apart.enter(&store("s"), &key("b")).is_err());
+        let _present = gates.enter(&store("s"), &key("b")).ok().unwrap();
+        assert_eq!((apart.load(&store("s")), gates.load(&store("s"))), (2, 1));
     }
 
     #[tokio::test]

@@ -46,6 +46,8 @@ pub(crate) struct WorkPlacements {
     namesakes: Arc<Namesakes>,
     attempts: Attempts,
     gates: Gates,
+    /// Of the stores in which placements have been before.
+    leaving: Gates,
     turns: Turns,
     /// One comparison at a time for each Destination.
     comparisons: Turns,
@@ -69,6 +71,7 @@ impl WorkPlacements {
             namesakes: Arc::clone(namesakes),
             attempts: Attempts::default(),
             gates: gates.clone(),
+            leaving: gates.apart(),
             turns: Turns::default(),
             comparisons: Turns::default(),
             large: Turns::default(),
@@ -169,6 +172,8 @@ impl WorkPlacements {
         deadline: Instant,
     ) -> Result<(Attempt, Option<Imprint>), Replaced> {
         let write = self.stores.write(store, handle, effect.change, effect.stamp, || self.cx.now());
+        // What is said names what the store owes by then; that begins with this call at the latest.
+        let deadline = deadline.max(Instant::now() + SILENCE);
         gates::telling(write, deadline, self.tell(snapshot, store)).await
     }
 
@@ -207,25 +212,31 @@ impl WorkPlacements {
         Ok(Next::After(work_placement::RETRY_AFTER))
     }
 
-    /// Returns what an attempt that is about to be noted amounts to for a placement.
-    fn recognised(&self, key: &ObjectKey, attempt: Attempt) -> Attempt {
-        match self.cx.caches.placements.get(key) {
-            Some(placement) => work_placement::recognised(&placement, self.attempts.get(key).as_ref(), attempt),
-            None => attempt,
-        }
-    }
-
-    fn note(&self, key: &ObjectKey, covers: Vec<(ObjectKey, String)>, attempt: &Attempt, imprint: Option<&Imprint>) {
-        self.attempts.put(key, attempt.clone(), imprint.cloned());
-        self.count(key, attempt);
+    /// Notes what has come of a write, also for the placements that it has served. Returns what it amounts to for the placement
+    /// itself: what is news for one of them is none for the others.
+    fn note(
+        &self,
+        key: &ObjectKey,
+        placement: &WorkPlacement,
+        covers: Vec<(ObjectKey, String)>,
+        attempt: Attempt,
+        imprint: Option<&Imprint>,
+    ) -> Attempt {
+        let own = work_placement::recognised(placement, self.attempts.get(key).as_ref(), attempt.clone());
+        self.attempts.put(key, own.clone(), imprint.cloned());
+        self.count(key, &own);
         // A failure of the common file is everybody's too: each would only run into it by itself.
         for (served, stamp) in covers {
-            let attempt = self.recognised(&served, Attempt { stamp, ..attempt.clone() });
+            let mut attempt = Attempt { stamp, ..attempt.clone() };
+            if let Some(placement) = self.cx.caches.placements.get(&served) {
+                attempt = work_placement::recognised(&placement, self.attempts.get(&served).as_ref(), attempt);
+            }
             if self.attempts.put_served(&served, attempt.clone(), imprint.cloned()) {
                 self.count(&served, &attempt);
                 self.served.add(served);
             }
         }
+        own
     }
 }
 
@@ -257,6 +268,7 @@ impl Reconcile for WorkPlacements {
         let _turns = gates::telling(self.take_turns(&turns), deadline, tell).await;
         let Some(placement) = self.cx.caches.placements.get(key) else {
             self.attempts.forget(key);
+            self.leaving.leave(key, None);
             return Ok(Next::OnChange);
         };
         let (snapshot, writers) = self.observe(key, placement);
@@ -300,7 +312,7 @@ impl WorkPlacements {
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
         }
         let lacking = work_placement::lacks_parts(&snapshot, &decision);
-        let _turn = match &store {
+        let turn = match &store {
             Some(store) if !lacking.is_empty() => {
                 let turn = self.large_turn(Some(store));
                 Some(gates::telling(turn, deadline, self.tell(&mut snapshot, store)).await)
@@ -318,8 +330,7 @@ impl WorkPlacements {
             let covers = std::mem::take(&mut effect.covers);
             let written = self.write(&mut snapshot, store, handle, effect, deadline).await;
             let Ok((attempt, imprint)) = written else { return Ok(Next::After(Duration::ZERO)) };
-            let attempt = self.recognised(key, attempt);
-            self.note(key, covers, &attempt, imprint.as_ref());
+            let attempt = self.note(key, &snapshot.placement, covers, attempt, imprint.as_ref());
             self.cx.act(&work_placement::repaired(&snapshot, &attempt)).await?;
             snapshot.now = self.cx.now();
             decision = work_placement::record(&snapshot, attempt.clone());
@@ -327,12 +338,14 @@ impl WorkPlacements {
             snapshot = Snapshot { attempt: Some(attempt), is_doubted: false, ..snapshot };
         }
         // Where it has been before is no matter of the present store.
-        drop(gate);
+        drop((gate, turn));
         if decision.cleans {
-            snapshot.cleaned = Some(self.clean(&snapshot, &writers).await);
+            snapshot.cleaned = Some(self.clean(key, &snapshot, &writers).await);
             snapshot.now = self.cx.now();
             decision = work_placement::decide(&snapshot);
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
+        } else {
+            self.leaving.leave(key, None);
         }
         Ok(decision.plan.next)
     }

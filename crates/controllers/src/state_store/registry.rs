@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use kratix_api::destination::{StateStoreKind, StateStoreRef};
 use kratix_core::state_store::{self, Attempt, Availability, Change, Opened, Pushes};
@@ -183,25 +184,41 @@ impl Registry {
     }
 
     /// Removes files at a site that was left. Two addresses may lead to one repository: where that matters, the present place
-    /// and its writer are given, and nothing is removed before the contrary is shown.
+    /// and its writer are given, and nothing is removed before the contrary is shown. Returns nothing of an attempt whose writer
+    /// has been replaced meanwhile: its successor is asked by another pass.
     pub(crate) async fn clean(
         &self,
         (site, old): (&Site, &Handle),
         present: Option<(&str, &Handle)>,
         change: Change,
-    ) -> Cleaned {
+    ) -> Option<Cleaned> {
         if let Some((place, new)) = present {
             match self.twins.are_distinct((&site.place, old), (place, new)).await {
                 Ok(Some(true)) => {}
-                Ok(Some(false)) => return Cleaned::Same,
-                Ok(None) => return Cleaned::Doubtful,
-                Err(error) => return Cleaned::Failed(translation::failure(&WriteError::Store(error)).message),
+                Ok(Some(false)) => return Some(Cleaned::Same),
+                Ok(None) => return Some(Cleaned::Doubtful),
+                Err(error) => return self.not_cleaned(&WriteError::Store(error), &[old, new]),
             }
         }
         match old.write(translation::change(change)).await {
-            Ok(_) => Cleaned::Removed,
-            Err(error) => Cleaned::Failed(translation::failure(&error).message),
+            Ok(_) => Some(Cleaned::Removed),
+            Err(error) => self.not_cleaned(&error, &[old]),
         }
+    }
+
+    /// Returns why files at a former site stay; nothing if one of the writers was replaced.
+    fn not_cleaned(&self, error: &WriteError, writers: &[&Handle]) -> Option<Cleaned> {
+        let is_closed = matches!(error, WriteError::Store(error) if error.trouble == Trouble::Closed);
+        let is_in_use = |writer: &Handle| {
+            let is_open =
+                |entry: &Entry| matches!(&entry.writer, Writer::Open { handle, .. } if handle.is_same(writer));
+            self.entries.read().values().any(is_open)
+                || self.retired.read().iter().any(|retired| retired.handle.is_same(writer))
+        };
+        if is_closed && !writers.iter().copied().all(is_in_use) {
+            return None;
+        }
+        Some(Cleaned::Failed(translation::failure(error).message))
     }
 
     /// Drops the writers of previous addresses at which nothing is noted to be.
@@ -329,14 +346,19 @@ impl Registry {
         });
     }
 
-    /// Says of a store that is being opened why nobody can write it yet.
+    /// Says of a store that is being opened why nobody can write it yet. Why nobody could before, with other settings, counts no
+    /// longer.
     pub(super) fn tell_silence(&self, store: &StateStoreRef, cause: String) {
         self.update(store, |entry| {
-            let is_opening = matches!(entry.writer, Writer::Opening);
-            if is_opening {
+            let is_news = match &entry.writer {
+                Writer::Opening => true,
+                Writer::Closed { cause: known } => *known != cause,
+                Writer::Open { .. } => false,
+            };
+            if is_news {
                 entry.writer = Writer::Closed { cause };
             }
-            is_opening
+            is_news
         });
     }
 
@@ -426,6 +448,11 @@ impl Registry {
             let mut entries = self.entries.write();
             let Some(entry) = entries.get_mut(store) else { return };
             let is_present = matches!(&entry.writer, Writer::Open { handle, .. } if handle.is_same(writer));
+            // One that took the last push is given more time before all of its Destinations say so; placements say it already.
+            let is_slow = |owed: Duration| entry.pushes != Pushes::Accepted || owed >= state_store::RETRY_AFTER;
+            if !writer.silence().is_some_and(is_slow) {
+                return;
+            }
             // What is known to be refused is told rather than that the next try takes long.
             let is_open = matches!(entry.pushes, Pushes::Unknown | Pushes::Accepted | Pushes::Withdrawn);
             if is_present && is_open {

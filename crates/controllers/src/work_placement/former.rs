@@ -70,14 +70,16 @@ fn claims(controller: &WorkPlacements, placement: &WorkPlacement, site: &Site) -
 
 impl WorkPlacements {
     /// Removes what is left at former sites, where that is possible.
-    pub(super) async fn clean(&self, snapshot: &Snapshot, writers: &Writers) -> Vec<(Site, Cleaned)> {
+    pub(super) async fn clean(&self, key: &ObjectKey, snapshot: &Snapshot, writers: &Writers) -> Vec<(Site, Cleaned)> {
         let mut outcomes = Vec::new();
         for leftover in work_placement::leftovers(snapshot) {
             let Some((_, former)) = writers.former.iter().find(|(site, _)| site.is(&leftover.site)) else { continue };
+            // Who is turned away is called back. A store that does not answer holds up those alone who have left it.
+            let Ok(_pass) = self.leaving.enter(&leftover.site.store, key) else { continue };
             let present = writers.present.as_ref().zip(snapshot.store.place());
             let proof = present.filter(|_| leftover.needs_proof).map(|(handle, place)| (place, handle));
             let outcome = self.stores.clean((&leftover.site, former), proof, leftover.change).await;
-            outcomes.push((leftover.site, outcome));
+            outcomes.extend(outcome.map(|outcome| (leftover.site, outcome)));
         }
         outcomes
     }

@@ -206,7 +206,7 @@ async fn whoever_waits_for_a_server_that_hangs_says_so_and_is_served_as_soon_as_
         let waiting = scene.placements_are(4, "Unknown").await;
         for (request, write) in &waiting {
             assert_eq!(write.reason, "WaitingForStateStore", "{mode} {request}");
-            assert!(write.message.ends_with(&format!(" changes are in its queue, {silence}")), "{}", write.message);
+            assert!(write.message.ends_with(&format!(" in its queue, {silence}")), "{}", write.message);
         }
         let is_silent = |found: &Option<Condition>, said: &str| {
             let is_unknown = |found: &Condition| found.status == condition::Status::Unknown && found.message == said;

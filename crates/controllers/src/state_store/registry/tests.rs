@@ -180,6 +180,16 @@ async fn of_a_previous_address_there_is_a_writer_that_works() {
     registry.locate(&store(), "there");
     let retired = registry.retired.read()[0].handle.clone();
     assert!(former.check().await.is_err() && retired.check().await.is_ok());
+    // Nobody gives up files because their writer has just been replaced.
+    let store = serde_json::json!({ "kind": "GitStateStore", "name": "default" });
+    let site = serde_json::json!({ "store": store, "place": "here", "directory": "a" });
+    let site: Site = serde_json::from_value(site).unwrap();
+    let change = || {
+        let operation = Operation::Replace(Vec::new());
+        Change { id: "a".into(), kind: ChangeKind::Delete, prefix: "a".into(), operation }
+    };
+    assert_eq!(registry.clean((&site, &former), None, change()).await, None);
+    assert_eq!(registry.clean((&site, &retired), None, change()).await, Some(Cleaned::Removed));
 }
 
 #[tokio::test]
@@ -189,6 +199,10 @@ async fn a_store_that_is_being_opened_is_not_ready_once_it_owes_an_answer() {
     registry.tell_silence(&store(), "no answer".into());
     let found = registry.availability_at(&store(), "here".into()).0;
     assert_eq!(found, Availability::NotReady { place: "here".into(), cause: "no answer".into() });
+    // After a failure, with other settings: what was true of the former ones is not told any more.
+    registry.close(&store(), None, "wrong password".into());
+    registry.tell_silence(&store(), "no answer".into());
+    assert_eq!(registry.availability_at(&store(), "here".into()).0, found);
 }
 
 #[tokio::test]
