@@ -265,7 +265,7 @@ impl Reconcile for WorkPlacements {
         // What comes while one placement of an aggregate has its turn is served by the next of them.
         let deadline = Instant::now() + SILENCE;
         let tell = self.tell_unseen(key, store.as_ref());
-        let _turns = gates::telling(self.take_turns(&turns), deadline, tell).await;
+        let taken = gates::telling(self.take_turns(&turns), deadline, tell).await;
         let Some(placement) = self.cx.caches.placements.get(key) else {
             self.attempts.forget(key);
             self.leaving.leave(key, None);
@@ -277,7 +277,7 @@ impl Reconcile for WorkPlacements {
         }
         let placement = Arc::clone(&snapshot.placement);
         let pass = self.cx.begin(&placement.metadata, || Subject::work_placement(&placement));
-        pass.run(self.pass(key, snapshot, writers, (&pass, gate, deadline))).await
+        pass.run(self.pass(key, snapshot, writers, (&pass, (gate, taken), deadline))).await
     }
 
     fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
@@ -291,7 +291,7 @@ impl WorkPlacements {
         key: &ObjectKey,
         mut snapshot: Snapshot,
         writers: Writers,
-        (pass, gate, deadline): (&Pass, Option<gates::Pass>, Instant),
+        (pass, held, deadline): (&Pass, impl Send, Instant),
     ) -> Result<Next, Error> {
         let store = snapshot.destination.as_ref().and_then(|destination| destination.spec.state_store_ref.clone());
         let mut decision = self.decide(&mut snapshot);
@@ -337,8 +337,8 @@ impl WorkPlacements {
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
             snapshot = Snapshot { attempt: Some(attempt), is_doubted: false, ..snapshot };
         }
-        // Where it has been before is no matter of the present store.
-        drop((gate, turn));
+        // Where it has been before is no matter of the present store, nor of those that share a file with it now.
+        drop((held, turn));
         if decision.cleans {
             snapshot.cleaned = Some(self.clean(key, &snapshot, &writers).await);
             snapshot.now = self.cx.now();
