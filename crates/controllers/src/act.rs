@@ -25,7 +25,7 @@ pub(crate) const FIELD_MANAGER: &str = "kratix";
 const UNSEEN: Duration = Duration::from_millis(10);
 
 /// How long to wait for Jobs that are on their way to the cache; looking again costs a list.
-const UNSEEN_JOBS: Duration = Duration::from_millis(100);
+const UNSEEN_JOBS: Duration = Duration::from_millis(20);
 
 /// What became of a plan.
 pub(crate) struct Acted {
