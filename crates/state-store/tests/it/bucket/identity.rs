@@ -54,13 +54,7 @@ async fn a_web_identity_is_exchanged_for_credentials() {
     let sts = giver(|request| {
         assert!(request.contains("WebIdentityToken=the-token") && request.contains("RoleArn=arn"), "{request}");
         assert!(request.contains("RoleSessionName=kratix"), "{request}");
-        let body = format!(
-            "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
-             <AccessKeyId>{ACCESS_KEY}</AccessKeyId><SecretAccessKey>{SECRET_KEY}</SecretAccessKey>\
-             <SessionToken></SessionToken><Expiration>2100-01-01T00:00:00Z</Expiration>\
-             </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
-        );
-        (200, body)
+        (200, exchanged("2100-01-01T00:00:00Z"))
     })
     .await;
     let pairs = [
@@ -105,13 +99,7 @@ async fn credentials_that_expire_are_had_anew_with_the_token_of_then() {
         seen.lock().expect("sound").push(is_second);
         // What the first token is exchanged for has expired by the time that it is there.
         let expires = if is_second { "2100-01-01T00:00:00Z" } else { "2000-01-01T00:00:00Z" };
-        let body = format!(
-            "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
-             <AccessKeyId>{ACCESS_KEY}</AccessKeyId><SecretAccessKey>{SECRET_KEY}</SecretAccessKey>\
-             <SessionToken></SessionToken><Expiration>{expires}</Expiration>\
-             </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
-        );
-        (200, body)
+        (200, exchanged(expires))
     })
     .await;
     let pairs = [
@@ -173,4 +161,14 @@ async fn a_container_and_a_machine_give_credentials() {
     let error = open_bucket(BucketConfig { auth: environment(&pairs[..1]), ..shelf.config() }).check().await;
     let error = error.expect_err("nobody there");
     assert!(matches!(error.trouble, Trouble::NoCredentials(_) | Trouble::Unreachable(_)), "{error}");
+}
+
+/// Returns what a web identity is exchanged for.
+fn exchanged(expires: &str) -> String {
+    format!(
+        "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
+         <AccessKeyId>{ACCESS_KEY}</AccessKeyId><SecretAccessKey>{SECRET_KEY}</SecretAccessKey>\
+         <SessionToken></SessionToken><Expiration>{expires}</Expiration>\
+         </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+    )
 }
