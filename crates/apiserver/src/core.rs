@@ -174,11 +174,11 @@ impl Core {
         value
     }
 
-    /// Returns the same encoded; shares the stored bytes where they are what is asked for.
+    /// Returns the same encoded; shares the stored bytes where they are what is asked for and not packed.
     pub(crate) fn encoded(&self, served: &Served, record: &Record) -> Bytes {
         let as_stored = if served.is_custom() { is_current(served, record) } else { served.group != "events.k8s.io" };
         if as_stored {
-            return record.json().clone();
+            return record.json();
         }
         serde_json::to_vec(&self.read(served, record)).expect("a JSON value always encodes").into()
     }

@@ -11,6 +11,7 @@
 
 mod cursor;
 mod file;
+mod packing;
 mod record;
 mod signal;
 mod space;

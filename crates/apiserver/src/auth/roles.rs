@@ -198,7 +198,7 @@ impl Parsed {
         };
         let mut parsed = Self { revisions, ..Self::default() };
         for record in records(ROLES).into_iter().chain(records(CLUSTER_ROLES)) {
-            let mut role: Role = serde_json::from_slice(record.json()).unwrap_or_default();
+            let mut role: Role = serde_json::from_slice(&record.json()).unwrap_or_default();
             role.namespace = record.name().namespace.to_string();
             role.name = record.name().name.to_string();
             role.labels = record.labels().map(|(key, value)| (key.to_owned(), value.into())).collect();
@@ -206,7 +206,7 @@ impl Parsed {
         }
         parsed.aggregate();
         for record in records(ROLE_BINDINGS).into_iter().chain(records(CLUSTER_ROLE_BINDINGS)) {
-            let mut binding: Binding = serde_json::from_slice(record.json()).unwrap_or_default();
+            let mut binding: Binding = serde_json::from_slice(&record.json()).unwrap_or_default();
             binding.namespace = record.name().namespace.to_string();
             parsed.bindings.push(binding);
         }

@@ -105,7 +105,7 @@ impl View {
     ) -> Bytes {
         match self {
             Self::Object => {
-                let size: usize = records.iter().map(|record| record.json().len() + 1).sum();
+                let size: usize = records.iter().map(|record| record.size() + 1).sum();
                 let mut out = Vec::with_capacity(size + 160);
                 let head = json!([served.list_kind, served.api_version(), metadata]);
                 out.extend_from_slice(

@@ -23,6 +23,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::mpsc;
 
+use super::packing::Body;
 use super::record::Facts;
 use super::space::{ChangeKind, Overlay, Space, Staged};
 use super::{ObjectName, Queued, Record, WriteError};
@@ -346,13 +347,14 @@ fn key(table: &str, name: &ObjectName) -> String {
 }
 
 fn encode(record: &Record, value: &mut Vec<u8>) {
+    let json = record.json();
     value.clear();
-    value.reserve_exact(HEADER + record.json.len());
+    value.reserve_exact(HEADER + json.len());
     value.extend_from_slice(&record.revision.to_le_bytes());
     value.extend_from_slice(&record.schema.to_le_bytes());
     value.extend_from_slice(&record.written_at.to_le_bytes());
     value.extend_from_slice(&u32::try_from(record.revision_at).expect("objects are far below 4 GiB").to_le_bytes());
-    value.extend_from_slice(&record.json);
+    value.extend_from_slice(&json);
 }
 
 fn decode(name: ObjectName, value: &[u8]) -> Option<Record> {
@@ -367,7 +369,7 @@ fn decode(name: ObjectName, value: &[u8]) -> Option<Record> {
         schema: word(8),
         written_at: word(16),
         revision_at,
-        json: Bytes::copy_from_slice(json),
+        body: Body::Plain(Bytes::copy_from_slice(json)),
         facts,
     })
 }

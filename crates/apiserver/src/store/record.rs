@@ -1,12 +1,13 @@
 //! One version of one object: encoded once, shared by everybody.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use super::packing::Body;
 
 /// Name of an object inside its table; the namespace of a cluster-scoped object is empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,7 +96,7 @@ impl Draft {
             revision_at: self.revision_at,
             schema: self.schema,
             written_at,
-            json: json.into(),
+            body: Body::Plain(json.into()),
             facts: self.facts,
         }
     }
@@ -120,7 +121,7 @@ pub struct Record {
     pub(super) revision_at: usize,
     pub(super) schema: u64,
     pub(super) written_at: u64,
-    pub(super) json: Bytes,
+    pub(super) body: Body,
     pub(super) facts: Facts,
 }
 
@@ -145,9 +146,27 @@ impl Record {
         self.written_at
     }
 
-    /// The object as JSON, in its storage version.
-    pub fn json(&self) -> &Bytes {
-        &self.json
+    /// The object as JSON, in its storage version; of an object at rest it is unpacked for each call.
+    pub fn json(&self) -> Bytes {
+        self.body.bytes()
+    }
+
+    /// Length of the object as JSON.
+    pub fn size(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Returns the same record with its JSON kept in another way.
+    pub(super) fn with_body(&self, body: Body) -> Self {
+        Self {
+            name: self.name.clone(),
+            revision: self.revision,
+            revision_at: self.revision_at,
+            schema: self.schema,
+            written_at: self.written_at,
+            body,
+            facts: self.facts.clone(),
+        }
     }
 
     /// Returns the object as a value; of one that cannot be decoded, such as one nested more deeply than parsers go,
@@ -171,7 +190,7 @@ impl Record {
     /// # Errors
     /// What the decoder says of bytes that are no JSON, or nested too deeply.
     pub fn parse(&self) -> Result<Value, serde_json::Error> {
-        serde_json::from_slice(&self.json)
+        serde_json::from_slice(&self.json())
     }
 
     /// Returns the object's `metadata.uid`.
@@ -202,26 +221,14 @@ impl Record {
 
     /// Returns the same state under another revision: what a deletion shows to watchers.
     pub fn at_revision(&self, revision: u64) -> Record {
-        let old = self.revision_range();
-        let digits = revision.to_string();
-        let mut json = Vec::with_capacity(self.json.len() + digits.len() - old.len());
-        json.extend_from_slice(&self.json[..old.start]);
-        json.extend_from_slice(digits.as_bytes());
-        json.extend_from_slice(&self.json[old.end..]);
-        Record {
-            name: self.name.clone(),
-            revision,
-            revision_at: self.revision_at,
-            schema: self.schema,
-            written_at: self.written_at,
-            json: json.into(),
-            facts: self.facts.clone(),
-        }
-    }
-
-    fn revision_range(&self) -> Range<usize> {
-        let digits = self.json[self.revision_at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.revision_at..self.revision_at + digits
+        let old = self.json();
+        let (head, rest) = old.split_at(self.revision_at);
+        let rest = &rest[rest.iter().take_while(|byte| byte.is_ascii_digit()).count()..];
+        let mut json = Vec::with_capacity(old.len() + 1);
+        json.extend_from_slice(head);
+        json.extend_from_slice(revision.to_string().as_bytes());
+        json.extend_from_slice(rest);
+        Record { revision, ..self.with_body(Body::Plain(json.into())) }
     }
 }
 

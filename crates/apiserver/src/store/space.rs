@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::packing::Packer;
 use super::signal::Signal;
 use super::{Compacted, ObjectName, Record, Write};
 
@@ -114,11 +115,18 @@ struct Table {
     /// Revision of the newest change that left the log: what is older cannot be told any more.
     compacted: u64,
     changed: Arc<Signal>,
+    packer: Packer,
 }
 
 impl Table {
     fn new(compacted: u64) -> Self {
-        Self { objects: BTreeMap::new(), log: VecDeque::new(), compacted, changed: Arc::default() }
+        Self {
+            objects: BTreeMap::new(),
+            log: VecDeque::new(),
+            compacted,
+            changed: Arc::default(),
+            packer: Packer::default(),
+        }
     }
 }
 
@@ -175,8 +183,9 @@ impl Space {
 
     /// Puts a record read from the file in its place, without a log entry.
     pub(super) fn restore(&mut self, table: &str, record: Record) {
-        let (name, record) = (record.name().clone(), Arc::new(record));
-        self.table_mut(table).objects.insert(name, record.clone());
+        let home = self.table_mut(table);
+        let record = Arc::new(home.packer.pack(&record).unwrap_or(record));
+        home.objects.insert(record.name().clone(), record.clone());
         let table = self.tables.get_key_value(table).expect("inserted above").0.clone();
         self.index(&table, None, Some(&record));
     }
@@ -297,7 +306,7 @@ impl Space {
                 ChangeKind::Deleted => table.objects.remove(change.record.name()),
                 _ => table.objects.insert(change.record.name().clone(), change.record.clone()),
             };
-            let bytes = change.record.json().len();
+            let bytes = change.record.size();
             table.log.push_back(Arc::new(change));
             woken.0.push(table.changed.clone());
             self.order.push_back((table_name, bytes));
@@ -316,6 +325,7 @@ impl Space {
             let table = self.tables.get_mut(&name).expect("a logged change has a table");
             let oldest = table.log.pop_front().expect("both logs have the same order");
             table.compacted = oldest.record.revision();
+            table.rest(&oldest.record);
         }
     }
 
@@ -385,6 +395,16 @@ impl Space {
 }
 
 impl Table {
+    /// Packs an object that nobody has changed since its change was logged.
+    fn rest(&mut self, record: &Record) {
+        if let Some(newest) = self.objects.get_mut(record.name())
+            && newest.revision() == record.revision()
+            && let Some(packed) = self.packer.pack(newest)
+        {
+            *newest = Arc::new(packed);
+        }
+    }
+
     /// Returns the objects as they were at `revision`: the present with newer changes undone.
     fn rolled_back(
         &self,

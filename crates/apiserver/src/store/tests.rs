@@ -115,6 +115,73 @@ async fn what_left_the_log_is_gone_but_a_quiet_table_keeps_its_place() {
     assert!(store.watch(scope(), last.revision() - 100).is_ok());
 }
 
+/// Changes an object of another table until everything before has left the log.
+async fn let_the_log_pass(store: &Store) {
+    let chatter = |value: &str, expect| Write { table: "/chatter".into(), ..put("x", value, expect) };
+    let mut last = store.write(chatter("0", Expect::Absent)).await.unwrap();
+    for n in 0..9_000 {
+        last = store.write(chatter(&n.to_string(), Expect::Revision(last.revision()))).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_object_at_rest_takes_a_fraction_of_its_memory_and_is_the_same_to_everybody() {
+    let store = Store::memory();
+    let name = |n: usize| format!("config-{n:03}");
+    let value = "a text that all objects of this table have in common, as managed fields are; ".repeat(10);
+    let mut written = Vec::new();
+    for n in 0..200 {
+        written.push(store.write(put(&name(n), &format!("{value}{n}"), Expect::Absent)).await.unwrap());
+    }
+    let_the_log_pass(&store).await;
+    let page = store.list(&scope(), None, None, None, |record| record.label("b") == Some("2")).unwrap();
+    assert_eq!(page.records.len(), written.len());
+    for (rested, written) in page.records.iter().zip(&written) {
+        assert_eq!(rested.json(), written.json());
+        assert_eq!(rested.size(), rested.json().len());
+        assert_eq!((rested.revision(), rested.uid(), rested.schema()), (written.revision(), written.uid(), 7));
+    }
+    let size: usize = page.records.iter().map(|record| record.size()).sum();
+    let footprint: usize = page.records.iter().map(|record| record.body.footprint()).sum();
+    assert!(footprint < size / 5, "{footprint} of {size} bytes are kept");
+
+    // It is changed, deleted and rolled back like any other.
+    let rested = &page.records[150];
+    let before = store.revision();
+    store.write(put(&name(150), "new", Expect::Revision(rested.revision()))).await.unwrap();
+    let gone = store.write(delete(&name(151), page.records[151].revision())).await.unwrap();
+    assert_eq!(gone.value()["data"], written[151].value()["data"]);
+    assert_eq!(gone.value()["metadata"]["resourceVersion"], json!(gone.revision().to_string()));
+    let past = store.list(&scope(), Some(before), None, None, |_| true).unwrap();
+    assert_eq!(past.records[150].json(), written[150].json());
+    assert_eq!(past.records[151].json(), written[151].json());
+}
+
+#[tokio::test]
+async fn a_file_is_read_into_packed_objects_and_has_them_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let store = Store::open(&path).unwrap();
+    let mut written = Vec::new();
+    for n in 0..100 {
+        written.push(store.write(put(&format!("{n:03}"), &"same ".repeat(100), Expect::Absent)).await.unwrap());
+    }
+    store.close();
+    let again = Store::open(&path).unwrap();
+    let records = again.list(&scope(), None, None, None, |_| true).unwrap().records;
+    assert!(records[99].body.footprint() < records[99].size() / 5);
+    for (read, written) in records.iter().zip(&written) {
+        assert_eq!((read.json(), read.revision()), (written.json(), written.revision()));
+    }
+    let last = &records[99];
+    again.write(put("099", "new", Expect::Revision(last.revision()))).await.unwrap();
+    again.close();
+    let third = Store::open(&path).unwrap();
+    let names = ["098", "099"].map(|name| third.get("/configmaps", &ObjectName::new("default", name)).unwrap());
+    assert_eq!(names[0].json(), written[98].json());
+    assert_eq!(names[1].value()["data"]["key"], json!("new"));
+}
+
 #[tokio::test]
 async fn a_file_keeps_what_was_acknowledged_and_the_revision() {
     let directory = tempfile::tempdir().unwrap();
