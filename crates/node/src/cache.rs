@@ -3,13 +3,15 @@
 //! **Invariant:** an object never goes back in time. The answer to an own write is newer than the watch events that are still on
 //! their way, and a deleted object is not brought back by one of them. So a decision always sees the writes before it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::Resource;
 use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Deleted objects that are remembered; a watch is never this many events behind without starting over.
 const DELETED_MAX: usize = 4096;
@@ -30,32 +32,34 @@ impl Key {
 
 /// An object of which less is remembered once it is over: hundreds of finished Pods are kept for one that runs, and a typed
 /// Pod takes as much memory as fifty of its names.
-pub(crate) trait Kept: Resource + Clone {
-    /// Forgets what nobody asks of an object that is over: how to run it.
-    fn settle(&mut self);
+pub(crate) trait Kept: Resource + Clone + Serialize + DeserializeOwned {
+    /// Forgets what nobody asks of an object that is over: how to run it. Returns whether it is over.
+    fn settle(&mut self) -> bool;
 }
 
 impl Kept for Pod {
-    fn settle(&mut self) {
+    fn settle(&mut self) -> bool {
         let phase = self.status.as_ref().and_then(|status| status.phase.as_deref());
-        if matches!(phase, Some("Succeeded" | "Failed"))
-            && let Some(spec) = &mut self.spec
-        {
+        let over = matches!(phase, Some("Succeeded" | "Failed"));
+        if over && let Some(spec) = &mut self.spec {
             *spec = known_by_name(spec);
         }
+        over
     }
 }
 
 impl Kept for Job {
-    fn settle(&mut self) {
+    fn settle(&mut self) -> bool {
         let conditions = self.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
         let mut ends = conditions.filter(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed"));
-        if ends.any(|end| end.status == "True")
+        let over = ends.any(|end| end.status == "True");
+        if over
             && let Some(spec) = &mut self.spec
             && let Some(pod) = &mut spec.template.spec
         {
             *pod = PodSpec { restart_policy: pod.restart_policy.take(), ..PodSpec::default() };
         }
+        over
     }
 }
 
@@ -85,17 +89,57 @@ pub(crate) struct Cache<K> {
 }
 
 struct Inner<K> {
-    objects: HashMap<Key, Arc<K>>,
+    objects: HashMap<Key, Known<K>>,
+    /// Objects by the uids of their owners.
+    owned: HashMap<String, BTreeSet<Key>>,
     deleted: HashSet<String>,
     deleted_order: VecDeque<String>,
     /// Keys seen since the watch started over.
     listed: HashSet<Key>,
 }
 
+/// What is known of one object.
+struct Known<K> {
+    uid: Option<String>,
+    revision: u64,
+    version: Version<K>,
+}
+
+enum Version<K> {
+    /// Something may still be to do.
+    Live(Arc<K>),
+    /// Over: kept as JSON, for a typed object reserves room for every field that it does not have.
+    Over(Box<[u8]>),
+}
+
+impl<K: Kept> Known<K> {
+    fn of(mut object: K) -> (Self, Arc<K>) {
+        object.meta_mut().managed_fields = None;
+        let over = object.settle();
+        let (uid, revision) = (object.meta().uid.clone(), revision(&object));
+        let object = Arc::new(object);
+        let version = match serde_json::to_vec(object.as_ref()) {
+            Ok(json) if over => Version::Over(json.into()),
+            _ => Version::Live(object.clone()),
+        };
+        (Self { uid, revision, version }, object)
+    }
+
+    fn object(&self) -> Arc<K> {
+        match &self.version {
+            Version::Live(object) => object.clone(),
+            Version::Over(json) => {
+                Arc::new(serde_json::from_slice(json).expect("an object reads what it has written of itself"))
+            }
+        }
+    }
+}
+
 impl<K: Kept> Cache<K> {
     pub(crate) fn new() -> Self {
         let inner = Inner {
             objects: HashMap::new(),
+            owned: HashMap::new(),
             deleted: HashSet::new(),
             deleted_order: VecDeque::new(),
             listed: HashSet::new(),
@@ -104,20 +148,30 @@ impl<K: Kept> Cache<K> {
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.inner.lock().objects.get(key).cloned()
+        self.inner.lock().objects.get(key).map(Known::object)
     }
 
-    /// Returns the objects that fit, sorted by name.
-    pub(crate) fn select(&self, fits: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
-        let mut found: Vec<_> = self.inner.lock().objects.values().filter(|object| fits(object)).cloned().collect();
-        found.sort_by_key(|object| Key::of(object.as_ref()));
-        found
+    /// Returns all objects, sorted by name.
+    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+        let inner = self.inner.lock();
+        let mut keys: Vec<_> = inner.objects.keys().collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|key| inner.objects[key].object()).collect()
+    }
+
+    /// Returns the objects that have an owner with this uid, sorted by name.
+    pub(crate) fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
+        let inner = self.inner.lock();
+        inner.owned.get(uid).into_iter().flatten().map(|key| inner.objects[key].object()).collect()
+    }
+
+    /// Returns the uids of all objects.
+    pub(crate) fn uids(&self) -> HashSet<String> {
+        self.inner.lock().objects.values().filter_map(|known| known.uid.clone()).collect()
     }
 
     /// Takes a version of an object; returns it if it is news.
-    pub(crate) fn apply(&self, mut object: K) -> Option<Arc<K>> {
-        object.meta_mut().managed_fields = None;
-        object.settle();
+    pub(crate) fn apply(&self, object: K) -> Option<Arc<K>> {
         let key = Key::of(&object);
         let mut inner = self.inner.lock();
         if object.meta().uid.as_ref().is_some_and(|uid| inner.deleted.contains(uid)) {
@@ -125,13 +179,18 @@ impl<K: Kept> Cache<K> {
         }
         inner.listed.insert(key.clone());
         if let Some(known) = inner.objects.get(&key)
-            && known.meta().uid == object.meta().uid
-            && revision(known.as_ref()) >= revision(&object)
+            && known.uid == object.meta().uid
+            && known.revision >= revision(&object)
         {
             return None;
         }
-        let object = Arc::new(object);
-        inner.objects.insert(key, object.clone());
+        let (known, object) = Known::of(object);
+        if let Some(former) = inner.objects.insert(key.clone(), known) {
+            inner.disown(&key, former.object().as_ref());
+        }
+        for owner in owners(object.as_ref()) {
+            inner.owned.entry(owner.to_owned()).or_default().insert(key.clone());
+        }
         Some(object)
     }
 
@@ -150,10 +209,12 @@ impl<K: Kept> Cache<K> {
         }
         let key = Key::of(object);
         // Another object may live under the name by now.
-        if inner.objects.get(&key).is_some_and(|known| known.meta().uid == object.meta().uid) {
-            return inner.objects.remove(&key);
+        if inner.objects.get(&key).is_none_or(|known| known.uid != object.meta().uid) {
+            return None;
         }
-        None
+        let known = inner.objects.remove(&key)?.object();
+        inner.disown(&key, known.as_ref());
+        Some(known)
     }
 
     /// The watch starts over.
@@ -165,8 +226,26 @@ impl<K: Kept> Cache<K> {
     pub(crate) fn unlisted(&self) -> Vec<Arc<K>> {
         let mut inner = self.inner.lock();
         let listed = std::mem::take(&mut inner.listed);
-        inner.objects.iter().filter(|(key, _)| !listed.contains(key)).map(|(_, object)| object.clone()).collect()
+        let unlisted = inner.objects.iter().filter(|(key, _)| !listed.contains(key));
+        unlisted.map(|(_, known)| known.object()).collect()
     }
+}
+
+impl<K: Kept> Inner<K> {
+    fn disown(&mut self, key: &Key, object: &K) {
+        for owner in owners(object) {
+            if let Some(owned) = self.owned.get_mut(owner) {
+                owned.remove(key);
+                if owned.is_empty() {
+                    self.owned.remove(owner);
+                }
+            }
+        }
+    }
+}
+
+fn owners(object: &impl Resource) -> impl Iterator<Item = &str> {
+    object.meta().owner_references.iter().flatten().map(|owner| owner.uid.as_str())
 }
 
 /// Orders versions of one object. Every known API server counts upward.
@@ -242,6 +321,37 @@ mod tests {
         let expected =
             json!({ "backoffLimit": 3, "template": { "spec": { "restartPolicy": "OnFailure", "containers": [] } } });
         assert_eq!(over, expected);
+    }
+
+    #[test]
+    fn an_object_is_found_by_its_owner_however_it_is_kept() {
+        let cache = Cache::<Pod>::new();
+        let owned = |version: u64, owner: &str, phase: &str| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": {
+                    "name": "a", "uid": "1", "resourceVersion": version.to_string(),
+                    "ownerReferences": [{ "apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": owner }],
+                },
+                "spec": { "nodeName": "n", "containers": [] },
+                "status": { "phase": phase, "podIP": "10.0.0.1" },
+            }))
+            .unwrap()
+        };
+        let versions = |owner: &str| -> Vec<Option<String>> {
+            cache.owned_by(owner).iter().map(|pod| pod.metadata.resource_version.clone()).collect()
+        };
+        cache.apply(owned(1, "j1", "Running"));
+        cache.apply(owned(2, "j1", "Succeeded"));
+        assert_eq!(versions("j1"), [Some("2".to_owned())]);
+        assert!(cache.apply(owned(2, "j1", "Succeeded")).is_none(), "the same version is no news");
+        let key = Key::of(&owned(2, "j1", ""));
+        assert_eq!(*cache.get(&key).unwrap(), owned(2, "j1", "Succeeded"));
+        cache.apply(owned(3, "j2", "Succeeded"));
+        assert!(versions("j1").is_empty());
+        assert_eq!(versions("j2"), [Some("3".to_owned())]);
+        assert_eq!(cache.uids(), HashSet::from(["1".to_owned()]));
+        assert_eq!(*cache.remove(&owned(4, "j2", "Succeeded")).unwrap(), owned(3, "j2", "Succeeded"));
+        assert!(versions("j2").is_empty() && cache.all().is_empty());
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl Context {
     pub(crate) fn forget_job(&self, job: &Job) {
         let Some(known) = self.jobs.remove(job) else { return };
         if let Some(uid) = known.metadata.uid.clone()
-            && !self.pods.select(|pod| controller::controller_of(pod) == Some(uid.as_str())).is_empty()
+            && self.pods.owned_by(&uid).iter().any(|pod| controller::controller_of(pod) == Some(uid.as_str()))
         {
             self.tasks.spawn(controller::sweep(self.me(), uid));
         }
@@ -270,18 +270,17 @@ impl Context {
     fn begin(&self) {
         self.ready.store(true, Ordering::SeqCst);
         self.remove_leftovers();
-        for pod in self.pods.select(|_| true) {
+        for pod in self.pods.all() {
             self.wake_pod(&pod);
         }
-        for job in self.jobs.select(|_| true) {
+        for job in self.jobs.all() {
             self.wake_job(&job);
         }
     }
 
     /// Removes what pods have left that were deleted while no node was running.
     fn remove_leftovers(&self) {
-        let known: std::collections::HashSet<String> =
-            self.pods.select(|_| true).iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+        let known = self.pods.uids();
         let names = |directory: &Path| -> Vec<String> {
             let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()

@@ -25,7 +25,8 @@ pub(crate) async fn run(cx: Arc<Context>, key: Key, uid: String, actor: Arc<Acto
         let Some(job) = cx.jobs.get(&key).filter(|job| job.metadata.uid.as_deref() == Some(&uid)) else {
             return;
         };
-        let pods = cx.pods.select(|pod| controller_of(pod) == Some(uid.as_str()));
+        let mut pods = cx.pods.owned_by(&uid);
+        pods.retain(|pod| controller_of(pod) == Some(uid.as_str()));
         let now = Timestamp::now();
         let snapshot = Snapshot { now, job: job.clone(), pods, backoff: cx.failure_backoff, node: cx.node.clone() };
         let plan = decide(&snapshot);
@@ -148,8 +149,8 @@ pub(crate) async fn sweep(cx: Arc<Context>, uid: String) {
         () = tokio::time::sleep(Duration::try_from(GRACE).unwrap_or_default()) => {}
         () = cx.stopping.cancelled() => return,
     }
-    let orphans =
-        cx.pods.select(|pod| controller_of(pod) == Some(uid.as_str()) && pod.metadata.deletion_timestamp.is_none());
+    let mut orphans = cx.pods.owned_by(&uid);
+    orphans.retain(|pod| controller_of(pod) == Some(uid.as_str()) && pod.metadata.deletion_timestamp.is_none());
     for pod in orphans {
         let key = Key::of(pod.as_ref());
         let api: Api<Pod> = Api::namespaced(cx.client.clone(), &key.namespace);
