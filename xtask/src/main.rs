@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 
 /// The program's own, so that measurements in this process cost what they cost there.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[derive(Parser)]
 #[command(about = "Generated files, checks and benchmarks")]
