@@ -38,6 +38,9 @@ pub(crate) enum Subject {
         /// A tenth of the requests
         #[arg(long)]
         quick: bool,
+        /// Without real containers
+        #[arg(long)]
+        played: bool,
     },
     /// One cell of a table, in a process of its own
     #[command(hide = true)]
@@ -57,7 +60,7 @@ pub(crate) fn run(subject: Option<Subject>) -> Result<()> {
         Some(Subject::Store(options)) => store::run(&options),
         Some(Subject::Works { quick }) => works::run(quick),
         Some(Subject::Scheduler { quick }) => scheduler::run(quick),
-        Some(Subject::Requests { quick }) => requests::run(quick),
+        Some(Subject::Requests { quick, played }) => requests::run(quick, played),
     }
 }
 
