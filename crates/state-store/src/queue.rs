@@ -20,7 +20,7 @@ use crate::exchange::Exchange;
 use crate::ledger::Liveness;
 use crate::path::Path;
 
-/// How many requests wait for one store; whoever comes then waits for a place.
+/// How many changes wait for one store, and how many questions; whoever comes then waits for a place.
 pub const QUEUE_MAX: usize = 1024;
 /// How much content one change may carry.
 pub const CHANGE_BYTES_MAX: usize = 64 << 20;
@@ -54,16 +54,17 @@ pub fn open_with(config: impl Into<StoreConfig>, cache: impl Into<PathBuf>, live
     let pause = config.pushes_per_minute().map(|pushes| Duration::from_secs(60) / pushes.get());
     let origin = Arc::new(Origin { config, cache: cache.into(), lives });
     let store = Backend::new(origin.config.clone(), origin.cache.clone(), Arc::clone(&origin.lives))?;
-    let (inbox, requests) = mpsc::channel(QUEUE_MAX);
+    let (inbox, incoming) = mpsc::channel(QUEUE_MAX);
+    let (questions, asked) = mpsc::channel(QUEUE_MAX);
     let (head, heads) = watch::channel(None);
     let (held, losses) = (Arc::new(AtomicUsize::default()), Arc::new(AtomicU64::default()));
     let place = store.place().clone();
     let (end, mut ended) = watch::channel(false);
     let (end, exchange) = (Arc::new(end), Exchange::default());
-    let (counted, lost, asked) = (Arc::clone(&held), Arc::clone(&losses), exchange.clone());
-    let handle = Handle { inbox, held: counted, losses: lost, heads, place, end, exchange: asked, origin };
-    let service =
-        Service { requests, held, losses, store, head, exchange, pause, next_push: Instant::now(), unsettled: 0 };
+    let (counted, lost, owed) = (Arc::clone(&held), Arc::clone(&losses), exchange.clone());
+    let handle = Handle { inbox, questions, held: counted, losses: lost, heads, place, end, exchange: owed, origin };
+    let (next_push, unsettled) = (Instant::now(), 0);
+    let service = Service { incoming, asked, held, losses, store, head, exchange, pause, next_push, unsettled };
     tokio::spawn(async move {
         // Nobody can close it any more once all handles are gone; what they have asked for is still done.
         let closed = async {
@@ -83,13 +84,16 @@ pub fn open_with(config: impl Into<StoreConfig>, cache: impl Into<PathBuf>, live
 /// A store, as its callers have it; clones are cheap and share one queue.
 ///
 /// # Limits
-/// [`QUEUE_MAX`] requests wait; a call waits for its place in the queue.
+/// [`QUEUE_MAX`] changes wait, and as many questions; a call waits for its place in the queue. Changes that wait for a push hold up
+/// no question.
 ///
 /// # Cancel safety
 /// Dropping the future of a call stops the wait, not the work; repeating a write with the same content is silent.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    inbox: mpsc::Sender<Request>,
+    inbox: mpsc::Sender<Write>,
+    /// Apart from changes, which may have to wait for a push.
+    questions: mpsc::Sender<Question>,
     /// How many changes the task has taken that wait for a push.
     held: Arc<AtomicUsize>,
     losses: Arc<AtomicU64>,
@@ -156,7 +160,7 @@ impl Handle {
     /// [`WriteError::Path`] for a path that cannot exist.
     pub async fn read(&self, path: &str) -> Result<Option<Bytes>, WriteError> {
         let path = parse(path, Path::parse_file)?;
-        self.ask(|reply| Request::Read { path, reply }).await
+        self.ask(|reply| Question::Read { path, reply }).await
     }
 
     /// Returns the paths of all files below a directory, relative to the store's path, in the order of Git trees.
@@ -165,7 +169,7 @@ impl Handle {
     /// [`WriteError::Path`] for a path that cannot exist.
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, WriteError> {
         let prefix = parse(prefix, Path::parse_directory)?;
-        self.ask(|reply| Request::List { prefix, reply }).await
+        self.ask(|reply| Question::List { prefix, reply }).await
     }
 
     /// Returns the identity of everything below a directory, `None` if it does not exist.
@@ -174,7 +178,7 @@ impl Handle {
     /// [`WriteError::Path`] for a path that cannot exist.
     pub async fn tree(&self, prefix: &str) -> Result<Option<Tree>, WriteError> {
         let prefix = parse(prefix, Path::parse_directory)?;
-        self.ask(|reply| Request::Tree { prefix, reply }).await
+        self.ask(|reply| Question::Tree { prefix, reply }).await
     }
 
     /// Tells of each imprint whether the store still holds what the change left.
@@ -185,7 +189,7 @@ impl Handle {
     /// # Errors
     /// Those of the store.
     pub async fn verify(&self, imprints: Vec<Imprint>) -> Result<Vec<bool>, Error> {
-        self.ask_store(|reply| Request::Verify { imprints, reply }).await
+        self.ask_store(|reply| Question::Verify { imprints, reply }).await
     }
 
     /// Returns the present version, `None` for an empty repository.
@@ -193,7 +197,7 @@ impl Handle {
     /// # Errors
     /// Those of the store.
     pub async fn version(&self) -> Result<Option<Version>, Error> {
-        self.ask_store(|reply| Request::Version { reply }).await
+        self.ask_store(|reply| Question::Version { reply }).await
     }
 
     /// Finds out whether the store can be read and written, without leaving a trace in it.
@@ -201,7 +205,7 @@ impl Handle {
     /// # Errors
     /// What a write would run into, except for rules that look at the content of a push.
     pub async fn check(&self) -> Result<(), Error> {
-        self.ask_store(|reply| Request::Check { reply }).await
+        self.ask_store(|reply| Question::Check { reply }).await
     }
 
     /// Returns a view of the newest version that this store's task has written or met.
@@ -209,9 +213,11 @@ impl Handle {
         self.heads.clone()
     }
 
-    /// Returns how many requests wait, without those that are being worked on.
+    /// Returns how many changes and questions wait, without those that are being worked on.
     pub fn queued(&self) -> usize {
-        self.inbox.max_capacity() - self.inbox.capacity() + self.held.load(Ordering::Relaxed)
+        let changes = self.inbox.max_capacity() - self.inbox.capacity();
+        let questions = self.questions.max_capacity() - self.questions.capacity();
+        changes + questions + self.held.load(Ordering::Relaxed)
     }
 
     /// Returns how often this store was found empty although it had held something: what was written before is gone, and has
@@ -250,13 +256,13 @@ impl Handle {
         self.inbox.same_channel(&other.inbox)
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, WriteError> {
-        Ok(self.ask_store(request).await?)
+    async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Question) -> Result<T, WriteError> {
+        Ok(self.ask_store(question).await?)
     }
 
-    async fn ask_store<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
+    async fn ask_store<T>(&self, question: impl FnOnce(Reply<T>) -> Question) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(request(reply)).await.map_err(|_| self.closed())?;
+        self.questions.send(question(reply)).await.map_err(|_| self.closed())?;
         answer.await.map_err(|_| self.closed())?
     }
 
@@ -268,7 +274,7 @@ impl Handle {
 /// A place in the queue of a store.
 #[derive(Debug)]
 pub struct Slot<'a> {
-    permit: mpsc::Permit<'a, Request>,
+    permit: mpsc::Permit<'a, Write>,
     place: &'a Arc<Place>,
 }
 
@@ -280,7 +286,7 @@ impl Slot<'_> {
         let checked = Checked::new(change);
         let answer = checked.map(|change| {
             let (reply, answer) = oneshot::channel();
-            permit.send(Request::Write { change: Box::new(change), reply });
+            permit.send(Write { change: Box::new(change), reply });
             answer
         });
         async move { answer?.await.map_err(|_| Error { place, trouble: Trouble::Closed })? }
@@ -294,8 +300,7 @@ fn parse(text: &str, rule: fn(&str) -> Result<Path, crate::Reason>) -> Result<Pa
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 #[derive(Debug)]
-enum Request {
-    Write { change: Box<Checked>, reply: oneshot::Sender<Result<Written, WriteError>> },
+enum Question {
     Read { path: Path, reply: Reply<Option<Bytes>> },
     List { prefix: Path, reply: Reply<Vec<String>> },
     Tree { prefix: Path, reply: Reply<Option<Tree>> },
@@ -304,14 +309,16 @@ enum Request {
     Check { reply: Reply<()> },
 }
 
+#[derive(Debug)]
 struct Write {
-    change: Checked,
+    change: Box<Checked>,
     reply: oneshot::Sender<Result<Written, WriteError>>,
 }
 
 /// Owns a store: all access of the process goes through this task, so there is no lock to hold.
 struct Service {
-    requests: mpsc::Receiver<Request>,
+    incoming: mpsc::Receiver<Write>,
+    asked: mpsc::Receiver<Question>,
     held: Arc<AtomicUsize>,
     losses: Arc<AtomicU64>,
     store: Backend,
@@ -325,53 +332,74 @@ struct Service {
 
 impl Service {
     async fn run(mut self) {
-        let mut requests = Vec::new();
-        let mut writes = Vec::new();
+        let (mut questions, mut writes) = (Vec::new(), Vec::new());
         // Everything that queued up during the previous push shares the next one.
-        while self.requests.recv_many(&mut requests, QUEUE_MAX).await > 0 {
-            self.serve(&mut requests, &mut writes).await;
+        while self.receive(&mut questions, &mut writes).await {
+            self.answer(&mut questions).await;
             while !writes.is_empty() {
-                self.wait_for_push(&mut requests, &mut writes).await;
+                self.wait_for_push(&mut questions, &mut writes).await;
                 let batch = take_batch(&mut writes);
                 self.hold(&writes);
-                self.commit(batch, &mut requests, &mut writes).await;
+                self.commit(batch, &mut questions, &mut writes).await;
             }
             self.store.tidy().await;
         }
     }
 
-    /// Answers what only reads, and moves what writes to `writes`. A read sees what was acknowledged before it was asked.
-    async fn serve(&mut self, requests: &mut Vec<Request>, writes: &mut Vec<Write>) {
+    /// Takes what has come; changes only while there is room for them. Returns false when nothing can come any more.
+    ///
+    /// # Cancel safety
+    /// What was taken is in the lists.
+    async fn receive(&mut self, questions: &mut Vec<Question>, writes: &mut Vec<Write>) -> bool {
+        let room = QUEUE_MAX.saturating_sub(writes.len());
+        let taken = tokio::select! {
+            count = self.asked.recv_many(questions, QUEUE_MAX) => count,
+            count = self.incoming.recv_many(writes, room), if room > 0 => count,
+        };
+        // Both ends are in every handle: where nothing comes of one kind any more, nothing new comes of the other.
+        let rest = if taken == 0 { self.incoming.recv_many(writes, room).await } else { 0 };
+        while let Ok(question) = self.asked.try_recv() {
+            questions.push(question);
+        }
+        while writes.len() < QUEUE_MAX
+            && let Ok(write) = self.incoming.try_recv()
+        {
+            writes.push(write);
+        }
+        self.hold(writes);
+        taken + rest + questions.len() > 0
+    }
+
+    /// Answers what only reads. A read sees what was acknowledged before it was asked.
+    async fn answer(&mut self, questions: &mut Vec<Question>) {
+        if questions.is_empty() {
+            return;
+        }
         let _asked = self.exchange.begin();
-        for request in requests.drain(..) {
+        for question in questions.drain(..) {
             // An asker that left needs no answer.
-            match request {
-                Request::Write { change, reply } => {
-                    writes.push(Write { change: *change, reply });
-                    self.hold(writes);
-                }
-                Request::Read { path, reply } => drop(reply.send(self.store.read(&path).await)),
-                Request::List { prefix, reply } => drop(reply.send(self.store.list(&prefix).await)),
-                Request::Tree { prefix, reply } => drop(reply.send(self.store.tree(&prefix).await)),
-                Request::Verify { imprints, reply } => drop(reply.send(self.store.verify(imprints).await)),
-                Request::Version { reply } => drop(reply.send(self.store.version().await)),
-                Request::Check { reply } => drop(reply.send(self.store.check().await)),
+            match question {
+                Question::Read { path, reply } => drop(reply.send(self.store.read(&path).await)),
+                Question::List { prefix, reply } => drop(reply.send(self.store.list(&prefix).await)),
+                Question::Tree { prefix, reply } => drop(reply.send(self.store.tree(&prefix).await)),
+                Question::Verify { imprints, reply } => drop(reply.send(self.store.verify(imprints).await)),
+                Question::Version { reply } => drop(reply.send(self.store.version().await)),
+                Question::Check { reply } => drop(reply.send(self.store.check().await)),
             }
         }
         self.announce();
     }
 
     /// Keeps the agreed number of pushes in a minute; whatever comes meanwhile joins the batch or is answered.
-    async fn wait_for_push(&mut self, requests: &mut Vec<Request>, writes: &mut Vec<Write>) {
+    async fn wait_for_push(&mut self, questions: &mut Vec<Question>, writes: &mut Vec<Write>) {
         if Instant::now() < self.next_push {
             // With changes that never cease there is no better time.
             self.store.tidy().await;
         }
-        while writes.len() < QUEUE_MAX && Instant::now() < self.next_push {
-            let more = self.requests.recv_many(requests, QUEUE_MAX - writes.len());
-            match tokio::time::timeout_at(self.next_push, more).await {
-                Ok(0) | Err(_) => break,
-                Ok(_) => self.serve(requests, writes).await,
+        while Instant::now() < self.next_push {
+            match tokio::time::timeout_at(self.next_push, self.receive(questions, writes)).await {
+                Ok(true) => self.answer(questions).await,
+                Ok(false) | Err(_) => break,
             }
         }
         tokio::time::sleep_until(self.next_push).await;
@@ -383,11 +411,11 @@ impl Service {
     }
 
     /// Makes a batch durable. What comes while it waits for another push is answered, or joins `writes`.
-    async fn commit(&mut self, batch: Vec<Write>, requests: &mut Vec<Request>, writes: &mut Vec<Write>) {
+    async fn commit(&mut self, batch: Vec<Write>, questions: &mut Vec<Question>, writes: &mut Vec<Write>) {
         let bytes: usize = batch.iter().map(|write| write.change.content_bytes()).sum();
         let span = tracing::info_span!("store_batch", store = %self.store.place().store, changes = batch.len(), bytes);
         let (changes, mut replies): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|write| (write.change, Some(write.reply))).unzip();
+            batch.into_iter().map(|write| (*write.change, Some(write.reply))).unzip();
         let mut pending = self.store.begin(changes);
         loop {
             let (pushes, asked) = (self.store.pushes(), self.exchange.begin());
@@ -412,7 +440,7 @@ impl Service {
             if self.pause.is_some() {
                 self.unsettled = unsettled;
                 self.hold(writes);
-                self.wait_for_push(requests, writes).await;
+                self.wait_for_push(questions, writes).await;
                 self.unsettled = 0;
                 self.hold(writes);
             }

@@ -6,6 +6,8 @@ pub mod faults;
 pub mod git_http;
 pub mod gitea;
 pub mod github;
+#[cfg(unix)]
+pub mod hook;
 pub mod kube_apiserver;
 pub mod kubectl;
 pub mod s3;

@@ -229,12 +229,20 @@ impl Objects {
         }
         match self.put_once(key, content, when).await {
             Ok(meta) => Ok(meta),
+            Err((Failure::Moved, _)) => self.arrived(key, content).await?.ok_or(Failure::Moved),
             Err((failure, is_unsupported)) if !is_unsupported => Err(failure),
             Err(_) => {
                 self.has_conditions.store(false, Ordering::Relaxed);
                 self.put_once(key, content, When::Always).await.map_err(|(failure, _)| failure)
             }
         }
+    }
+
+    /// Returns what is known of an object that does not meet a condition if it is as it was to be: a request is repeated when its
+    /// answer is lost, and then meets what it has written itself. Should another writer have written the same, nothing is lost.
+    async fn arrived(&self, key: &Key, content: &Bytes) -> Result<Option<Meta>, Failure> {
+        let Some(meta) = self.head(key).await? else { return Ok(None) };
+        Ok(self.holds(key, &meta, content).await?.then_some(meta))
     }
 
     async fn put_once(&self, key: &Key, content: &Bytes, when: When<'_>) -> Result<Meta, (Failure, bool)> {

@@ -309,6 +309,10 @@ impl Plan<'_> {
         let left = left
             .map(|(left, (key, _))| left.map_err(|failure| batch.failed(key, failure)))
             .collect::<Result<Vec<_>, WriteError>>()?;
+        // Another writer of the same ledger may have taken it over, and have looked for these files before they were there.
+        if early.is_some() && left.iter().any(|left| left.is_written) {
+            self.still_has(batch, ledger.as_ref()).await?;
+        }
         let rest: Vec<Key> = self.gone.iter().filter(|key| !cleared.contains(*key)).cloned().collect();
         batch.remove(&rest).await?;
         let mut removed = !self.gone.is_empty();
@@ -329,6 +333,15 @@ impl Plan<'_> {
         let marks = marks.chain([Mark::object(&self.ledger, ledger.as_ref())]).collect();
         let versions = version.into_iter().chain(versions(&left)).collect();
         Ok((Done { versions, removed, marks }, ledger))
+    }
+
+    /// Makes sure that the ledger is as it was written: whoever replaces it from now on finds what it lists.
+    async fn still_has(&self, batch: &Batch<'_>, written: Option<&Meta>) -> Result<(), Fault> {
+        let found = batch.objects.head(&self.ledger).await.map_err(|failure| batch.failed(&self.ledger, failure))?;
+        match (found, written) {
+            (Some(found), Some(written)) if found.identity() == written.identity() => Ok(()),
+            _ => Err(Fault::Moved(self.ledger.clone())),
+        }
     }
 
     async fn put_ledger(&self, batch: &Batch<'_>, text: &Bytes, read: Option<&Meta>) -> Result<Meta, Fault> {

@@ -3,7 +3,6 @@
 
 mod requests;
 
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,18 +10,12 @@ use std::time::Duration;
 use kratix_state_store::{Auth, Change, File, GitConfig, Retry, Trouble, WriteError, open};
 use kratix_testing::authority::Identity;
 use kratix_testing::git_http::{Fault, Server, Step};
+use kratix_testing::hook;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{Bed, config, git, placement, store, trouble};
-
-fn hook(bed: &Bed, name: &str, script: &str) {
-    let hook = bed.repository().join("hooks").join(name);
-    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
-    std::fs::write(&hook, format!("#!/bin/sh\n{script}\n")).expect("a file");
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
-}
 
 #[tokio::test]
 async fn a_server_that_fails_at_the_push_alone_is_told_and_gets_each_push_once() {
@@ -73,7 +66,7 @@ async fn what_hooks_say_reaches_the_user_in_one_line() {
         ("pre-receive", "exit 1", "pre-receive hook declined"),
         ("pre-receive", "head -c 400000 /dev/zero | tr '\\0' x >&2; exit 1", ""),
     ] {
-        hook(&bed, name, script);
+        hook::install(&bed.repository(), name, script);
         let error = trouble(store.write(placement("a", "1")).await);
         let Trouble::Refused { branch, message } = &error.trouble else { panic!("{error:?}") };
         assert_eq!(branch, "main");
@@ -84,7 +77,7 @@ async fn what_hooks_say_reaches_the_user_in_one_line() {
         assert_eq!(bed.head(), head);
         std::fs::remove_file(bed.repository().join("hooks").join(name)).expect("removed");
     }
-    hook(&bed, "post-receive", "echo 'thank you' >&2; exit 1");
+    hook::install(&bed.repository(), "post-receive", "echo 'thank you' >&2; exit 1");
     assert!(store.write(placement("a", "1")).await.expect("accepted, whatever comes after").changed);
     bed.is_sound();
 }
@@ -130,7 +123,7 @@ async fn a_server_that_does_not_say_what_became_of_a_push_is_looked_at() {
         ("exit 1", "it does not say what became of the push"),
         ("echo closed >&2; exit 1", "it does not say what became of the push: closed"),
     ] {
-        hook(&bed, "pre-receive", script);
+        hook::install(&bed.repository(), "pre-receive", script);
         let error = trouble(store.write(placement("c", "1")).await);
         assert_eq!((error.category(), error.retry()), ("StoreServerFailed", Retry::Backoff), "{error}");
         assert!(error.to_string().ends_with(expected), "{error}");
@@ -190,7 +183,7 @@ async fn a_branch_that_has_moved_is_built_upon_whatever_the_server_calls_it() {
         "test -e refused && exit 0; touch refused; unset GIT_QUARANTINE_PATH\n\
          git update-ref refs/heads/main {moved}; echo 'TF0: updated by another client' >&2; exit 1"
     );
-    hook(&bed, "pre-receive", &script);
+    hook::install(&bed.repository(), "pre-receive", &script);
     store.write(placement("b", "1")).await.expect("built upon the new head");
     assert_eq!(bed.paths(), ["theirs", "worker-1/a/a.yaml", "worker-1/b/a.yaml"]);
 }

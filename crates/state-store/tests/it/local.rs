@@ -1,8 +1,7 @@
 //! A repository on this machine.
 
-use std::os::unix::fs::PermissionsExt;
-
 use kratix_state_store::{Change, Kind, Operation, Reason, Retry, Trouble, WriteError, open};
+use kratix_testing::hook;
 
 use crate::{Bed, file, git, placement};
 
@@ -301,10 +300,7 @@ async fn each_trouble_has_a_name_and_goes_away_with_its_cause() {
 #[tokio::test]
 async fn a_hook_that_refuses_is_heard_also_on_this_machine() {
     let bed = Bed::new();
-    let hook = bed.repository().join("hooks/pre-receive");
-    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
-    std::fs::write(&hook, "#!/bin/sh\necho 'only on Tuesdays' >&2\nexit 1\n").expect("a file");
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    let hook = hook::install(&bed.repository(), "pre-receive", "echo 'only on Tuesdays' >&2\nexit 1");
     let store = bed.store();
     store.check().await.expect("a dry run asks no hook");
     let Err(WriteError::Store(error)) = store.write(placement("a", "1")).await else { panic!("written") };

@@ -1,12 +1,12 @@
 //! How the `git` program is run: what it sees of the surroundings, what it tells of its work, when it is ended.
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kratix_state_store::{Auth, GitConfig, Trace, Trouble, WriteError, open};
 use kratix_testing::git_http::{Fault, Server};
+use kratix_testing::hook;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -132,10 +132,7 @@ async fn the_proxies_of_the_process_are_used_however_their_names_are_written() {
 async fn git_that_does_not_end_when_it_is_told_is_ended() {
     let bed = Bed::new();
     // A hook in a repository on this machine that does not mind being told.
-    let hook = bed.repository().join("hooks/pre-receive");
-    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
-    std::fs::write(&hook, "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n").expect("a file");
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    let hook = hook::install(&bed.repository(), "pre-receive", "trap '' TERM\nwhile :; do sleep 1; done");
     let second = Duration::from_secs(1);
     let started = Instant::now();
     let store = open(GitConfig { deadline: second, grace: second, ..bed.config() }, bed.cache()).expect("usable");

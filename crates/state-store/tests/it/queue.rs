@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use kratix_state_store::{Change, File, GitConfig, Handle, Trouble, WriteError, open};
+use kratix_state_store::{Change, File, GitConfig, Handle, QUEUE_MAX, Trouble, WriteError, open};
+#[cfg(unix)]
+use kratix_testing::hook;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
@@ -30,6 +32,25 @@ async fn what_waits_for_its_push_is_counted_and_reads_are_answered_meanwhile() {
     drop(waiting);
 }
 
+/// As many as the task takes wait for their push, as many as the queue holds wait behind them, and others for a place in it.
+#[tokio::test]
+async fn reads_are_answered_however_many_changes_wait_for_their_push() {
+    let bed = Bed::new();
+    let store = paced(&bed, 1);
+    store.write(placement("first", "1")).await.expect("written");
+    let mut waiting = tokio::task::JoinSet::new();
+    for at in 0..2 * QUEUE_MAX + 100 {
+        let store = store.clone();
+        waiting.spawn(async move { store.write(placement(&format!("p{at}"), "1")).await });
+    }
+    while store.queued() < 2 * QUEUE_MAX {
+        tokio::task::yield_now().await;
+    }
+    store.check().await.expect("well");
+    assert_eq!(store.list("").await.expect("readable").len(), 1, "none of them is there");
+    assert_eq!(store.queued(), 2 * QUEUE_MAX, "none of them had its turn");
+}
+
 #[tokio::test]
 async fn what_is_too_much_for_one_commit_keeps_the_pace() {
     let bed = Bed::new();
@@ -47,13 +68,8 @@ async fn what_is_too_much_for_one_commit_keeps_the_pace() {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_push_that_is_refused_is_one_of_those_that_are_allowed() {
-    use std::os::unix::fs::PermissionsExt;
-
     let bed = Bed::new();
-    let hook = bed.repository().join("hooks/pre-receive");
-    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
-    std::fs::write(&hook, "#!/bin/sh\nexit 1\n").expect("a file");
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    hook::install(&bed.repository(), "pre-receive", "exit 1");
     let store = paced(&bed, 120);
     let refused = store.write(placement("a", "1")).await.expect_err("refused");
     let began = Instant::now();
@@ -66,18 +82,14 @@ async fn a_push_that_is_refused_is_one_of_those_that_are_allowed() {
 #[cfg(unix)]
 #[tokio::test]
 async fn every_push_of_a_batch_that_is_tried_in_pieces_keeps_the_pace_and_reads_are_answered_meanwhile() {
-    use std::os::unix::fs::PermissionsExt;
-
     let bed = Bed::new();
     bed.store().write(placement("first", "1")).await.expect("written");
-    let (hook, counter) = (bed.repository().join("hooks/pre-receive"), bed.directory.path().join("pushes"));
+    let counter = bed.directory.path().join("pushes");
     let script = format!(
-        "#!/bin/sh\necho >> {}\nread old new ref\ngit diff --name-only $old $new | grep -q bad && exit 1\nexit 0\n",
+        "echo >> {}\nread old new ref\ngit diff --name-only $old $new | grep -q bad && exit 1\nexit 0",
         counter.display()
     );
-    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
-    std::fs::write(&hook, script).expect("a file");
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    hook::install(&bed.repository(), "pre-receive", &script);
     let store = paced(&bed, 240);
     let mut reads = 0;
     // If the one is the first to be tried alone, the store seems to refuse everything, and is asked again. Whose turn that is,
@@ -121,22 +133,18 @@ async fn every_push_of_a_batch_that_is_tried_in_pieces_keeps_the_pace_and_reads_
 #[cfg(unix)]
 #[tokio::test]
 async fn a_push_that_comes_too_late_is_one_of_those_that_are_allowed() {
-    use std::os::unix::fs::PermissionsExt;
-
     let bed = Bed::new();
     bed.store().write(placement("first", "1")).await.expect("written");
-    let (hook, counter) = (bed.repository().join("hooks/update"), bed.directory.path().join("pushes"));
+    let counter = bed.directory.path().join("pushes");
     // Somebody else is faster, three times.
     let script = format!(
-        "#!/bin/sh\necho >> {counter}\n[ $(wc -l < {counter}) -gt 3 ] && exit 0\n\
+        "echo >> {counter}\n[ $(wc -l < {counter}) -gt 3 ] && exit 0\n\
          unset GIT_QUARANTINE_PATH\n\
          other=$(git -c user.name=e -c user.email=e commit-tree -p $2 -m other $2^{{tree}})\n\
-         git update-ref $1 $other $2\nexit 0\n",
+         git update-ref $1 $other $2\nexit 0",
         counter = counter.display()
     );
-    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
-    std::fs::write(&hook, script).expect("a file");
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    hook::install(&bed.repository(), "update", &script);
     let store = paced(&bed, 240);
     let began = Instant::now();
     store.write(placement("late", "1")).await.expect("written in the end");

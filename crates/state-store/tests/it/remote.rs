@@ -1,10 +1,10 @@
 //! A repository behind `git http-backend`.
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use kratix_state_store::{Auth, Change, GitConfig, Handle, Retry, Trouble, WriteError, open};
 use kratix_testing::git_http::{Fault, Server};
+use kratix_testing::hook;
 
 use crate::{Bed, config, placement, trouble};
 
@@ -23,6 +23,7 @@ async fn a_repository_behind_https_is_written_in_batches() {
     server.require("kratix", "s3cret");
     let mut config = config(&server);
     config.auth = basic("kratix", "s3cret");
+    config.fetch_interval = Duration::from_secs(3600); // however busy this machine is
     let store = store(&bed, config);
     store.check().await.expect("usable");
     assert_eq!(bed.commits(), 0, "a check leaves nothing behind");
@@ -161,10 +162,7 @@ async fn a_refusing_hook_is_quoted_and_a_fixed_one_forgotten() {
     let server = Server::plain(bed.directory.path()).await;
     let store = store(&bed, config(&server));
     store.write(placement("a", "1")).await.expect("written");
-    let hook = bed.repository().join("hooks/pre-receive");
-    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
-    std::fs::write(&hook, "#!/bin/sh\necho 'branch main is protected' >&2\nexit 1\n").expect("a file");
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    let hook = hook::install(&bed.repository(), "pre-receive", "echo 'branch main is protected' >&2\nexit 1");
     let error = trouble(store.write(placement("b", "1")).await);
     let message = "branch main is protected (pre-receive hook declined)".to_owned();
     assert_eq!(error.trouble, Trouble::Refused { branch: "main".to_owned(), message });
@@ -178,19 +176,14 @@ async fn a_refusing_hook_is_quoted_and_a_fixed_one_forgotten() {
 /// Makes the repository refuse pushes that touch a path for which `condition`, a shell command on `$path`, succeeds.
 fn refuse_paths(bed: &Bed, condition: &str) {
     let script = format!(
-        "#!/bin/sh
-while read old new ref; do
+        "while read old new ref; do
     [ \"$old\" = 0000000000000000000000000000000000000000 ] && old=$(git hash-object -t tree /dev/null)
     for path in $(git diff --name-only $old $new); do
         if {condition}; then echo \"$path is not allowed\" >&2; exit 1; fi
     done
-done
-"
+done"
     );
-    let hook = bed.repository().join("hooks/pre-receive");
-    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
-    std::fs::write(&hook, script).expect("a file");
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    hook::install(&bed.repository(), "pre-receive", &script);
 }
 
 #[tokio::test]

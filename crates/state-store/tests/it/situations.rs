@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kratix_state_store::{Change, GitConfig, Handle, Retry, Trouble, WriteError, open};
 use kratix_testing::git_http::Server;
+use kratix_testing::hook;
 use tempfile::TempDir;
 
 use crate::{Bed, file, git, placement, try_git};
@@ -326,10 +327,7 @@ async fn refs_that_could_be_taken_for_the_branch_are_not() {
     let [(_, https), (_, local)] = stores(&bed, &server);
     leaves_others_alone(&bed, &https, "https").await;
     leaves_others_alone(&bed, &local, "local").await;
-    let hook = bed.repository().join("hooks/post-receive");
-    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
-    std::fs::write(&hook, "#!/bin/sh\n").expect("a file");
-    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+    hook::install(&bed.repository(), "post-receive", "");
     let error = local.check().await.expect_err("ambiguous");
     assert_eq!(error.retry(), Retry::Backoff);
     let expected = r#"another branch has the full name "refs/heads/main", which git cannot tell apart; delete it"#;

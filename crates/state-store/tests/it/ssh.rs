@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kratix_state_store::{Auth, GitConfig, Handle, Retry, Trouble, open};
+use kratix_testing::hook;
 use kratix_testing::sshd::Server;
 
 use crate::{Bed, placement, trouble};
@@ -217,14 +218,10 @@ async fn what_is_wrong_beyond_the_connection_is_told_in_the_words_of_the_server(
 
 #[tokio::test]
 async fn hooks_are_quoted_over_ssh_too() {
-    use std::os::unix::fs::PermissionsExt;
     let bed = Bed::new();
     let Some(server) = Server::start(bed.directory.path()).await else { return };
     let store = store(&bed, config(&server));
-    let hook = bed.repository().join("hooks/pre-receive");
-    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
-    std::fs::write(&hook, "#!/bin/sh\necho 'branch main is protected' >&2\nexit 1\n").expect("a file");
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    hook::install(&bed.repository(), "pre-receive", "echo 'branch main is protected' >&2\nexit 1");
     let error = trouble(store.write(placement("b", "1")).await);
     let message = "branch main is protected (pre-receive hook declined)".to_owned();
     assert_eq!(error.trouble, Trouble::Refused { branch: "main".to_owned(), message });

@@ -1,8 +1,8 @@
 //! Directories that several owners share.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use kratix_state_store::{Change, File, WriteError, open_with};
 use kratix_testing::s3::Fault;
@@ -188,6 +188,55 @@ async fn two_writers_of_one_ledger_do_not_lose_what_the_other_wrote() {
     // Whoever writes next finds everything.
     stores[0].write(share("o", files(&["last"]))).await.expect("written");
     assert_eq!(shelf.files().await, map(&[("w/.kratix/default-o.yaml", "files:\n- w/last\n"), ("w/last", "last")]));
+}
+
+/// The second of two writers looks for the files that the ledger lists before the first has written them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_comes_after_another_writer_has_replaced_the_ledger_is_in_no_ledger_for_a_moment_only() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let (slow, fast) = (shelf.store(), shelf.store());
+    let (reached, is_reached) = tokio::sync::oneshot::channel();
+    let (go, may_go) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(Some((reached, may_go)));
+    shelf.server.intercept(move |request| {
+        let held = request.starts_with("PUT /state/w/slow").then(|| held.lock().expect("sound").take()).flatten();
+        if let Some((reached, may_go)) = held {
+            reached.send(()).expect("the test waits");
+            tokio::task::block_in_place(|| may_go.recv()).expect("the test goes on");
+        }
+        None
+    });
+    let writing = tokio::spawn(async move { slow.write(share("o", files(&["slow"]))).await });
+    is_reached.await.expect("it is about to be written");
+    fast.write(share("o", files(&["fast"]))).await.expect("written");
+    go.send(()).expect("it waits");
+    writing.await.expect("no panic").expect("written");
+    assert_eq!(shelf.keys().await, ["w/.kratix/default-o.yaml", "w/slow"]);
+    assert_eq!(ledger(&shelf, "o").await, "files:\n- w/slow\n", "the last one wins");
+}
+
+/// The request is repeated, and meets what it has written itself.
+#[tokio::test]
+async fn what_was_written_under_a_condition_and_not_answered_counts_as_written() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let store = shelf.store();
+    let lose_the_next_answer = || {
+        let is_lost = AtomicBool::new(false);
+        shelf.server.intercept(move |request| {
+            let is_conditional = request.starts_with("PUT") && request.ends_with(" if");
+            (is_conditional && !is_lost.swap(true, Ordering::Relaxed)).then_some(Fault::BreakAfter)
+        });
+    };
+    for (names, is_left) in [(&["one", "two"][..], &["w/one", "w/two"][..]), (&["one"], &["w/one"])] {
+        lose_the_next_answer();
+        let written = store.write(share("a", files(names))).await.expect("written");
+        assert!(written.changed && written.version.is_some(), "{names:?}: {written:?}");
+        assert_eq!(shelf.keys().await, [&["w/.kratix/default-a.yaml"], is_left].concat());
+        // Nothing is left to be done, and what was learnt of the ledger is true.
+        let again = store.write(share("a", files(names))).await.expect("nothing to do");
+        assert!(!again.changed, "{names:?}: {again:?}");
+        assert_eq!(store.verify(vec![written.imprint]).await, Ok(vec![true]));
+    }
 }
 
 #[tokio::test]

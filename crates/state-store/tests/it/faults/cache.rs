@@ -1,11 +1,11 @@
 //! The cache of a remote: removed, left behind, shared, growing.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use kratix_state_store::open;
 use kratix_testing::git_http::Server;
+use kratix_testing::hook;
 
 use crate::{Bed, config, placement, store};
 
@@ -169,10 +169,7 @@ async fn stores_beside_each_other_have_caches_of_their_own_and_there_is_a_limit(
 async fn pushes_that_are_refused_for_days_do_not_fill_the_cache() {
     let bed = Bed::new();
     let server = Server::plain(bed.directory.path()).await;
-    let hook = bed.repository().join("hooks/pre-receive");
-    std::fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
-    std::fs::write(&hook, "#!/bin/sh\nexit 1\n").expect("a file");
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    hook::install(&bed.repository(), "pre-receive", "exit 1");
     let packs = || {
         let packs = std::fs::read_dir(caches(&bed)[0].join("repository.git/objects/pack")).expect("packs");
         packs.flatten().filter(|entry| entry.path().extension().is_some_and(|extension| extension == "pack")).count()
