@@ -84,22 +84,14 @@ impl Destinations {
     /// Says on the Destination that it waits for its store.
     async fn tell(&self, snapshot: &mut Snapshot, store: &StateStoreRef) {
         let queued = destination::queued(snapshot, self.stores.silence(store).as_deref());
-        if let Err(error) = self.cx.act_on(&queued, &mut snapshot.destination).await {
-            // The outcome of the write will be said in any case.
-            tracing::debug!(destination = %ObjectKey::of(&*snapshot.destination), %error, "waiting could not be told");
-        }
+        gates::tell(&self.cx, &queued, &mut snapshot.destination).await;
     }
 
-    /// Ends the pass of a Destination whose store has enough to do; the end of another pass brings it back, at the latest this
-    /// one does so itself.
-    async fn wait(&self, key: &ObjectKey, store: &StateStoreRef, waits: Duration) -> Result<Next, Error> {
-        if let Some(rest) = SILENCE.checked_sub(waits).filter(|rest| !rest.is_zero()) {
-            return Ok(Next::After(rest));
-        }
-        if let Some(destination) = self.cx.caches.destinations.get(key) {
+    /// As [`Destinations::tell`], of one that has not been observed yet.
+    async fn tell_unseen(&self, key: &ObjectKey, store: Option<&StateStoreRef>) {
+        if let (Some(store), Some(destination)) = (store, self.cx.caches.destinations.get(key)) {
             self.tell(&mut self.observe(key, destination).0, store).await;
         }
-        Ok(Next::After(work_placement::RETRY_AFTER))
     }
 
     /// Removes the test documents at former sites, where that is possible.
@@ -116,7 +108,8 @@ impl Destinations {
             // Who is turned away is called back. A store that does not answer holds up those alone who have left it.
             let Ok(_pass) = self.leaving.enter(&leftover.site.store, key) else { continue };
             let present = snapshot.store.place().zip(present).filter(|_| leftover.needs_proof);
-            let outcome = self.stores.clean((&leftover.site, writer), present, leftover.change).await;
+            let outcome =
+                self.stores.clean((&leftover.site, writer), present, leftover.change, leftover.patience).await;
             outcomes.extend(outcome.map(|outcome| (leftover.site, outcome)));
         }
         outcomes
@@ -134,15 +127,10 @@ impl Reconcile for Destinations {
             return Ok(Next::OnChange);
         };
         let reference = destination.spec.state_store_ref.clone();
-        let gate = match &reference {
-            Some(store) => match self.gates.enter(store, key) {
-                Ok(gate) => Some(gate),
-                Err(waits) => return self.wait(key, store, waits).await,
-            },
-            None => {
-                self.gates.leave(key, None);
-                None
-            }
+        let gate = self.gates.admit(reference.as_ref(), key, self.tell_unseen(key, reference.as_ref())).await;
+        let gate = match gate {
+            Ok(gate) => gate,
+            Err(next) => return Ok(next),
         };
         let (mut snapshot, handle, former) = self.observe(key, destination);
         let mut decision = destination::decide(&snapshot);

@@ -6,9 +6,15 @@ use std::time::Duration;
 
 use kratix_api::destination::StateStoreRef;
 use kratix_core::object::ObjectKey;
+use kratix_core::plan::{Next, Plan};
+use kratix_core::state_store::SILENCE;
+use kratix_core::work_placement::RETRY_AFTER;
+use kube::Resource;
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use crate::context::Context;
 use crate::queue::Queue;
 
 /// One gate for each store.
@@ -94,6 +100,29 @@ impl Gates {
         Ok(Pass { store: store.clone(), gates: self.clone() })
     }
 
+    /// As [`Gates::enter`] for an object of that store, if it has one. Otherwise returns when its pass is to be had again: the end
+    /// of another pass brings it back, at the latest it comes by itself. One that has waited for long says so first.
+    pub(crate) async fn admit(
+        &self,
+        store: Option<&StateStoreRef>,
+        key: &ObjectKey,
+        tell: impl Future<Output = ()>,
+    ) -> Result<Option<Pass>, Next> {
+        let Some(store) = store else {
+            self.leave(key, None);
+            return Ok(None);
+        };
+        let waits = match self.enter(store, key) {
+            Ok(pass) => return Ok(Some(pass)),
+            Err(waits) => waits,
+        };
+        if let Some(rest) = SILENCE.checked_sub(waits).filter(|rest| !rest.is_zero()) {
+            return Err(Next::After(rest));
+        }
+        tell.await;
+        Err(Next::After(RETRY_AFTER))
+    }
+
     /// Returns how many have a pass for the store or wait for one.
     pub(crate) fn load(&self, store: &StateStoreRef) -> usize {
         self.gates.lock().get(store).map_or(0, |gate| gate.passes + gate.since.len())
@@ -119,6 +148,17 @@ impl Drop for Pass {
         if gate.is_idle() {
             gates.remove(&self.store);
         }
+    }
+}
+
+/// Says on an object that it waits for its store.
+pub(crate) async fn tell<K, F>(cx: &Context, queued: &Plan<F>, object: &mut Arc<K>)
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    if let Err(error) = cx.act_on(queued, object).await {
+        // The outcome of the write will be said in any case.
+        tracing::debug!(kind = %K::kind(&()), key = %ObjectKey::of(&**object), %error, "waiting could not be told");
     }
 }
 
@@ -171,6 +211,24 @@ mod tests {
         assert!(queue.take().now_or_never().is_none(), "it waited once");
         gates.leave(&late, None);
         assert!(gates.gates.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_turned_away_says_so_after_seconds_and_comes_back() {
+        let gates = Gates::new(&Queue::new(), 1);
+        let key = |name: &str| ObjectKey::namespaced("default", name);
+        let told = std::cell::Cell::new(0);
+        let admit = async |name: &str| {
+            let (store, tell) = (store("s"), async { told.set(told.get() + 1) });
+            gates.admit(Some(&store), &key(name), tell).await.map(|pass| pass.is_some())
+        };
+        let _pass = gates.enter(&store("s"), &key("a")).ok().unwrap();
+        assert_eq!((admit("b").await, told.get()), (Err(Next::After(SILENCE)), 0));
+        tokio::time::advance(SILENCE).await;
+        assert_eq!((admit("b").await, told.get()), (Err(Next::After(RETRY_AFTER)), 1));
+        // Whoever has no store waits for none.
+        assert!(gates.admit(None, &key("b"), async { told.set(0) }).await.is_ok_and(|pass| pass.is_none()));
+        assert_eq!((gates.load(&store("s")), told.get()), (1, 1));
     }
 
     #[tokio::test]

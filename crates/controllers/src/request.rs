@@ -391,7 +391,8 @@ impl Controller {
         }
         let mut jobs = caches.jobs.indexed(&caches::parent_entry(&self.running.kind.kind, &namespace, &name));
         jobs.extend(caches.jobs.indexed(&entry));
-        let surroundings = surroundings::View { caches, definitions: &self.inner.definitions };
+        let surroundings =
+            surroundings::View { caches, definitions: &self.inner.definitions, requests: &self.running.cache };
         request::decide(&Snapshot {
             now: cx.now(),
             kind: &self.running.kind,

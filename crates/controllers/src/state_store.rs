@@ -10,10 +10,11 @@ use kratix_api::destination::{StateStoreKind, StateStoreRef};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Plan, Reporter};
 use kratix_core::state_store::{self, Complaint, Connection, Effect, Finding, OpenFailure, Opened, Snapshot, Store};
+use kratix_core::work_placement;
 use kratix_state_store::Handle;
 use kube::{Api, ResourceExt};
 
-use crate::caches::{Caches, ledger_entry, secret_entry, store_entry};
+use crate::caches::{Caches, destination_entry, ledger_entry, secret_entry, store_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
@@ -22,6 +23,7 @@ use crate::queue::Queue;
 mod attempts;
 mod backlog;
 mod exchanges;
+mod openings;
 mod registry;
 mod translation;
 mod twins;
@@ -69,7 +71,9 @@ impl StateStores {
             },
             Ok(None) => state_store::Secret::NotFound,
             Err(error) => {
-                state_store::Secret::Unreadable { message: Error::read(format!("Secret {key}"), error).to_string() }
+                let error = Error::read(format!("Secret {key}"), error);
+                tracing::warn!(store = %store.reference().name, %error, "the Secret of a state store could not be read");
+                state_store::Secret::Unreadable { message: error.to_string() }
             }
         }
     }
@@ -130,10 +134,21 @@ impl Reconcile for StateStores {
         let (opened, is_suspect, was_cleared) = self.registry.opened(&reference);
         let fetch_interval = self.cx.config().git_minimum_fetch_interval;
         let pushes = self.registry.pushes(&reference);
+        let is_refusal_shown = is_refusal_shown(&self.cx, &store);
         let (now, under_way) = (self.cx.now(), None);
-        let mut snapshot =
-            Snapshot { now, store, secret, opened, is_suspect, was_cleared, under_way, pushes, fetch_interval };
-        match self.exchanges.look(&reference, &state_store::fingerprint(&snapshot)) {
+        let mut snapshot = Snapshot {
+            now,
+            store,
+            secret,
+            opened,
+            is_suspect,
+            was_cleared,
+            under_way,
+            pushes,
+            is_refusal_shown,
+            fetch_interval,
+        };
+        match self.exchanges.look(&reference, state_store::fingerprint(&snapshot).as_deref()) {
             Stand::Unasked => {}
             Stand::Asked(under_way) => snapshot.under_way = Some(under_way),
             Stand::Answered(answer) => {
@@ -209,10 +224,44 @@ pub(crate) fn watch(cx: &Context, registry: &Registry, git: &Queue<ObjectKey>, b
     cx.caches.config.on_change(move |_, _| {
         caches.git_stores.all().iter().for_each(|store| queue.add(ObjectKey::of(&**store)));
     });
+    follow_refusals(&cx.caches, git, bucket);
     let (git, bucket) = (git.clone(), bucket.clone());
     registry.on_suspicion(move |store| {
         queue_of(&store.kind, &git, &bucket).add(ObjectKey::cluster(store.name.clone()));
     });
+}
+
+/// Brings a store that says that it refuses what it is given when somebody does not show that any more.
+fn follow_refusals(caches: &Caches, git: &Queue<ObjectKey>, bucket: &Queue<ObjectKey>) {
+    let (known, git, bucket) = (caches.clone(), git.clone(), bucket.clone());
+    let look_at = move |store: Option<&StateStoreRef>| {
+        if let Some(store) = store.filter(|store| complaint(&known, store).is_some()) {
+            queue_of(&store.kind, &git, &bucket).add(ObjectKey::cluster(store.name.clone()));
+        }
+    };
+    let (known, look) = (caches.clone(), look_at.clone());
+    caches.placements.on_change(move |old, new| {
+        if let Some(placement) = old
+            && state_store::takes_back(old.map(|old| &**old), new.map(|new| &**new))
+        {
+            let key = ObjectKey::cluster(placement.spec.target_destination_name.clone());
+            look(known.destinations.get(&key).and_then(|found| found.spec.state_store_ref.clone()).as_ref());
+        }
+    });
+    caches.destinations.on_change(move |old, new| {
+        let (old, new) = (old.map(|old| &**old), new.map(|new| &**new));
+        if state_store::takes_back(old, new) || work_placement::left(old, new).is_some() {
+            look_at(old.and_then(|old| old.spec.state_store_ref.as_ref()));
+        }
+    });
+}
+
+/// Tells whether somebody whose push the store has refused still says so.
+fn is_refusal_shown(cx: &Context, store: &Store) -> bool {
+    let destinations = destinations(cx, &store.reference());
+    let names = destinations.iter().map(|destination| ObjectKey::of(&**destination).name);
+    let placements = names.flat_map(|name| cx.caches.placements.indexed(&destination_entry(&name)));
+    state_store::is_refusal_shown(store, &destinations, placements)
 }
 
 fn queue_of<'a>(

@@ -35,7 +35,7 @@ const STORE_PASSES_MAX: usize = 16;
 const DESTINATION_PASSES_MAX: usize = 8 * destination::STORE_PASSES_MAX;
 /// Passes at once over placements: what waits for a store shares a commit, so many must be able to wait, and each store
 /// has a limit of its own ([`work_placement::STORE_PASSES_MAX`]), so that eight stores must hang before others wait.
-const PLACEMENT_PASSES_MAX: usize = 8 * work_placement::STORE_PASSES_MAX;
+const PLACEMENT_PASSES_MAX: usize = 8 * (work_placement::STORE_PASSES_MAX + work_placement::ASKING_PASSES_MAX);
 /// Passes over Works at once: each waits for the API server alone.
 const WORK_PASSES_MAX: usize = 64;
 
@@ -149,7 +149,7 @@ impl Controllers {
             let lengths = state_store::backlog(&cx, &stores, &gates).into_iter();
             lengths.map(|(store, length)| (store.kind.as_str().to_owned(), store.name, length)).collect()
         });
-        let works = self.spawn(context, Works::new(context), WORK_PASSES_MAX);
+        let works = self.spawn(context, Works::new(context, &namesakes), WORK_PASSES_MAX);
 
         state_store::watch(context, &stores, &git, &bucket);
         destination::watch(context, &stores, &destinations);

@@ -11,7 +11,7 @@ use kratix_core::trace::Subject;
 use kratix_core::work::{self, Course, Finding, Snapshot};
 use kube::ResourceExt;
 
-use crate::caches::{Caches, destination_entry, owner_entry, promise_entry, work_entry};
+use crate::caches::{Caches, destination_entry, owner_entry, work_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::{Error, Retry};
@@ -20,26 +20,29 @@ use crate::parts;
 use crate::queue::Queue;
 use crate::state_store;
 use crate::telemetry::Pass;
+use crate::work_placement::Namesakes;
 
 /// The controller of Works.
 pub(crate) struct Works {
     cx: Arc<Context>,
+    namesakes: Arc<Namesakes>,
     expected: Expected,
 }
 
 impl Works {
     /// Returns the controller.
-    pub(crate) fn new(cx: &Arc<Context>) -> Self {
-        Self { cx: Arc::clone(cx), expected: Expected::default() }
+    pub(crate) fn new(cx: &Arc<Context>, namesakes: &Arc<Namesakes>) -> Self {
+        Self { cx: Arc::clone(cx), namesakes: Arc::clone(namesakes), expected: Expected::default() }
     }
 
     fn observe(&self, work: Arc<Work>) -> Snapshot {
         let caches = &self.cx.caches;
         let placements = placements(caches, &work);
-        let neighbours = match work::shares_namespace(&work) {
-            true => caches.placements.indexed(&promise_entry(&work.spec.promise_name)),
+        let neighbours = match work::is_request(&work) {
+            true => self.namesakes.of_request(&work.spec.promise_name, &work.spec.resource_name),
             false => Vec::new(),
         };
+        let neighbours = neighbours.iter().filter_map(|key| caches.placements.get(key)).collect();
         let destinations = caches.destinations.all();
         let places = state_store::places(caches);
         Snapshot { now: self.cx.now(), work, destinations, places, placements, neighbours }

@@ -39,6 +39,9 @@ use self::turns::Turns;
 /// Passes over placements of one store at once: as many as make a commit worth its push.
 pub(crate) const STORE_PASSES_MAX: usize = 256;
 
+/// Passes over placements of one store at once that only compare: one question serves all placements of a Destination.
+pub(crate) const ASKING_PASSES_MAX: usize = 32;
+
 /// The controller of placements.
 pub(crate) struct WorkPlacements {
     cx: Arc<Context>,
@@ -46,6 +49,9 @@ pub(crate) struct WorkPlacements {
     namesakes: Arc<Namesakes>,
     attempts: Attempts,
     gates: Gates,
+    /// Of those who only ask whether their store still holds what they have written: they stand behind no write, which may have
+    /// to wait for a push.
+    asking: Gates,
     /// Of the stores in which placements have been before.
     leaving: Gates,
     turns: Turns,
@@ -71,6 +77,7 @@ impl WorkPlacements {
             namesakes: Arc::clone(namesakes),
             attempts: Attempts::default(),
             gates: gates.clone(),
+            asking: Gates::new(queue, ASKING_PASSES_MAX),
             leaving: gates.apart(),
             turns: Turns::default(),
             comparisons: Turns::default(),
@@ -138,6 +145,18 @@ impl WorkPlacements {
         (snapshot, Writers { present: handle, former: formers })
     }
 
+    /// Tells whether a placement has nothing to do but to be compared.
+    fn only_compares(&self, key: &ObjectKey) -> bool {
+        let interval = self.cx.config().state_store_reconciliation_interval;
+        let is_due = self.attempts.get(key).is_some_and(|last| work_placement::is_due(&last, interval, self.cx.now()));
+        // Few are, so nothing is looked at twice for all others.
+        is_due
+            && self.cx.caches.placements.get(key).is_some_and(|placement| {
+                let (snapshot, _) = self.observe(key, placement);
+                work_placement::decide(&snapshot).compares
+            })
+    }
+
     /// Decides, with the members of a shared file where they matter.
     fn decide(&self, snapshot: &mut Snapshot) -> Decision {
         let decision = work_placement::decide(snapshot);
@@ -180,10 +199,7 @@ impl WorkPlacements {
     /// Says on the placement that it waits for its store.
     async fn tell(&self, snapshot: &mut Snapshot, store: &StateStoreRef) {
         let queued = work_placement::queued(snapshot, self.gates.load(store), self.stores.silence(store).as_deref());
-        if let Err(error) = self.cx.act_on(&queued, &mut snapshot.placement).await {
-            // The outcome of the write will be said in any case.
-            tracing::debug!(placement = %ObjectKey::of(&*snapshot.placement), %error, "waiting could not be told");
-        }
+        gates::tell(&self.cx, &queued, &mut snapshot.placement).await;
     }
 
     /// As [`WorkPlacements::tell`], of one that has not been observed yet.
@@ -200,16 +216,6 @@ impl WorkPlacements {
             taken.push(self.turns.take(path).await);
         }
         taken
-    }
-
-    /// Ends the pass of a placement whose store has enough to do; the end of another pass brings it back, at the latest
-    /// this one does so itself.
-    async fn wait(&self, key: &ObjectKey, store: &StateStoreRef, waits: Duration) -> Result<Next, Error> {
-        if let Some(rest) = SILENCE.checked_sub(waits).filter(|rest| !rest.is_zero()) {
-            return Ok(Next::After(rest));
-        }
-        self.tell_unseen(key, Some(store)).await;
-        Ok(Next::After(work_placement::RETRY_AFTER))
     }
 
     /// Notes what has come of a write, also for the placements that it has served. Returns what it amounts to for the placement
@@ -252,15 +258,12 @@ impl Reconcile for WorkPlacements {
         });
         let (store, turns) = place.unwrap_or_default();
         // Most passes are over in no time; those of a store that does not answer are bounded.
-        let gate = match &store {
-            Some(store) => match self.gates.enter(store, key) {
-                Ok(gate) => Some(gate),
-                Err(waits) => return self.wait(key, store, waits).await,
-            },
-            None => {
-                self.gates.leave(key, None);
-                None
-            }
+        let asks = self.only_compares(key);
+        let (gates, others) = if asks { (&self.asking, &self.gates) } else { (&self.gates, &self.asking) };
+        others.leave(key, None);
+        let gate = match gates.admit(store.as_ref(), key, self.tell_unseen(key, store.as_ref())).await {
+            Ok(gate) => gate,
+            Err(next) => return Ok(next),
         };
         // What comes while one placement of an aggregate has its turn is served by the next of them.
         let deadline = Instant::now() + SILENCE;
@@ -277,7 +280,7 @@ impl Reconcile for WorkPlacements {
         }
         let placement = Arc::clone(&snapshot.placement);
         let pass = self.cx.begin(&placement.metadata, || Subject::work_placement(&placement));
-        pass.run(self.pass(key, snapshot, writers, (&pass, (gate, taken), deadline))).await
+        pass.run(self.pass(key, snapshot, writers, (&pass, (gate, taken), deadline), asks)).await
     }
 
     fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
@@ -292,6 +295,7 @@ impl WorkPlacements {
         mut snapshot: Snapshot,
         writers: Writers,
         (pass, held, deadline): (&Pass, impl Send, Instant),
+        asks: bool,
     ) -> Result<Next, Error> {
         let store = snapshot.destination.as_ref().and_then(|destination| destination.spec.state_store_ref.clone());
         let mut decision = self.decide(&mut snapshot);
@@ -310,6 +314,9 @@ impl WorkPlacements {
             };
             decision = self.decide(&mut snapshot);
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
+        }
+        if asks && decision.effect.is_some() {
+            return Ok(Next::After(Duration::ZERO)); // among those who write
         }
         let lacking = work_placement::lacks_parts(&snapshot, &decision);
         let turn = match &store {

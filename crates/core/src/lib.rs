@@ -11,6 +11,8 @@
 pub mod admission;
 pub mod config;
 pub mod destination;
+#[cfg(test)]
+mod golden;
 pub mod metrics;
 pub mod object;
 pub mod patch;

@@ -47,6 +47,9 @@ pub use concern::{
 /// Condition of a request that is being deleted: what it waits for.
 pub const DELETING: &str = "Deleting";
 
+/// Reason of `Reconciled`, and of the event, of a request whose Promise is gone.
+const PROMISE_NOT_FOUND: &str = "PromiseNotFound";
+
 /// The finalizers of a request in the order in which they are added.
 pub const FINALIZERS: [&str; 4] = [
     keys::FINALIZER_WORK_CLEANUP,
@@ -219,7 +222,8 @@ impl Pass<'_> {
             if !is_held(&self.snapshot.request) {
                 return Plan::silent();
             }
-            return self.blocked("PromiseNotFound", format!("Promise {} not found", self.snapshot.promise_name), None);
+            let cause = format!("Promise {} not found", self.snapshot.promise_name);
+            return self.blocked(PROMISE_NOT_FOUND, cause, PROMISE_NOT_FOUND);
         };
         if let Some(by_promise) = self.paused_by(promise) {
             return self.paused(by_promise);
@@ -247,7 +251,7 @@ impl Pass<'_> {
         let definition = self.snapshot.surroundings.definition(chosen.revision);
         match self.workflow(&definition, Action::Configure) {
             Ok(workflow) => self.configure(&chosen, bound, &workflow),
-            Err(error) => self.blocked(INVALID_PIPELINE, error.to_string(), Some(INVALID_PIPELINE)),
+            Err(error) => self.blocked(INVALID_PIPELINE, error.to_string(), INVALID_PIPELINE),
         }
     }
 

@@ -30,6 +30,7 @@ mod git;
 pub(crate) mod model;
 mod place;
 pub(crate) mod push_limit;
+mod pushes;
 pub(crate) mod refusal;
 mod silence;
 mod store;
@@ -43,7 +44,8 @@ pub use self::connection::{
 pub(crate) use self::git::complaints as git_complaints;
 pub(crate) use self::place::Address;
 pub use self::place::place;
-pub use self::refusal::{Complaint, complaint, concerns_destinations};
+pub use self::pushes::{Acceptance, Asker, Pushes};
+pub use self::refusal::{Complaint, Pushing, complaint, concerns_destinations, is_refusal_shown, takes_back};
 pub use self::silence::{NO_ANSWER, SILENCE, no_answer};
 pub use self::store::{Store, concerns_itself, secret_of};
 
@@ -92,7 +94,7 @@ pub struct Snapshot {
     pub store: Store,
     /// Its Secret.
     pub secret: Secret,
-    /// The last attempt to open it.
+    /// The last attempt to open it, unless what it has opened was closed since.
     pub opened: Option<Opened>,
     /// A writer has had trouble with the store as a whole since it was opened.
     pub is_suspect: bool,
@@ -102,31 +104,17 @@ pub struct Snapshot {
     pub under_way: Option<UnderWay>,
     /// Whether it takes what it is given.
     pub pushes: Pushes,
+    /// Somebody whose push was refused still says so ([`is_refusal_shown`]).
+    pub is_refusal_shown: bool,
     /// How old the known state of a remote may be: part of what a writer is opened with.
     pub fetch_interval: Duration,
-}
-
-/// Whether a store that can be reached takes what it is given, as far as the process knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Pushes {
-    /// Nothing was pushed yet.
-    #[default]
-    Unknown,
-    /// The last push, or a part of it, was accepted.
-    Accepted,
-    /// The last push was refused, and with it everything that waited.
-    Refused(String),
-    /// Nobody asks any more for what was refused last.
-    Withdrawn,
-    /// There is no answer to what was pushed.
-    Unanswered(String),
 }
 
 /// A question to a store that is not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnderWay {
-    /// When it was asked.
-    pub since: Timestamp,
+    /// When it was asked; nothing as long as others have their turn.
+    pub since: Option<Timestamp>,
     /// Where, for people.
     pub address: String,
 }
@@ -227,6 +215,8 @@ struct Problem {
     reason: &'static str,
     message: String,
     next: Next,
+    /// Nothing is known of its configuration.
+    is_of_reading: bool,
 }
 
 /// Decides what is to be done about a store.
@@ -237,12 +227,16 @@ struct Problem {
 pub fn decide(snapshot: &Snapshot) -> Decision {
     let connection = match resolve(snapshot) {
         Ok(connection) => connection,
+        // What is open works with what was read before; nothing says that it is wrong now.
+        Err(problem) if problem.is_of_reading && is_open(snapshot) => {
+            return Decision { plan: Plan::silent().and_next(problem.next), effect: None };
+        }
         Err(problem) => {
             let plan = not_ready(snapshot, problem.reason, problem.message).and_next(problem.next);
             return Decision { plan, effect: Some(Effect::Close) };
         }
     };
-    let fingerprint = fingerprint(snapshot);
+    let fingerprint = stamp(snapshot);
     let place = place(&snapshot.store);
     let opened = snapshot.opened.as_ref().filter(|opened| opened.fingerprint == fingerprint);
     let open = Effect::Open { connection: Box::new(connection), fingerprint, place };
@@ -295,11 +289,11 @@ fn resolve(snapshot: &Snapshot) -> Result<Connection, Problem> {
                 &format!("Secret {name} not found in namespace {namespace}"),
                 "create it, or correct spec.secretRef of the store",
             );
-            return Err(Problem { reason: "SecretNotFound", message, next: Next::OnChange });
+            return Err(Problem { reason: "SecretNotFound", message, next: Next::OnChange, is_of_reading: false });
         }
         Secret::Unreadable { message } => {
             let (message, next) = (message.clone(), Next::After(RETRY_AFTER));
-            return Err(Problem { reason: "StateStoreError", message, next });
+            return Err(Problem { reason: "StateStoreError", message, next, is_of_reading: true });
         }
     };
     let connection = match &snapshot.store {
@@ -310,7 +304,8 @@ fn resolve(snapshot: &Snapshot) -> Result<Connection, Problem> {
         Store::Bucket(store) => bucket::connection(store, data).map(Connection::Bucket),
     };
     // A wrong configuration is healed by changing the store or its Secret, and both are watched.
-    let problem = |message| Problem { reason: "ErrorInitialisingWriter", message, next: Next::OnChange };
+    let problem =
+        |message| Problem { reason: "ErrorInitialisingWriter", message, next: Next::OnChange, is_of_reading: false };
     connection.map_err(problem)
 }
 
@@ -385,8 +380,19 @@ fn settled(snapshot: &Snapshot, condition: Condition, note: String, finding: Fin
     Plan { writes: Vec::new(), status, events, next: Next::OnChange, findings: vec![finding] }
 }
 
-/// Identifies what a store is opened with. An answer to what was asked with other settings counts no longer.
-pub fn fingerprint(snapshot: &Snapshot) -> String {
+/// Identifies what a store is opened with. An answer to what was asked with other settings counts no longer. Nothing where the
+/// Secret could not be read: whether the settings are others is not known then.
+pub fn fingerprint(snapshot: &Snapshot) -> Option<String> {
+    let is_known = !matches!(snapshot.secret, Secret::Unreadable { .. });
+    is_known.then(|| stamp(snapshot))
+}
+
+/// There is a writer, with whatever settings: the last attempt went well, and nothing has closed it since.
+fn is_open(snapshot: &Snapshot) -> bool {
+    snapshot.opened.as_ref().is_some_and(|opened| opened.outcome.is_ok())
+}
+
+fn stamp(snapshot: &Snapshot) -> String {
     let secret = match &snapshot.secret {
         Secret::Found { resource_version, .. } => resource_version.as_str(),
         _ => "",

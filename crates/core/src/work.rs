@@ -66,7 +66,7 @@ pub struct Snapshot {
     /// The placements in the Work's namespace that carry its name as label or have it as owner, sorted by name, those being
     /// deleted included.
     pub placements: Vec<Arc<WorkPlacement>>,
-    /// Placements in the same namespace of the same Promise; needed only if [`shares_namespace`] holds.
+    /// Placements of requests of the same Promise and name; none for dependencies.
     pub neighbours: Vec<Arc<WorkPlacement>>,
 }
 
@@ -169,12 +169,6 @@ pub(crate) fn speaks_of_present(observed: Option<i64>, generation: Option<i64>) 
     observed.is_none() || generation.is_none() || observed == generation
 }
 
-/// Tells whether the requests of several namespaces put their Works into this Work's namespace, so that equal names meet.
-pub fn shares_namespace(work: &Work) -> bool {
-    let of = work.labels().get(keys::RESOURCE_NAMESPACE);
-    of.is_some() && of != work.metadata.namespace.as_ref()
-}
-
 /// Decides where the groups of a Work go, and what its status says.
 ///
 /// # Guarantees
@@ -257,7 +251,7 @@ pub fn last_words(snapshot: &Snapshot) -> Vec<Write> {
 }
 
 /// A Work is of a request when it names one; otherwise it is of a Promise's own documents.
-pub(crate) fn is_request(work: &Work) -> bool {
+pub fn is_request(work: &Work) -> bool {
     !work.spec.resource_name.is_empty()
 }
 

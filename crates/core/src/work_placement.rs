@@ -13,18 +13,16 @@
 //! `05-scheduling-and-writing.md` §6; decisions 3, 9, 12, 14, 16; weaknesses 6, 10, 12, 15–23
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kratix_api::destination::StateStoreRef;
-use kratix_api::{Destination, WorkPlacement, condition, hash, keys};
+use kratix_api::{Destination, WorkPlacement, condition, keys};
 use kube_core::ResourceExt;
 use serde_json::json;
 
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
-use crate::state_store::{About, Attempt, Availability, Change, Failure, Written, display, pause};
+use crate::state_store::{About, Attempt, Availability, Failure, Written, display, pause};
 use crate::work::speaks_of_present;
 
 mod content;
@@ -32,132 +30,33 @@ mod deletion;
 mod drift;
 mod location;
 mod namesake;
+mod reach;
 mod relocation;
 mod rival;
 mod site;
+mod snapshot;
+mod stamp;
 mod status;
 mod verdict;
 
 pub use self::content::{CONTENT_BYTES_MAX, Parts};
+pub(crate) use self::location::apart;
 pub use self::location::{DIRECTORY_NAMESPACE, Location, ledger_name};
 pub(crate) use self::location::{is_below, join, pipeline};
+pub use self::reach::{
+    aggregates, collision_key, concerns_itself, concerns_placements, left, may_meet, shares_file, turns, turns_of,
+};
 pub use self::relocation::{Claim, Former, Leftover, former_sites, leftovers, may_claim};
 pub use self::site::{FILES_AT, STORE_LOCATION, Site, noted_sites, others as other_sites};
 pub(crate) use self::site::{Relation, SITES_MAX, rendered as rendered_sites, site};
+pub use self::snapshot::{Decision, Effect, Finding, Neighbour, Rival, Snapshot};
+use self::stamp::{Purpose, covered, stamp};
 use self::status::Content;
 pub use self::verdict::Cleaned;
 pub(crate) use self::verdict::{Left, Verdict};
 
 /// Time between attempts that fail, and how often a wait is looked at although watches report its end.
 pub const RETRY_AFTER: Duration = Duration::from_secs(15);
-
-/// Everything that the decision about one placement may look at.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Snapshot {
-    /// The only clock.
-    pub now: Timestamp,
-    /// The placement.
-    pub placement: Arc<WorkPlacement>,
-    /// Its Destination, if that exists.
-    pub destination: Option<Arc<Destination>>,
-    /// Whether the Destination's state store can be written.
-    pub store: Availability,
-    /// Other placements of one [`collision_key`] with their Destinations, sorted by key; needed only those of Destinations that
-    /// [`may_meet`].
-    pub rivals: Vec<Rival>,
-    /// Other Destinations of the same store with the same file ([`shares_file`]), sorted by name.
-    pub neighbours: Vec<Neighbour>,
-    /// All placements on the Destination, sorted by key; needed only if there are neighbours, or a decision
-    /// [`lacks_members`].
-    pub members: Vec<Arc<WorkPlacement>>,
-    /// What large placements refer to; needed only what a decision [`lacks_parts`].
-    pub parts: Parts,
-    /// Placements among the members, those of the neighbours included, that the process has written, whatever the cache
-    /// shows of their status.
-    pub written: BTreeSet<ObjectKey>,
-    /// What the process last tried for this placement.
-    pub attempt: Option<Attempt>,
-    /// A comparison has found that the store does not hold any more what was written.
-    pub is_doubted: bool,
-    /// How often what was written is compared with what the store holds; `None` for never.
-    pub interval: Option<Duration>,
-    /// The sites that it has left ([`former_sites`]).
-    pub former: Vec<Former>,
-    /// What came of cleaning them ([`leftovers`]), if this pass has tried.
-    pub cleaned: Option<Vec<(Site, Cleaned)>>,
-}
-
-/// Another Destination with the same file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Neighbour {
-    /// The Destination.
-    pub destination: Arc<Destination>,
-    /// The placements on it.
-    pub members: Vec<Arc<WorkPlacement>>,
-}
-
-/// Another placement that could have the same directory.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rival {
-    /// The placement.
-    pub placement: Arc<WorkPlacement>,
-    /// Its Destination, if that exists.
-    pub destination: Option<Arc<Destination>>,
-    /// The process has written it, whatever the cache shows of its status.
-    pub has_written: bool,
-}
-
-/// What is to be done about a placement: first the plan, then the effect, then [`record`] tells what follows from it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Decision {
-    /// Writes to the API.
-    pub plan: Plan<Finding>,
-    /// A change in the store.
-    pub effect: Option<Effect>,
-    /// The store is to be asked whether it still holds what was written, all of its Destination in one request. What it does
-    /// not hold is [doubted](Snapshot::is_doubted), and its attempt counts no longer.
-    pub compares: bool,
-    /// The [`leftovers`] are to be removed; another decision with [`Snapshot::cleaned`] tells what follows from it.
-    pub cleans: bool,
-}
-
-/// A change for the Destination's store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effect {
-    /// What it does.
-    pub change: Change,
-    /// Identifies content and place, for the [`Attempt`].
-    pub stamp: String,
-    /// Other placements whose content the same change brings into the store, with their stamps.
-    pub covers: Vec<(ObjectKey, String)>,
-}
-
-/// What was found out about a placement.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Finding {
-    /// The present content is in the store.
-    Written,
-    /// The content waits.
-    Waiting {
-        /// For what.
-        for_: String,
-    },
-    /// The content cannot be written.
-    Failed {
-        /// Why.
-        message: String,
-    },
-    /// The Destination does not exist.
-    DestinationMissing {
-        /// Its name.
-        destination: String,
-    },
-    /// Files are left behind in a place that cannot be reached any more.
-    LeftBehind {
-        /// Why.
-        cause: String,
-    },
-}
 
 /// Tells whether a placement's status says that its present content is in the store.
 pub fn is_written(placement: &WorkPlacement) -> bool {
@@ -170,80 +69,6 @@ fn says_of_write(placement: &WorkPlacement, status: condition::Status) -> bool {
     condition::find(conditions, condition::WRITE_SUCCEEDED).is_some_and(|write| {
         write.status == status && speaks_of_present(write.observed_generation, placement.metadata.generation)
     })
-}
-
-/// Tells whether all placements of a Destination share one file.
-pub fn aggregates(destination: &Destination) -> bool {
-    destination.spec.filepath.mode == kratix_api::destination::FilepathMode::AggregatedYaml
-}
-
-/// Tells whether all placements of two Destinations share one file.
-pub fn shares_file(one: &Destination, other: &Destination) -> bool {
-    let file = location::aggregate(one);
-    one.spec.state_store_ref == other.spec.state_store_ref && file.is_some() && file == location::aggregate(other)
-}
-
-/// Names what placements that take turns have in common: those of one aggregate, so that each is computed from the ones
-/// before it, those of one directory, so that the first is known to have written when the second looks, and those of which
-/// one has left what another one may be about to write. Sorted. `place` is that of the Destination's store: two stores may
-/// have one address.
-pub fn turns(placement: &WorkPlacement, destination: &Destination, place: Option<&str>) -> Vec<String> {
-    let present = Site::of(placement, destination, place.unwrap_or_default());
-    let sites = present.into_iter().chain(site::noted_sites(placement));
-    let turns: BTreeSet<String> = sites.filter_map(|site| site.turn()).collect();
-    turns.into_iter().collect()
-}
-
-/// Returns the [`turns`] of the placement of a snapshot.
-pub fn turns_of(snapshot: &Snapshot) -> Vec<String> {
-    let of = |destination: &Arc<Destination>| turns(&snapshot.placement, destination, snapshot.store.place());
-    snapshot.destination.as_ref().map(of).unwrap_or_default()
-}
-
-/// Names what two placements have in common if they could have the same directory.
-pub fn collision_key(placement: &WorkPlacement) -> (String, String) {
-    (placement.spec.promise_name.clone(), placement.spec.resource_name.clone())
-}
-
-/// Tells whether placements of two Destinations could have directories of which one is, or contains, the other.
-pub fn may_meet(one: &Destination, other: &Destination) -> bool {
-    one.spec.state_store_ref == other.spec.state_store_ref
-        && site::touches(&join(&[&one.spec.path]), &join(&[&other.spec.path]))
-}
-
-/// Tells whether a change of a Destination concerns its placements.
-pub fn concerns_placements(old: Option<&Destination>, new: Option<&Destination>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
-    old.spec.path != new.spec.path
-        || old.spec.state_store_ref != new.spec.state_store_ref
-        || old.spec.filepath != new.spec.filepath
-        || old.spec.init_workloads != new.spec.init_workloads
-        || old.metadata.uid != new.metadata.uid
-}
-
-/// Returns the store and the directory in which nothing is asked for any more after a change of a Destination.
-pub fn left<'d>(old: Option<&'d Destination>, new: Option<&Destination>) -> Option<(&'d StateStoreRef, String)> {
-    let old = &old?.spec;
-    let stays = |new: &Destination| new.spec.path == old.path && new.spec.state_store_ref == old.state_store_ref;
-    let store = old.state_store_ref.as_ref()?;
-    (!new.is_some_and(stays)).then(|| (store, location::join(&[&old.path])))
-}
-
-/// Tells whether a change of a placement concerns itself: its own status writes do not.
-pub fn concerns_itself(old: Option<&WorkPlacement>, new: Option<&WorkPlacement>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
-    let metadata = |placement: &WorkPlacement| {
-        let metadata = &placement.metadata;
-        let noted =
-            [DIRECTORY_NAMESPACE, STORE_LOCATION, FILES_AT].map(|key| placement.annotations().get(key).cloned());
-        // The sites that were left come after the status.
-        let is_moving = noted[2].is_some().then(|| placement.status.clone());
-        let misplaced = placement.labels().get(keys::MISPLACED).cloned();
-        let is_terminating = metadata.deletion_timestamp.is_some();
-        let identity = (metadata.uid.clone(), metadata.generation, metadata.finalizers.clone());
-        (identity, is_terminating, noted, is_moving, misplaced)
-    };
-    metadata(old) != metadata(new) || pipeline(old) != pipeline(new) || old.spec != new.spec
 }
 
 /// Decides what is to be done about a placement.
@@ -459,23 +284,17 @@ fn decide_written(snapshot: &Snapshot, present: Option<&Site>, written: &Written
     }
     // The status comes first, and brings the placement back.
     decision.cleans = !snapshot.former.is_empty() && decision.plan.is_silent();
-    decision.compares = !decision.cleans && snapshot.interval.is_some_and(|interval| age >= interval);
+    decision.compares = !decision.cleans && is_old(age, snapshot.interval);
     decision
 }
 
-/// The other placements that a write of the aggregate brings into the store, or those that it takes out.
-fn covered(snapshot: &Snapshot, destination: &Destination, place: &str, purpose: Purpose) -> Vec<(ObjectKey, String)> {
-    let own = ObjectKey::of(&*snapshot.placement);
-    snapshot
-        .members
-        .iter()
-        .filter(|member| member.metadata.deletion_timestamp.is_some() == (purpose == Purpose::Removal))
-        .filter_map(|member| {
-            let location = Location::of(member, destination).ok()?;
-            Some((ObjectKey::of(&**member), stamp(member, destination, &location, place, purpose)))
-        })
-        .filter(|(key, _)| *key != own)
-        .collect()
+/// Tells whether what an attempt has written is to be compared with what the store holds, if it is still the last word.
+pub fn is_due(attempt: &Attempt, interval: Option<Duration>, now: Timestamp) -> bool {
+    attempt.outcome.is_ok() && is_old(since(attempt.at, now), interval)
+}
+
+fn is_old(age: Duration, interval: Option<Duration>) -> bool {
+    interval.is_some_and(|interval| age >= interval)
 }
 
 fn decide_without_destination(snapshot: &Snapshot) -> Decision {
@@ -487,28 +306,6 @@ fn decide_without_destination(snapshot: &Snapshot) -> Decision {
     };
     // A Destination that comes back is watched.
     settled(snapshot, &content, Next::OnChange, Finding::DestinationMissing { destination: name })
-}
-
-/// Whether an update or a removal is stamped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    Update,
-    Removal,
-}
-
-/// Identifies what is written and where. The generation stands for the content: a workflow that runs again raises it, so
-/// that its files are put back even if they are the same. Another Destination of the same name is handed everything once more:
-/// nobody has looked after its files while there was none.
-fn stamp(
-    placement: &WorkPlacement,
-    destination: &Destination,
-    location: &Location,
-    place: &str,
-    purpose: Purpose,
-) -> String {
-    let identity = (placement.uid(), ObjectKey::of(placement), placement.metadata.generation, destination.uid());
-    let store = display(destination.spec.state_store_ref.as_ref());
-    hash::text(&format!("{identity:?}\n{location:?}\n{store}\n{place}\n{purpose:?}"))
 }
 
 /// The status says that the content is in the store, and speaks of the place where it should be.

@@ -22,26 +22,27 @@
 
 pub mod access;
 mod configure;
+mod definition;
 mod delete;
 pub mod failure;
 pub mod history;
 pub mod job;
 pub mod pods;
 mod retention;
+mod start;
 pub mod status;
+mod stop;
 mod suspension;
 #[cfg(test)]
 mod tests;
 pub mod works;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1;
-use kratix_api::pipeline::{Action, Pipeline, WorkflowError, WorkflowType, decode_workflow};
-use kratix_api::promise::DestinationSelector;
-use kratix_api::{Promise, PromiseSpec, Timestamp, Work, hash, keys};
+use kratix_api::{Promise, Timestamp, Work, keys};
 use kube_core::{DynamicObject, Resource, ResourceExt};
 use serde_json::Value;
 
@@ -50,8 +51,10 @@ use crate::object::{Kind, ObjectKey, Target};
 use crate::plan::{Event, Next, Reporter, Write};
 
 pub use configure::configure;
+pub use definition::{Definition, Workflow};
 pub use delete::{delete, live_configure_job};
 pub use kratix_api::keys::SEQUENCE;
+pub(crate) use stop::{PIPELINE_SUSPENDED, stop, stopped};
 
 /// Annotation on parents and Jobs: how often the workflow was told to start over.
 pub const RUN: &str = "internal.workflows.kratix.io/run";
@@ -64,135 +67,10 @@ pub const PREVIOUS_VERSION: &str = "internal.workflows.kratix.io/previous-versio
 pub const PARENT_UID: &str = "internal.workflows.kratix.io/parent-uid";
 /// Annotation on Jobs of requests: generation of the Promise when the Job was made.
 pub const PROMISE_GENERATION: &str = "internal.workflows.kratix.io/promise-generation";
+/// Annotation on Jobs of requests: hash of the Promise spec that the Job was made for, which may be an earlier revision's.
+pub const SPEC_HASH: &str = "internal.workflows.kratix.io/spec-hash";
 /// Annotation on Jobs of requests: generation of the request when the Job was made.
 pub const GENERATION: &str = "internal.workflows.kratix.io/generation";
-
-/// What one Promise spec says about workflows, decoded once: decoding and hashing cost more than a whole pass.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Definition {
-    hash: String,
-    namespace: String,
-    selectors: Vec<DestinationSelector>,
-    pipelines: BTreeMap<(WorkflowType, Action), Decoded>,
-}
-
-type Decoded = Result<Arc<[Pipeline]>, WorkflowError>;
-
-impl Definition {
-    /// Decodes the workflows of a Promise spec. One that is broken is reported only when it is asked for.
-    pub fn of(spec: &PromiseSpec) -> Self {
-        let all = WorkflowType::ALL.into_iter().flat_map(|kind| Action::ALL.map(|action| (kind, action)));
-        let decode = |(kind, action)| ((kind, action), decode_workflow(spec, kind, action).map(Arc::from));
-        Self {
-            hash: hash::promise_spec(spec),
-            namespace: spec.workflows.config.pipeline_namespace.clone(),
-            selectors: spec.destination_selectors.clone(),
-            pipelines: all.map(decode).collect(),
-        }
-    }
-
-    fn workflow(&self, promise: &str, kind: WorkflowType, action: Action) -> Result<Workflow, WorkflowError> {
-        Ok(Workflow {
-            kind,
-            action,
-            promise: promise.to_owned(),
-            pipelines: self.pipelines[&(kind, action)].clone()?,
-            counterpart: self.pipelines[&(kind, action.other())].clone().ok(),
-            hash: self.hash.clone(),
-            namespace: self.namespace.clone(),
-            is_shared: !self.namespace.is_empty(),
-            selectors: self.selectors.clone(),
-            scheduling_key: access::SCHEDULING_KEY.to_owned(),
-            is_cluster_scoped: false,
-            is_dry_run: false,
-        })
-    }
-
-    /// Returns a workflow of the Promise itself.
-    ///
-    /// # Errors
-    /// The first of its pipelines that cannot be decoded.
-    pub fn promise_workflow(&self, promise: &str, action: Action) -> Result<Workflow, WorkflowError> {
-        let mut workflow = self.workflow(promise, WorkflowType::Promise, action)?;
-        workflow.is_cluster_scoped = true;
-        if !workflow.is_shared {
-            workflow.namespace = keys::SYSTEM_NAMESPACE.to_owned();
-        }
-        Ok(workflow)
-    }
-
-    /// Returns a workflow of one request; `self` is that of the revision the request is on, `honours_dry_run` tells
-    /// whether the platform acts on the dry-run label.
-    ///
-    /// # Errors
-    /// As [`Definition::promise_workflow`].
-    pub fn request_workflow(
-        &self,
-        promise: &str,
-        request: &DynamicObject,
-        action: Action,
-        honours_dry_run: bool,
-    ) -> Result<Workflow, WorkflowError> {
-        let mut workflow = self.workflow(promise, WorkflowType::Resource, action)?;
-        let own = request.namespace().unwrap_or_default();
-        workflow.is_cluster_scoped = own.is_empty();
-        if !workflow.is_shared {
-            workflow.namespace = own;
-        }
-        workflow.is_dry_run =
-            honours_dry_run && hash::Run::of_labels(request.metadata.labels.as_ref()) == hash::Run::Dry;
-        let suffix = if workflow.is_dry_run { "-dry-run" } else { "" };
-        let spec = hash::value(request.data.get("spec").unwrap_or(&Value::Null));
-        workflow.hash = hash::text(&format!("{}-{spec}{suffix}", self.hash));
-        Ok(workflow)
-    }
-}
-
-/// One workflow and what its Jobs are made from.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Workflow {
-    /// Whose pipelines they are.
-    pub kind: WorkflowType,
-    /// What they are run for.
-    pub action: Action,
-    /// Name of the Promise.
-    pub promise: String,
-    /// The pipelines in order.
-    pub pipelines: Arc<[Pipeline]>,
-    /// Those of the other action, `None` when they cannot be decoded.
-    pub counterpart: Option<Arc<[Pipeline]>>,
-    /// Hash of everything the Jobs depend on.
-    pub hash: String,
-    /// Namespace of Jobs, ServiceAccounts and Works.
-    pub namespace: String,
-    /// Whether the Promise chose that namespace (`pipelineNamespace`), so that requests of many namespaces meet in it.
-    pub is_shared: bool,
-    /// Selectors of the Promise.
-    pub selectors: Vec<DestinationSelector>,
-    /// Where the ConfigMap keeps them.
-    pub scheduling_key: String,
-    /// Whether the parent has no namespace.
-    pub is_cluster_scoped: bool,
-    /// Whether its output is a preview only.
-    pub is_dry_run: bool,
-}
-
-impl Workflow {
-    /// Returns the names of the pipelines in order.
-    pub fn pipeline_names(&self) -> Vec<&str> {
-        self.pipelines.iter().map(Pipeline::name).collect()
-    }
-
-    /// Returns the workflow of the same parent for an action, `None` when its pipelines cannot be decoded. Its hash is that
-    /// of both: Jobs are told apart by their labels.
-    fn for_action(&self, action: Action) -> Option<Self> {
-        if action == self.action {
-            return Some(self.clone());
-        }
-        let (pipelines, counterpart) = (self.counterpart.clone()?, Some(Arc::clone(&self.pipelines)));
-        Some(Self { action, pipelines, counterpart, ..self.clone() })
-    }
-}
 
 /// The object a workflow runs for, as far as the engine reads it.
 #[derive(Clone, Debug, PartialEq)]
@@ -287,6 +165,12 @@ pub trait Surroundings {
     /// share accounts and permissions with this one.
     fn in_use(&self, _promise: &str) -> Vec<Arc<Definition>> {
         Vec::new()
+    }
+
+    /// Returns the namespaces of the requests of the Promise, those being deleted included; looked at only when something was made
+    /// in a pipeline namespace of earlier.
+    fn request_namespaces(&self, _promise: &str) -> BTreeSet<String> {
+        BTreeSet::new()
     }
 
     /// Returns the Jobs of the Promise and of all its requests; looked at only when permissions are to be removed.
@@ -418,89 +302,6 @@ impl Snapshot<'_> {
         (RUN, self.parent.run().max(highest).saturating_add(1).to_string())
     }
 
-    /// Returns what the revisions in use say of this workflow.
-    fn in_use(&self) -> access::InUse {
-        let own = self.workflow;
-        let definitions = self.surroundings.in_use(&own.promise);
-        let workflows = definitions.iter().filter_map(|other| other.workflow(&own.promise, own.kind, own.action).ok());
-        let here = |other| Workflow { namespace: own.namespace.clone(), is_shared: own.is_shared, ..other };
-        let workflows = workflows.map(here).collect();
-        let mut namespaces = vec![(own.is_shared || own.kind == WorkflowType::Promise).then(|| own.namespace.clone())];
-        namespaces.extend(definitions.iter().map(|other| match (other.namespace.as_str(), own.kind) {
-            ("", WorkflowType::Resource) => None,
-            ("", WorkflowType::Promise) => Some(keys::SYSTEM_NAMESPACE.to_owned()),
-            (namespace, _) => Some(namespace.to_owned()),
-        }));
-        access::InUse { workflows, namespaces: namespaces.into_iter().collect() }
-    }
-
-    /// Returns the removal of permissions that no pipeline has any more.
-    fn outdated_access(&self) -> Vec<Write> {
-        let existing = self.surroundings.existing(&self.workflow.promise, &self.workflow.namespace);
-        access::outdated(self.workflow, &self.in_use(), &existing, || self.earlier_jobs())
-    }
-
-    /// Returns the Jobs of the Promise and its requests that were made for an earlier spec of the Promise.
-    fn earlier_jobs(&self) -> Vec<Arc<v1::Job>> {
-        let mut jobs = self.surroundings.jobs(&self.workflow.promise);
-        let now = self.parent.promise_generation;
-        jobs.retain(|job| now.is_none_or(|now| number(job.annotations(), PROMISE_GENERATION) < now));
-        jobs
-    }
-
-    /// Stops a running Job whose outcome nobody wants any more and that may wait for ever (an image that is not there, a node
-    /// that is never free); returns whether it does. What has begun is left to end by itself.
-    fn stop_before_start(&self, job: &v1::Job, outcome: &mut Outcome) -> bool {
-        let stops = !history::is_told_to_suspend(job) && self.surroundings.sight(job).is_before_start();
-        if stops {
-            let action = match history::action(job) {
-                Action::Configure => "Configure",
-                Action::Delete => "Delete",
-            };
-            let note = format!("{action} Pipeline suspended: {}", history::pipeline(job));
-            let stop = stop(job);
-            outcome.events.push(self.event(Event::normal, "PipelineSuspended", note).of(&stop));
-            outcome.writes.push(stop);
-        }
-        stops
-    }
-
-    /// Returns the writes that start the pipeline at `index`: what its Job needs, then the Job.
-    fn start(&self, index: usize, next_sequence: i64) -> Vec<Write> {
-        let parent = self.parent;
-        let in_use = self.in_use();
-        let scheduling_key = access::scheduling_key(self.workflow, &in_use.workflows);
-        let workflow = &Workflow { scheduling_key, ..self.workflow.clone() };
-        let pipeline = &workflow.pipelines[index];
-        let existing = self.surroundings.existing(&workflow.promise, &workflow.namespace);
-        let mut writes = access::writes(parent, workflow, pipeline, &existing, &in_use, || self.earlier_jobs());
-        // Only requests are on several revisions, and only they know which.
-        if (workflow.kind, workflow.action) == (WorkflowType::Resource, Action::Configure) {
-            let definitions = self.surroundings.in_use(&workflow.promise);
-            let selectors: Vec<_> = definitions.iter().map(|one| one.selectors.as_slice()).collect();
-            let jobs = || self.surroundings.jobs(&workflow.promise);
-            writes.extend(access::outdated_selectors(workflow, &selectors, &existing, jobs));
-        }
-        // Five digits of a hash can coincide with those of another Job of a similar name.
-        let is_taken = |sequence: i64| {
-            let key = job::key(parent, workflow, pipeline, sequence);
-            let own = self.jobs.iter().any(|job| ObjectKey::of(job.as_ref()) == key);
-            own || self.surroundings.is_taken(&key, parent)
-        };
-        // Works outlive Jobs that somebody removed; a number twice would make an old output pass for a new one.
-        let written = self.works.iter().filter_map(|work| works::written_by(work)).max().unwrap_or_default();
-        let mut sequence = next_sequence.max(written.saturating_add(1));
-        while is_taken(sequence) {
-            sequence = sequence.saturating_add(1);
-        }
-        let document = self.document();
-        let previous_version = document.text("promiseVersion");
-        let attempt = job::Attempt { index, sequence, run: parent.run(), previous_version };
-        let job = job::job(parent, workflow, self.settings, attempt);
-        writes.push(Write::create(Kind::of::<v1::Job>(), crate::patch::to_value(&job)).given(&parent.target));
-        writes
-    }
-
     fn event(
         &self,
         event: fn(Reporter, Target, &'static str, String) -> Event,
@@ -509,11 +310,6 @@ impl Snapshot<'_> {
     ) -> Event {
         event(self.parent.reporter, self.parent.target.clone(), reason, note)
     }
-}
-
-/// Returns the write that stops a running Job.
-pub(crate) fn stop(job: &v1::Job) -> Write {
-    Write::Patch { target: Target::of(job).unpinned(), patch: serde_json::json!({ "spec": { "suspend": true } }) }
 }
 
 /// Names a Job and what it does, for people.

@@ -1,6 +1,6 @@
 //! What the workflow engine looks at only when it starts a pipeline, read from the caches.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
@@ -11,6 +11,7 @@ use kratix_core::request;
 use kratix_core::workflow::access::Existing;
 use kratix_core::workflow::failure::Sight;
 use kratix_core::workflow::{self, Definition, Parent, history};
+use kube::api::DynamicObject;
 use kube::{Resource, ResourceExt};
 use parking_lot::Mutex;
 
@@ -89,6 +90,7 @@ impl Definitions {
 pub(super) struct View<'a> {
     pub(super) caches: &'a Caches,
     pub(super) definitions: &'a Definitions,
+    pub(super) requests: &'a Cache<DynamicObject>,
 }
 
 impl workflow::Surroundings for View<'_> {
@@ -107,6 +109,10 @@ impl workflow::Surroundings for View<'_> {
         let promise = self.caches.promises.get(&ObjectKey::cluster(promise));
         let used = promise_revision::in_use(&revisions, &bindings, promise.as_deref());
         used.into_iter().map(|revision| self.definitions.get(revision)).collect()
+    }
+
+    fn request_namespaces(&self, _promise: &str) -> BTreeSet<String> {
+        self.requests.all().iter().filter_map(|request| request.namespace()).collect()
     }
 
     fn jobs(&self, promise: &str) -> Vec<Arc<Job>> {

@@ -78,7 +78,7 @@ impl WorkPlacements {
             let Ok(_pass) = self.leaving.enter(&leftover.site.store, key) else { continue };
             let present = writers.present.as_ref().zip(snapshot.store.place());
             let proof = present.filter(|_| leftover.needs_proof).map(|(handle, place)| (place, handle));
-            let outcome = self.stores.clean((&leftover.site, former), proof, leftover.change).await;
+            let outcome = self.stores.clean((&leftover.site, former), proof, leftover.change, leftover.patience).await;
             outcomes.extend(outcome.map(|outcome| (leftover.site, outcome)));
         }
         outcomes

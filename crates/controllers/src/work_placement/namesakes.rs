@@ -25,7 +25,16 @@ impl Namesakes {
 
     /// Returns the placements that share the key of `placement`, itself included, sorted.
     pub(crate) fn of(&self, placement: &WorkPlacement) -> Vec<ObjectKey> {
-        self.0.read().get(&collision_key(placement)).into_iter().flatten().cloned().collect()
+        self.with(&collision_key(placement))
+    }
+
+    /// Returns the placements of requests of one name of one Promise, sorted.
+    pub(crate) fn of_request(&self, promise: &str, request: &str) -> Vec<ObjectKey> {
+        self.with(&(promise.to_owned(), request.to_owned()))
+    }
+
+    fn with(&self, key: &(String, String)) -> Vec<ObjectKey> {
+        self.0.read().get(key).into_iter().flatten().cloned().collect()
     }
 
     fn change(&self, old: Option<&WorkPlacement>, new: Option<&WorkPlacement>) {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use kratix_api::{Condition, Destination, GitStateStore, WorkPlacement, condition};
+use k8s_openapi::api::events::v1::Event;
+use kratix_api::{Condition, Destination, GitStateStore, WorkPlacement, condition, keys};
+use kratix_state_store::{GitConfig, open};
 use kratix_testing::git_http::{Fault, Server};
 use kratix_testing::wait;
 use kube::ResourceExt;
@@ -254,6 +256,67 @@ async fn a_new_store_on_a_server_that_hangs_says_so_to_all_and_is_ready_as_soon_
     scene.world.git_stores().patch("new", &PatchParams::default(), &Patch::Merge(url)).await.unwrap();
     scene.placements_are(1, "True").await;
     delivery::ready(&scene.world.destinations(), "new-1", "ready", |ready| is(ready, "True", "")).await;
+}
+
+/// A comparison is no push, and stands behind none.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_is_compared_while_more_wait_for_their_push_than_there_are_passes() {
+    // More than there are passes for one store at once.
+    const MANY: usize = 256;
+    let mut scene = Scene::start("nestedByMetadata").await;
+    scene.work("first", &["a.yaml"]).await;
+    scene.placements_are(1, "True").await;
+    scene.world.stop_controllers().await;
+    let one_a_minute = json!({ "metadata": { "annotations": { keys::MAXIMUM_PUSHES_PER_MINUTE: "1" } } });
+    let stores = scene.world.git_stores();
+    stores.patch("default", &PatchParams::default(), &Patch::Merge(one_a_minute)).await.unwrap();
+    scene.world.set_interval("100ms").await;
+    for at in 0..MANY + 44 {
+        scene.work(&format!("r{at:03}"), &["a.yaml"]).await;
+    }
+    scene.world.start_controllers().await;
+    let waiting = || {
+        let text = scene.world.metrics();
+        let begins = "kratix_statestore_queue_length{kind=\"GitStateStore\",name=\"default\"} ";
+        text.lines().find_map(|line| line.strip_prefix(begins)?.parse::<usize>().ok()).unwrap_or_default()
+    };
+    let before = std::cell::Cell::new(None);
+    wait::poll("the store to be asked although nothing is pushed", || async {
+        let (many, found) = (waiting() > MANY, (scene.commits(), scene.server.requests()));
+        match before.replace(many.then_some(found)) {
+            Some((commits, requests)) if many && commits == found.0 && requests < found.1 => Ok(()),
+            _ => Err(format!("{} wait, {found:?}", waiting())),
+        }
+    })
+    .await;
+}
+
+/// The deadline of an exchange is longer than that of this test's waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_at_a_former_address_whose_server_hangs_are_told_of_and_hold_up_nothing_at_the_new_one() {
+    let scene = Scene::start("nestedByMetadata").await;
+    scene.work("x", &["a.yaml"]).await;
+    scene.placements_are(1, "True").await;
+    let other = tempfile::tempdir().unwrap();
+    kratix_state_store::init_bare(other.path().join("other.git"), "main").unwrap();
+    let url = format!("file://{}", other.path().join("other.git").display());
+    scene.server.fail(Fault::Hang);
+    let patch = Patch::Merge(json!({ "spec": { "url": url } }));
+    scene.world.git_stores().patch("default", &PatchParams::default(), &patch).await.unwrap();
+    let silence = format!("no answer from {} yet", scene.server.url("state.git"));
+    let is_told = |event: &Event| {
+        let note = event.note.as_deref().unwrap_or_default();
+        event.reason.as_deref() == Some("FilesLeftBehind") && note.ends_with(&format!(" stay for now: {silence}"))
+    };
+    scene.world.event("that files stay for now", is_told).await;
+    let files = || async {
+        let store = open(GitConfig::new("look", &url), other.path()).unwrap();
+        store.list("").await.unwrap()
+    };
+    for file in ["b.yaml", "c.yaml"] {
+        scene.work("x", &[file]).await;
+        delivery::holds(&vec![format!("worker-1/resources/default/redis/x/configure/5058f/{file}")], files).await;
+    }
 }
 
 /// What the metric tells: everybody who waits, also for a store that is not ready.

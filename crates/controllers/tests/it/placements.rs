@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::events::v1::Event;
 use kratix_api::{Condition, Destination, GitStateStore, Work, WorkPlacement, condition, keys};
 use kratix_state_store::{Change, File, GitConfig, init_bare, open};
 use kratix_testing::git_http::{Fault, Server};
+#[cfg(unix)]
+use kratix_testing::hook;
 use kratix_testing::wait;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -150,22 +152,7 @@ impl Scene {
     /// Makes a repository refuse every push, and returns the hook that does it.
     #[cfg(unix)]
     fn refuse(&self, repository: &str) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt;
-
-        let hook = self.repository(repository).join("hooks/pre-receive");
-        std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
-        std::fs::write(&hook, "#!/bin/sh\necho 'no changes on Friday'\nexit 1\n").unwrap();
-        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
-        hook
-    }
-
-    async fn set_interval(&self, interval: &str) {
-        let config = json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": keys::CONFIG_MAP },
-            "data": { keys::CONFIG_KEY: format!("stateStoreReconciliationInterval: {interval}") },
-        });
-        let maps = Api::<ConfigMap>::namespaced(self.world.user.clone(), keys::SYSTEM_NAMESPACE);
-        maps.patch(keys::CONFIG_MAP, &PatchParams::apply("user"), &Patch::Apply(config)).await.unwrap();
+        hook::install(&self.repository(repository), "pre-receive", "echo 'no changes on Friday'\nexit 1")
     }
 }
 
@@ -401,7 +388,7 @@ async fn what_others_have_changed_is_written_again_after_the_interval_and_nothin
         let version = |placement: WorkPlacement| placement.status.unwrap().version_id;
         let untouched = version(scene.written("y").await);
         scene.edit("a", &[(&own, "foreign"), ("worker-1/beside", "foreign")], &[]).await;
-        scene.set_interval("100ms").await;
+        scene.world.set_interval("100ms").await;
         wait::poll("the file to be as it was", || async {
             let found = scene.read("a", &own).await;
             if found == before { Ok(()) } else { Err(format!("{found:?}")) }
@@ -607,6 +594,37 @@ async fn a_store_refuses_for_as_long_as_somebody_waits_and_not_when_it_takes_oth
     scene.says("bad", "it is refused by itself", is_its_own).await;
     let store = scene.stores().get("default").await.unwrap();
     assert!(is_unmarked(&store), "{store:?}");
+}
+
+/// Nobody pushes again what was refused before the process was started: what its objects show decides.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_whose_work_went_while_nothing_ran_is_taken_back_with_the_next_start() {
+    let mut scene = Scene::start().await;
+    scene.add_destination("nestedByMetadata", json!({ "initWorkloads": { "enabled": false } })).await;
+    scene.add_work("default", "one", json!({})).await;
+    scene.written("one").await;
+    scene.refuse("a");
+    scene.add_work("default", "bad", json!({})).await;
+    let is_marked = |store: &GitStateStore| store.condition("PushesAccepted").is_some();
+    wait::until(&scene.stores(), "default", "the store to say what was refused", is_marked).await;
+    let is_refused = |placement: &WorkPlacement| {
+        told(placement, condition::WRITE_SUCCEEDED).is_some_and(|write| write.reason == "WorkloadsFailedWrite")
+    };
+    scene.says("bad", "it is refused", is_refused).await;
+    scene.world.stop_controllers().await;
+    let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    scene.placements().patch(&placement_of("bad"), &PatchParams::default(), &free).await.unwrap();
+    scene.placements().delete(&placement_of("bad"), &DeleteParams::default()).await.unwrap();
+    scene.works().patch("bad", &PatchParams::default(), &free).await.unwrap();
+    scene.works().delete("bad", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.works(), "bad").await;
+    assert!(is_marked(&scene.stores().get("default").await.unwrap()));
+    scene.world.start_controllers().await;
+    let is_unmarked = |store: &GitStateStore| !is_marked(store);
+    wait::until(&scene.stores(), "default", "nothing refused to wait any more", is_unmarked).await;
+    let is_unmarked = |destination: &Destination| destination.condition("PushesAccepted").is_none();
+    wait::until(&scene.destinations(), "worker-1", "the Destination to take it back", is_unmarked).await;
 }
 
 #[cfg(unix)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::api::rbac::v1::Role;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kratix_api::{Promise, condition, keys};
 use kratix_testing::wait;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -238,5 +238,45 @@ async fn permissions_in_a_former_pipeline_namespace_go_with_the_next_run() {
     world.job("after").await;
     let left = roles.list(&ListParams::default()).await.unwrap().items;
     let left: Vec<String> = left.iter().map(ResourceExt::name_any).collect();
-    assert_eq!(left, ["env-resource-configure-build"], "what every pipeline may do stays until the Promise goes");
+    assert_eq!(left, Vec::<String>::new());
+}
+
+/// Returns how many objects of a kind Kratix has made for pipelines of requests.
+async fn made<K>(objects: Api<K>) -> usize
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let of_promise = ListParams::default().labels(&format!("{}={NAME}", keys::PROMISE_NAME));
+    let found = objects.list(&of_promise).await.unwrap();
+    let is_of_pipeline = |name: &str| name.starts_with("env-resource-") || name.starts_with("destination-selectors-");
+    found.iter().filter(|object| is_of_pipeline(&object.name_any())).count()
+}
+
+/// 02 §5.1–§5.3
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_stays_in_a_pipeline_namespace_that_is_given_up() {
+    let world = World::start().await;
+    world.add_namespace("pipes").await;
+    world.promise(workflows("pipes")).await;
+    world.request("a").await;
+    let job = world.job("pipes").await;
+    let client = || world.client.clone();
+    let access = async |namespace: &str| {
+        [
+            made(Api::<ServiceAccount>::namespaced(client(), namespace)).await,
+            made(Api::<ConfigMap>::namespaced(client(), namespace)).await,
+            made(Api::<Role>::namespaced(client(), namespace)).await,
+            made(Api::<RoleBinding>::namespaced(client(), namespace)).await,
+        ]
+    };
+    let in_cluster =
+        async || [made(Api::<ClusterRole>::all(client())).await, made(Api::<ClusterRoleBinding>::all(client())).await];
+    assert_eq!((access("pipes").await, in_cluster().await), ([1; 4], [1; 2]));
+    complete(&world, &job).await;
+    world.told("a", condition::CONFIGURE_WORKFLOW_COMPLETED, "PipelinesExecutedSuccessfully").await;
+    change_promise(&world, json!({ "spec": { "workflows": { "config": { "pipelineNamespace": null } } } })).await;
+    // What goes goes before the Job is made.
+    world.job("default").await;
+    assert_eq!((access("pipes").await, in_cluster().await), ([0; 4], [0; 2]));
+    assert_eq!(access("default").await, [1; 4]);
 }

@@ -1,17 +1,21 @@
 //! What one request costs, and what is told of it, from asking to files.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::events::v1::Event;
 use kratix_api::{ResourceBinding, condition, keys};
 use kratix_testing::simulated_node::{Outcome, SimulatedNode};
 use kratix_testing::wait;
-use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, PostParams};
 use kube::runtime::watcher;
+use kube::{Api, Client};
 use serde_json::json;
+use tower::ServiceExt;
 
-use crate::world::{World, workflows};
+use crate::world::{World, typed, workflows};
 
 /// §17: each is told once, in one Event of its own; all of them, however many there are to tell at a time.
 const TOLD: [&str; 9] = [
@@ -96,4 +100,41 @@ async fn a_request_costs_few_writes_and_everything_is_told_once() {
     // Running and reconciled; in between, what a slow machine gives time to say.
     let said = made("patch envs.example.org/status");
     assert!((2 * each..=4 * each).contains(&said), "{said} statuses of {each} requests");
+}
+
+/// 02 §5.1: no cache of the Promise shows an account that is not its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_of_somebody_else_is_looked_for_and_not_made_again_with_each_start() {
+    let mut world = World::start().await;
+    world.stop_controllers().await;
+    let (service, asked) = (world.service_of("admin"), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&asked);
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        if request.method() == http::Method::POST && request.uri().path().ends_with("/serviceaccounts") {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        service.clone().oneshot(request)
+    });
+    let controllers = world.run_controllers(Client::new(service, "default")).await;
+    let accounts = Api::<ServiceAccount>::namespaced(world.user.clone(), "default");
+    for (name, labels) in [("users", json!({})), ("others", json!({ keys::PROMISE_NAME: "another" }))] {
+        let metadata = json!({ "name": name, "namespace": "default", "labels": labels });
+        let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata });
+        accounts.create(&PostParams::default(), &typed(account)).await.unwrap();
+    }
+    let mut workflows = workflows("");
+    let mut second = workflows["resource"]["configure"][0].clone();
+    workflows["resource"]["configure"][0]["spec"]["rbac"] = json!({ "serviceAccount": "users" });
+    second["metadata"]["name"] = "second".into();
+    second["spec"]["rbac"] = json!({ "serviceAccount": "others" });
+    workflows["resource"]["configure"].as_array_mut().unwrap().push(second);
+    world.promise(workflows).await;
+    let _node = SimulatedNode::builder(world.client_of("node")).start(|_| Outcome::Succeeded);
+    for name in ["a", "b"] {
+        world.request(name).await;
+        world.told(name, condition::CONFIGURE_WORKFLOW_COMPLETED, "PipelinesExecutedSuccessfully").await;
+    }
+    assert_eq!(world.writes().get("create jobs.batch"), Some(&4));
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    controllers.stop().await;
 }

@@ -4,6 +4,7 @@
 //! up nothing, and what others have there now stays.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kratix_api::Destination;
 use serde_json::json;
@@ -11,7 +12,7 @@ use serde_json::json;
 use super::{CANARY, Decision, RETRY_AFTER, Snapshot, change_at, drop_finalizer, test_documents, wait};
 use crate::object::Target;
 use crate::plan::{Event, Next, Reporter, Write};
-use crate::state_store::{Availability, Change, ChangeKind, Operation};
+use crate::state_store::{Availability, Change, ChangeKind, Operation, SILENCE};
 use crate::work_placement::{Cleaned, FILES_AT, Left, Relation, SITES_MAX, Site, Verdict, other_sites, rendered_sites};
 
 /// A site that the Destination has left, and what is known of it.
@@ -36,6 +37,8 @@ pub struct Leftover {
     pub change: Change,
     /// Whether it has to be shown first that its server is another one than that of the present site.
     pub needs_proof: bool,
+    /// For how long an answer is waited for; to the end where nothing else is to be done any more.
+    pub patience: Option<Duration>,
 }
 
 /// Returns the sites at which test documents may be although they should not.
@@ -49,6 +52,8 @@ pub fn former_sites(destination: &Destination, place: &str) -> Vec<Site> {
 /// Returns what is to be removed at the sites that were left.
 pub fn leftovers(snapshot: &Snapshot) -> Vec<Leftover> {
     let present = present(snapshot);
+    let leaves = snapshot.destination.metadata.deletion_timestamp.is_some();
+    let patience = (!leaves).then_some(SILENCE);
     let removed = test_documents(&snapshot.destination).map(|document| document.path);
     snapshot
         .former
@@ -58,12 +63,12 @@ pub fn leftovers(snapshot: &Snapshot) -> Vec<Leftover> {
             let needs_proof = match relation(&former.site, present.as_ref()) {
                 Relation::Apart => false,
                 // What is removed altogether is removed at its present site too.
-                Relation::Doubtful => snapshot.destination.metadata.deletion_timestamp.is_none(),
+                Relation::Doubtful => !leaves,
                 Relation::Same | Relation::Entangled => return None,
             };
             let operation = Operation::Edit { write: Vec::new(), remove: removed.to_vec() };
             let change = change_at(former.site.directory(), ChangeKind::Delete, operation);
-            Some(Leftover { site: former.site.clone(), change, needs_proof })
+            Some(Leftover { site: former.site.clone(), change, needs_proof, patience })
         })
         .collect()
 }
@@ -89,7 +94,7 @@ pub(super) fn clean(snapshot: &Snapshot, mut decision: Decision) -> Decision {
         if decision.plan.is_silent() {
             decision.cleans = true;
         } else {
-            decision.plan.next = Next::After(std::time::Duration::ZERO); // the status comes first
+            decision.plan.next = Next::After(Duration::ZERO); // the status comes first
         }
         return decision;
     };

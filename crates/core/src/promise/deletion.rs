@@ -31,15 +31,18 @@ use kratix_api::{ObjectMeta, PromiseSpec, keys};
 use kube_core::{Resource, ResourceExt};
 use serde_json::json;
 
-use super::{Decision, Fault, Finding, Requests, Snapshot, api, fault, follow_pods, status};
+use super::{Decision, Fault, Finding, Request, Requests, Snapshot, api, fault, follow_pods, status};
 use crate::object::{Kind, ObjectKey, Target};
-use crate::plan::{Event, Next, Plan, Write};
+use crate::plan::{Event, Next, Plan, Reporter, Write};
 use crate::text::listed;
 use crate::trace;
 use crate::workflow::{self, Parent, Progress, history};
 
 /// How long a step waits at most before it looks again although everything it waits for is watched.
 const SAFETY_NET: Duration = Duration::from_secs(15);
+/// What to do about Jobs of requests that are waited for: a container of theirs has begun, and nobody but a person can tell whether
+/// it still has something to do.
+const REMEDY: &str = "kubectl delete job -n NAMESPACE NAME ends one that does not get on";
 /// Objects deleted per pass.
 const DELETIONS_MAX: usize = 200;
 
@@ -198,11 +201,13 @@ fn delete_workflow(snapshot: &Snapshot) -> Step {
         .map(|job| key_of(&**job))
         .collect();
     if !running.is_empty() {
+        let (writes, events) = stuck(snapshot, of_requests);
+        let jobs = listed(&running);
         return Step::Workflow(Box::new(Waiting {
-            writes: stuck(snapshot, of_requests),
-            events: Vec::new(),
+            writes,
+            events,
             status: None,
-            outcome: Ending::Runs(format!("running jobs of requests: {}", listed(&running))),
+            outcome: Ending::Runs(format!("running jobs of requests: {jobs}; {REMEDY}")),
             next: Next::After(SAFETY_NET),
         }));
     }
@@ -241,12 +246,28 @@ fn delete_workflow(snapshot: &Snapshot) -> Step {
     }))
 }
 
-/// Stops the Jobs that may wait for ever: their requests, held up by the deletion, decide nothing.
-fn stuck(snapshot: &Snapshot, of_requests: impl Fn(&&Arc<Job>) -> bool) -> Vec<Write> {
+/// Stops the Jobs that may wait for ever: their requests, held up by the deletion, decide nothing. They are told.
+fn stuck(snapshot: &Snapshot, of_requests: impl Fn(&&Arc<Job>) -> bool) -> (Vec<Write>, Vec<Event>) {
+    let (mut writes, mut events) = (Vec::new(), Vec::new());
+    let kind = api::established_kind(snapshot);
     let running = snapshot.jobs.iter().filter(of_requests);
     let running = running.filter(|job| history::is_live(job) && !history::is_told_to_suspend(job));
-    let stuck = running.filter(|job| snapshot.surroundings.sight(job).is_before_start());
-    stuck.map(|job| workflow::stop(job)).collect()
+    for job in running.filter(|job| snapshot.surroundings.sight(job).is_before_start()) {
+        let stop = workflow::stop(job);
+        let request = history::parent_key(job).and_then(|key| {
+            let is_it = |request: &&Request| key == ObjectKey::namespaced(&request.namespace, &request.name);
+            snapshot.requests.iter().flatten().find(is_it)
+        });
+        if let Some((request, kind)) = request.zip(kind.as_ref()) {
+            let why = format!("Promise {} is being deleted, and its pod cannot begin", snapshot.name());
+            let note = format!("{}; {why}", workflow::stopped(job));
+            let target = request.target(kind).unpinned();
+            let told = Event::normal(Reporter::ResourceRequest, target, workflow::PIPELINE_SUSPENDED, note);
+            events.push(told.of(&stop));
+        }
+        writes.push(stop);
+    }
+    (writes, events)
 }
 
 fn own_jobs(snapshot: &Snapshot) -> Step {

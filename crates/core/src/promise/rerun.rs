@@ -88,7 +88,7 @@ pub fn follows_requests(promise: &Promise) -> bool {
 struct Round<'a> {
     /// Its token; `None` once everybody was told.
     token: Option<String>,
-    /// Those that are not being deleted.
+    /// Those that it concerns and that are not being deleted.
     requests: Vec<&'a Request>,
     /// What the Jobs of each request tell, by its namespace and name.
     begun: HashMap<(&'a str, &'a str), Begun>,
@@ -118,7 +118,9 @@ impl<'a> Round<'a> {
                 begun.created = history::created(job).max(begun.created);
             }
         }
-        let requests = requests.iter().filter(|request| !request.is_deleting).collect();
+        // Once everybody was told, who has come since began with what the others were told of.
+        let concerns = |request: &&Request| !request.is_deleting && (token.is_some() || request.round.is_some());
+        let requests = requests.iter().filter(concerns).collect();
         Self { token, requests, begun }
     }
 

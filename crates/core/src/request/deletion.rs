@@ -41,7 +41,7 @@ impl Pass<'_> {
         let definition = self.snapshot.surroundings.definition(chosen.revision);
         let workflow = match self.workflow(&definition, Action::Delete) {
             Ok(workflow) => workflow,
-            Err(error) => return self.blocked(INVALID_PIPELINE, error.to_string(), Some(INVALID_PIPELINE)),
+            Err(error) => return self.blocked(INVALID_PIPELINE, error.to_string(), INVALID_PIPELINE),
         };
         if workflow.pipelines.is_empty() {
             return self.clean_up();
@@ -104,10 +104,16 @@ impl Pass<'_> {
         // A configure Job that still runs could write a Work after all were removed.
         let live: Vec<_> = self.snapshot.jobs.iter().filter(|job| history::is_live(job)).collect();
         if let Some(first) = live.first() {
-            let stop = live.iter().filter(|job| !history::is_told_to_suspend(job));
-            let stop = stop.map(|job| workflow::stop(job));
+            let (mut stops, mut events) = (Vec::new(), Vec::new());
+            for job in live.iter().filter(|job| !history::is_told_to_suspend(job)) {
+                let stop = workflow::stop(job);
+                let note = format!("{}; the request is being deleted", workflow::stopped(job));
+                events.push(self.event(Event::normal, workflow::PIPELINE_SUSPENDED, note).of(&stop));
+                stops.push(stop);
+            }
             let waits_for = format!("Job {} to stop", ObjectKey::of(first.as_ref()));
-            return self.waiting(&[], stop.collect(), "JobsRunning", waits_for);
+            let plan = self.waiting(&[], stops, "JobsRunning", waits_for);
+            return Plan { events, ..plan };
         }
         let done = [keys::FINALIZER_DELETE_WORKFLOWS];
         if !self.snapshot.works.is_empty() {

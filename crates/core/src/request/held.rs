@@ -81,8 +81,8 @@ impl Pass<'_> {
 
     pub(super) fn blocked_by(&self, error: &revision::Error) -> Plan<Finding> {
         let event = match error {
-            revision::Error::ManyBindings { .. } => None,
-            _ => Some("FailedPromiseRevisionLookup"),
+            revision::Error::ManyBindings { .. } => error.reason(),
+            _ => "FailedPromiseRevisionLookup",
         };
         let cause = error.to_string();
         let mut plan = self.blocked(error.reason(), cause.clone(), event);
@@ -92,11 +92,11 @@ impl Pass<'_> {
         plan
     }
 
-    /// Shows on the request why nothing happens. What brings it back is watched.
-    pub(super) fn blocked(&self, reason: &str, cause: String, event: Option<&'static str>) -> Plan<Finding> {
+    /// Shows on the request why nothing happens, and tells each cause once. What brings it back is watched.
+    pub(super) fn blocked(&self, reason: &str, cause: String, event: &'static str) -> Plan<Finding> {
         let mut document = self.document();
         let is_new = document.set_condition(condition::RECONCILED, Status::Unknown, reason, &cause, self.snapshot.now);
-        let event = event.filter(|_| is_new).map(|event| self.event(Event::warning, event, cause.clone()));
+        let event = is_new.then(|| self.event(Event::warning, event, cause.clone()));
         let findings = vec![Finding::Blocked { cause: cause.clone() }];
         let events = event.into_iter().chain(self.follow_pods(&mut document)).collect();
         let mut plan = Plan { events, findings, ..Plan::silent() };

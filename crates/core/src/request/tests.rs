@@ -8,6 +8,7 @@ mod engine;
 mod failure;
 mod golden;
 mod held;
+mod left;
 mod life;
 mod namesakes;
 mod properties;
@@ -16,7 +17,7 @@ mod triggers;
 mod turn;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kratix_api::{ResourceBinding, Timestamp, keys};
@@ -85,6 +86,10 @@ impl workflow::Surroundings for Nearby<'_> {
         let promise = self.0.objects.get(&("Promise".to_owned(), ObjectKey::cluster(PROMISE))).map(typed::<Promise>);
         let used = crate::promise_revision::in_use(&revisions, &bindings, promise.as_ref());
         used.into_iter().map(|revision| self.definition(revision)).collect()
+    }
+
+    fn request_namespaces(&self, _promise: &str) -> BTreeSet<String> {
+        self.0.keys("Env").into_iter().filter_map(|request| request.namespace).collect()
     }
 
     fn jobs(&self, _promise: &str) -> Vec<Arc<Job>> {

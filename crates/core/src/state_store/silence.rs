@@ -22,7 +22,11 @@ pub fn no_answer(address: &str) -> String {
 /// Decides about a store that is being opened.
 pub(super) fn decide(snapshot: &Snapshot) -> Decision {
     let Some(under_way) = &snapshot.under_way else { return Decision { plan: Plan::silent(), effect: None } };
-    let age = Duration::try_from(snapshot.now.duration_since(under_way.since)).unwrap_or_default();
+    // Nobody owes anything to one that has not had its turn.
+    let Some(since) = under_way.since else {
+        return Decision { plan: Plan::silent().and_next(Next::After(SILENCE)), effect: None };
+    };
+    let age = Duration::try_from(snapshot.now.duration_since(since)).unwrap_or_default();
     // After a start the first look at a large repository takes its time, and what the status says most probably holds.
     let patience = if is_told_ready(snapshot) { RETRY_AFTER } else { SILENCE };
     if age < patience {

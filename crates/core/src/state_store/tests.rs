@@ -29,9 +29,21 @@ fn secret(pairs: &[(&str, &str)]) -> Secret {
 
 fn snapshot(store: Store, secret: Secret) -> Snapshot {
     let (pushes, fetch_interval) = (Pushes::default(), Duration::from_secs(5));
-    let (is_suspect, was_cleared) = (false, false);
+    let (is_suspect, was_cleared, is_refusal_shown) = (false, false, false);
     let (opened, under_way) = (None, None);
-    Snapshot { now: at(0), store, secret, opened, is_suspect, was_cleared, under_way, pushes, fetch_interval }
+    let now = at(0);
+    Snapshot {
+        now,
+        store,
+        secret,
+        opened,
+        is_suspect,
+        was_cleared,
+        under_way,
+        pushes,
+        is_refusal_shown,
+        fetch_interval,
+    }
 }
 
 fn of_git(store: GitStateStore, secret: Secret) -> Snapshot {
@@ -155,6 +167,68 @@ fn what_is_wrong_with_a_secret_is_said_with_its_namespace() {
 }
 
 #[test]
+fn a_secret_that_cannot_be_read_has_no_effect_on_what_is_open() {
+    let unreadable = || Secret::Unreadable { message: "the API server does not answer".into() };
+    let ready = open(&healthy(), Ok(()));
+    let unread = Snapshot { secret: unreadable(), ..ready.clone() };
+    let decision = decide(&unread);
+    assert!(decision.plan.is_silent() && decision.effect.is_none(), "{decision:?}");
+    assert_eq!(decision.plan.next, Next::After(RETRY_AFTER));
+    assert_eq!(
+        fingerprint(&unread),
+        None,
+        "what is asked meanwhile is asked with settings that may well be the present ones"
+    );
+    // Also not on one that is open with former settings.
+    let Store::Git(store) = &ready.store else { panic!("git only") };
+    let mut changed = (**store).clone();
+    changed.metadata.generation = Some(2);
+    let changed = Snapshot { store: Store::Git(Arc::new(changed)), ..unread };
+    assert!(decide(&changed).plan.is_silent() && decide(&changed).effect.is_none());
+    // That a Secret is gone is known.
+    let gone = Snapshot { secret: Secret::NotFound, ..ready.clone() };
+    assert_eq!(decide(&gone).effect, Some(Effect::Close));
+    // What is not open stays so, and says why.
+    for opened in [None, open(&healthy(), failure(Step::Read, "no")).opened] {
+        let closed = Snapshot { secret: unreadable(), opened, ..ready.clone() };
+        assert_eq!(problem(&closed), ("StateStoreError".into(), "the API server does not answer".into()));
+        assert_eq!(decide(&closed).plan.next, Next::After(RETRY_AFTER));
+    }
+}
+
+#[test]
+fn who_was_refused_shows_it_by_its_object_alone() {
+    let placement = |status: Status, message: &str| {
+        let mut placement = kratix_api::WorkPlacement::new("p", kratix_api::WorkPlacementSpec::default());
+        let condition = Condition::new(condition::WRITE_SUCCEEDED, status, "R", message);
+        placement.status = Some(kratix_api::WorkPlacementStatus { conditions: vec![condition], ..Default::default() });
+        Arc::new(placement)
+    };
+    let destination = |message: &str| {
+        let mut destination = kratix_api::Destination::new("d", kratix_api::DestinationSpec::default());
+        let condition = Condition::new(condition::READY, Status::False, "R", message);
+        destination.status = Some(kratix_api::DestinationStatus { conditions: vec![condition] });
+        Arc::new(destination)
+    };
+    let refused =
+        || placement(Status::False, "failed to push: state store default (u): branch \"main\" refuses it: no");
+    let others = || vec![placement(Status::True, "written"), placement(Status::False, "path \"..\" cannot be written")];
+    let test_documents = destination("Failed to write test documents to State Store: failed to push: no");
+    let ready = open(&healthy(), Ok(()));
+    let refusing = Snapshot { pushes: Pushes::Refused("failed to push: frozen".into()), ..ready.clone() };
+    let store = after(&refusing, &decide(&refusing).plan).store;
+    assert!(is_refusal_shown(&store, &[], others().into_iter().chain([refused()])));
+    assert!(is_refusal_shown(&store, &[test_documents], others()));
+    assert!(!is_refusal_shown(&store, &[destination("not ready")], others()));
+    assert!(!is_refusal_shown(&ready.store, &[], [refused()]), "the store does not say so");
+    let takes_back = |old: &Arc<kratix_api::WorkPlacement>, new: Option<&Arc<_>>| {
+        takes_back(Some(&**old), new.map(|new: &Arc<kratix_api::WorkPlacement>| &**new))
+    };
+    assert!(takes_back(&refused(), Some(&others()[0])) && takes_back(&refused(), None));
+    assert!(!takes_back(&refused(), Some(&refused())) && !takes_back(&others()[1], None));
+}
+
+#[test]
 fn a_store_that_refuses_what_it_is_given_says_so_once_and_until_it_takes_something() {
     let condition = |snapshot: &Snapshot| {
         let Store::Git(store) = &snapshot.store else { panic!("git only") };
@@ -169,9 +243,11 @@ fn a_store_that_refuses_what_it_is_given_says_so_once_and_until_it_takes_somethi
     let refusing = after(&refusing, &plan);
     assert_eq!(condition(&refusing), Some(("PushRefused".into(), "failed to push: frozen".into())));
     assert!(decide(&refusing).plan.is_silent());
-    // Another process knows nothing yet, and leaves it.
-    let restarted = Snapshot { pushes: Pushes::Unknown, ..refusing.clone() };
+    // Another process knows nothing yet, and leaves it to those who were refused.
+    let restarted = Snapshot { pushes: Pushes::Unknown, is_refusal_shown: true, ..refusing.clone() };
     assert!(decide(&restarted).plan.is_silent());
+    let unwanted = Snapshot { is_refusal_shown: false, ..restarted };
+    assert_eq!(condition(&after(&unwanted, &decide(&unwanted).plan)), None);
     for pushes in [Pushes::Accepted, Pushes::Withdrawn] {
         let accepting = Snapshot { pushes, ..refusing.clone() };
         let plan = decide(&accepting).plan;

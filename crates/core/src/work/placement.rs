@@ -11,12 +11,12 @@ use kube_core::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::selector::{LABEL_BYTES_MAX, is_label_value, is_subdomain};
-use super::{Snapshot, is_request, shares_namespace};
+use super::{Snapshot, is_request};
 use crate::object::{Kind, ObjectKey, Target};
 use crate::patch;
 use crate::plan::{Event, Reporter, Write};
 use crate::trace;
-use crate::work_placement::{DIRECTORY_NAMESPACE, STORE_LOCATION, pipeline, site};
+use crate::work_placement::{DIRECTORY_NAMESPACE, STORE_LOCATION, apart, pipeline, site};
 
 /// How many characters of a group id are part of names and directories.
 pub(super) const ID_PREFIX: usize = 5;
@@ -274,11 +274,11 @@ impl Placement<'_> {
     /// Returns the namespace that stands in the directory instead of the placement's own: a request whose namesake of
     /// another namespace already has the directory gets one of its own, once and for all.
     fn directory_namespace(&self, snapshot: &Snapshot) -> Option<String> {
-        if !is_request(self.work) || !shares_namespace(self.work) {
+        if !is_request(self.work) {
             return None;
         }
-        let own = self.work.labels().get(keys::RESOURCE_NAMESPACE)?;
         let labels = self.labels();
+        let own = labels.get(keys::RESOURCE_NAMESPACE)?;
         let is_namesake = |other: &&Arc<WorkPlacement>| {
             let spec = &other.spec;
             other.metadata.namespace == self.work.metadata.namespace
@@ -291,7 +291,8 @@ impl Placement<'_> {
                 && Some(pipeline(other)) == labels.get(keys::PIPELINE_NAME).map(String::as_str)
                 && !other.annotations().contains_key(DIRECTORY_NAMESPACE)
         };
-        snapshot.neighbours.iter().any(|other| is_namesake(&other)).then(|| own.clone())
+        let is_taken = snapshot.neighbours.iter().any(|other| is_namesake(&other));
+        is_taken.then(|| apart(own, self.work.metadata.namespace.as_deref()))
     }
 }
 

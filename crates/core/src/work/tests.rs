@@ -638,6 +638,10 @@ fn a_namesake_of_another_namespace_gets_a_directory_of_its_own() {
     let mut world = World::new(of("one", "team-a"), vec![destination("d", &[])]);
     world.settle();
     assert!(!world.placement("one.d-5058f").annotations().contains_key(crate::work_placement::DIRECTORY_NAMESPACE));
+    world.work = Some(of("three", "pipelines"));
+    world.settle();
+    let three = world.placement("three.d-5058f");
+    assert_eq!(three.annotations()[crate::work_placement::DIRECTORY_NAMESPACE], "pipelines.pipelines");
     world.work = Some(of("two", "team-b"));
     world.settle();
     let two = world.placement("two.d-5058f");

@@ -68,6 +68,15 @@ impl Location {
     }
 }
 
+/// Returns what stands for the namespace `own` of a request in its directory, where a namesake of another namespace has the
+/// one that `shared`, the namespace of their placements, gives.
+///
+/// The directory of a request that lives in the shared namespace is that one; its own has the name twice (`team.team`),
+/// which is the name of no namespace.
+pub(crate) fn apart(own: &str, shared: Option<&str>) -> String {
+    if shared == Some(own) { format!("{own}.{own}") } else { own.to_owned() }
+}
+
 /// Returns the path of the file that all placements of a Destination share, if they do.
 pub(super) fn aggregate(destination: &Destination) -> Option<String> {
     super::aggregates(destination).then(|| join(&[&destination.spec.path, &aggregate_name(destination)]))

@@ -8,7 +8,7 @@ use kratix_api::{Destination, WorkPlacement, condition, keys};
 use kube_core::ResourceExt;
 use serde_json::json;
 
-use super::location::{DIRECTORY_NAMESPACE, Location};
+use super::location::{self, DIRECTORY_NAMESPACE, Location};
 use super::rival::Owner;
 use super::site::{STORE_LOCATION, Site};
 use super::{Decision, Finding, Snapshot, keep};
@@ -23,15 +23,15 @@ impl Owner {
             || placement.status.as_ref().is_some_and(|status| {
                 !status.version_id.is_empty() || condition::is_true(&status.conditions, condition::WRITE_SUCCEEDED)
             });
-        let own = directory_namespace(placement);
-        own.is_some() && own != self.namespace.as_deref() && self.namespace.is_some() && !has_written
+        let is_other = request_namespace(placement) != self.namespace.as_deref() && self.namespace.is_some();
+        is_other && directory_namespace(placement).is_some() && !has_written
     }
 }
 
 /// Returns the decision that gives the placement a directory of its own.
 pub(super) fn part(snapshot: &Snapshot, destination: &Destination) -> Decision {
     let mut placement = WorkPlacement::clone(&snapshot.placement);
-    let namespace = directory_namespace(&placement).unwrap_or_default().to_owned();
+    let namespace = directory_namespace(&placement).unwrap_or_default();
     placement.annotations_mut().insert(DIRECTORY_NAMESPACE.to_owned(), namespace.clone());
     let site = snapshot.store.place().and_then(|place| Site::of(&placement, destination, place));
     let annotations = json!({ DIRECTORY_NAMESPACE: namespace, STORE_LOCATION: site.map(|site| site.render()) });
@@ -45,10 +45,16 @@ pub(super) fn part(snapshot: &Snapshot, destination: &Destination) -> Decision {
     decision
 }
 
-/// Returns the namespace that tells the directory from others, if it is not in it already.
-fn directory_namespace(placement: &WorkPlacement) -> Option<&str> {
-    let own = placement.labels().get(keys::RESOURCE_NAMESPACE)?;
+/// Returns the namespace of the request that a placement is of.
+pub(super) fn request_namespace(placement: &WorkPlacement) -> Option<&str> {
+    let of_request = || placement.metadata.namespace.as_deref().filter(|_| !placement.spec.resource_name.is_empty());
+    placement.labels().get(keys::RESOURCE_NAMESPACE).map(String::as_str).or_else(of_request)
+}
+
+/// Returns what tells the directory of a request from those of its namesakes, unless it stands in it already.
+fn directory_namespace(placement: &WorkPlacement) -> Option<String> {
+    let own = request_namespace(placement)?;
     let is_plain = !placement.annotations().contains_key(DIRECTORY_NAMESPACE);
     let is_request = !placement.spec.resource_name.is_empty();
-    (is_plain && is_request && placement.metadata.namespace.as_ref() != Some(own)).then_some(own)
+    (is_plain && is_request).then(|| location::apart(own, placement.metadata.namespace.as_deref()))
 }

@@ -1,11 +1,12 @@
 //! A placement whose files are to be elsewhere: first the note of the new site, then the files there, then what the status
 //! speaks of, then the files of the sites that were left.
 //!
-//! What was left is cleaned while it can be reached, and never holds up anything: of a store that is not ready an event says
-//! so once, and it is tried again; what cannot be reached any more is given up, which an event says too. What others have
-//! there now is left alone.
+//! What was left is cleaned while it can be reached, and never holds up anything: of a store that is not ready or does not answer
+//! an event says so once, and it is tried again; what cannot be reached any more is given up, which an event says too. What
+//! others have there now is left alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kratix_api::{Destination, WorkPlacement};
 use serde_json::json;
@@ -15,7 +16,7 @@ use super::verdict::{Cleaned, Left, Verdict};
 use super::{Snapshot, content};
 use crate::object::Target;
 use crate::plan::{Event, Reporter, Write};
-use crate::state_store::{Availability, Change};
+use crate::state_store::{Availability, Change, SILENCE};
 
 /// A site that the placement has left, and what is known of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +52,8 @@ pub struct Leftover {
     /// Whether it has to be shown first that its server is another one than that of the present site: one repository may have
     /// two addresses, and the files would be the present ones.
     pub needs_proof: bool,
+    /// For how long an answer is waited for; to the end where nothing else is to be done any more.
+    pub patience: Option<Duration>,
 }
 
 /// Tells whether placements on `destination`, whose store is at a place that is found out if it matters, could have files at
@@ -81,6 +84,8 @@ pub fn former_sites(placement: &WorkPlacement, destination: &Destination, place:
 /// Returns what is to be removed at the sites that were left.
 pub fn leftovers(snapshot: &Snapshot) -> Vec<Leftover> {
     let present = present(snapshot);
+    let leaves = snapshot.placement.metadata.deletion_timestamp.is_some();
+    let patience = (!leaves).then_some(SILENCE);
     snapshot
         .former
         .iter()
@@ -90,11 +95,11 @@ pub fn leftovers(snapshot: &Snapshot) -> Vec<Leftover> {
             let needs_proof = match relation {
                 Relation::Apart => false,
                 // What is removed altogether is removed at its present site too.
-                Relation::Doubtful => snapshot.placement.metadata.deletion_timestamp.is_none(),
+                Relation::Doubtful => !leaves,
                 Relation::Same | Relation::Entangled => return None,
             };
             let change = content::clearance(&snapshot.placement, &former.site.location());
-            Some(Leftover { site: former.site.clone(), change, needs_proof })
+            Some(Leftover { site: former.site.clone(), change, needs_proof, patience })
         })
         .collect()
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kratix_api::{Destination, WorkPlacement, condition, keys};
+use kratix_api::{Destination, WorkPlacement, condition};
 use kube_core::ResourceExt;
 
 use super::site::{self, Site};
-use super::{Location, Rival, Snapshot};
+use super::{Location, Rival, Snapshot, namesake};
 use crate::object::ObjectKey;
 
 /// Who has the path already.
@@ -61,7 +61,7 @@ fn before_in_directory(
     rivals.sort_by(|(one, ..), (other, ..)| one.cmp(other));
     let (_, rival, path) = rivals.into_iter().next()?;
     let is_leaving = rival.metadata.deletion_timestamp.is_some();
-    let namespace = rival.labels().get(keys::RESOURCE_NAMESPACE).cloned();
+    let namespace = namesake::request_namespace(rival).map(str::to_owned);
     Some(Owner { owner: format!("workplacement {}", ObjectKey::of(rival)), path, is_leaving, namespace })
 }
 

@@ -10,6 +10,8 @@ mod places;
 mod removal;
 mod world;
 
+use std::sync::Arc;
+
 use kratix_api::condition::Status;
 use kratix_api::destination::{FilepathMode, StateStoreKind, StateStoreRef};
 use kratix_api::{Condition, DestinationSpec, ObjectMeta, Time, WorkPlacementSpec, Workload, compression};
@@ -19,7 +21,7 @@ use self::world::World;
 use super::*;
 use crate::plan::EventType;
 use crate::state_store::model::Cleaning;
-use crate::state_store::{About, ChangeKind, Operation, Written};
+use crate::state_store::{About, Change, ChangeKind, Operation, Written};
 use crate::work::tests::{at, labels, patched, reasons};
 
 const DOT: &str = "5058f1af8388633f609cadb75a75dc9d";

@@ -3,7 +3,10 @@
 //! # Source
 //! `02-workflows.md` §5
 
+mod left;
 mod outdated;
+mod permissions;
+mod selectors;
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,10 +14,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
-use kratix_api::pipeline::{Action, Pipeline, WorkflowType};
-use kratix_api::promise::DestinationSelector;
-use kratix_api::{hash, keys, name};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use kratix_api::pipeline::{Action, Pipeline};
+use kratix_api::{keys, name};
 use kube_core::{Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -24,17 +26,13 @@ use crate::object::{Kind, ObjectKey, Target};
 use crate::patch::to_value;
 use crate::plan::Write;
 
+pub(super) use left::{last_of_left, left_behind, shared_namespaces};
 pub(super) use outdated::outdated;
-use outdated::{running, serves};
-
-/// Key of the scheduling ConfigMap.
-pub const SCHEDULING_KEY: &str = "destinationSelectors";
-
-/// Digits by which the selectors of one revision are told from those of another.
-const KEY_DIGITS: usize = 8;
-const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
-const VERBS: [&str; 5] = ["get", "list", "update", "create", "patch"];
-const ANYWHERE: &str = "*";
+use outdated::{is_of_pipeline, running, serves};
+use permissions::{default_permissions, permission_labels, user_permissions};
+pub use selectors::SCHEDULING_KEY;
+use selectors::scheduling;
+pub(super) use selectors::{outdated_selectors, scheduling_key};
 
 /// The supporting objects of a Promise that exist.
 #[derive(Clone, Debug, Default)]
@@ -58,8 +56,27 @@ pub struct Existing {
 pub struct InUse {
     /// The same workflow in each of them, as if it ran in the same namespace; the latest first.
     pub workflows: Vec<Workflow>,
-    /// The namespaces in which pipelines of this type run; `None` if some run where their requests are.
-    pub namespaces: Option<BTreeSet<String>>,
+    /// The namespaces that they name as those in which pipelines of this type run.
+    pub namespaces: BTreeSet<String>,
+    /// Some run where their requests are.
+    pub is_beside_requests: bool,
+    /// The namespaces in which pipelines of this type ran because a `pipelineNamespace` said so, and run no more.
+    pub left: BTreeSet<String>,
+}
+
+impl InUse {
+    /// Returns whether no pipeline of this type runs in a namespace in which one ran.
+    fn is_left(&self, namespace: &str) -> bool {
+        self.left.contains(namespace) || (!self.is_beside_requests && !self.namespaces.contains(namespace))
+    }
+
+    /// Returns whether a Job of the Promise was made for a spec that is neither that of `workflow` nor one in use, be it of an earlier
+    /// revision or of the same one before it was changed: what its pod may do is not among what these want.
+    fn is_earlier(&self, workflow: &Workflow, job: &Job) -> bool {
+        let known = std::iter::once(workflow).chain(&self.workflows);
+        let specs: Vec<&str> = known.map(|one| one.spec_hash.as_str()).collect();
+        super::history::spec_hash(job).is_none_or(|hash| !specs.contains(&hash))
+    }
 }
 
 /// Returns the name of the account a pipeline runs as.
@@ -84,8 +101,8 @@ fn id(workflow: &Workflow, pipeline: &Pipeline) -> String {
 /// Nothing is written for what exists as it should; labels, annotations and fields that others added stay. Accounts and
 /// roles come before the bindings that name them. What the same pipeline may do in the revisions `in_use` stays allowed: names do not
 /// tell revisions apart, and a pod of another one may be running. So does what it was allowed before, as long as a Job of it runs that
-/// was made for an earlier spec. `jobs` returns the Jobs of the Promise and its requests that were, asked for only if there is
-/// something to remove: see [`outdated`].
+/// was made for a spec which is not in use, and an account of another namespace as long as a Job of it runs there. `jobs` returns the
+/// Jobs of the Promise and its requests, asked for only if there is something to remove: see [`outdated`].
 pub fn writes(
     parent: &Parent,
     workflow: &Workflow,
@@ -104,10 +121,21 @@ pub fn writes(
     let labels = permission_labels(workflow, pipeline);
     for wanted in &mut wanted {
         wanted.allow(&kept);
-        let more = wanted.allowed_before(existing);
-        if !more.is_empty() && jobs.iter().any(|job| serves(&wanted.kind, &labels, job)) {
-            wanted.keep(more);
-        }
+        let mut more = wanted.allowed_before(existing);
+        more.retain(|(field, grant)| {
+            jobs.iter().any(|job| {
+                let (own, namespace) = (job.namespace(), grant.get("namespace").and_then(Value::as_str));
+                let is_elsewhere = own.as_ref() != Some(&workflow.namespace);
+                match *field {
+                    "subjects" => {
+                        let is_needed = is_elsewhere || in_use.is_earlier(workflow, job);
+                        is_needed && own.as_deref() == namespace && is_of_pipeline(&labels, job)
+                    }
+                    _ => in_use.is_earlier(workflow, job) && serves(&wanted.kind, &labels, job),
+                }
+            })
+        });
+        wanted.keep(more);
     }
     let mut writes = match workflow.action {
         Action::Configure => outdated(workflow, in_use, existing, || LazyCell::force(&jobs).clone()),
@@ -252,59 +280,6 @@ fn is_removal(patch: &Value) -> bool {
     patch.as_object().is_some_and(|members| members.values().all(Value::is_null))
 }
 
-/// Returns the key under which the ConfigMap keeps the workflow's selectors: the usual one for those of the latest
-/// revision, the first of `others`; one of its own for a revision that says something else.
-pub(super) fn scheduling_key(workflow: &Workflow, others: &[Workflow]) -> String {
-    selectors_key(&workflow.selectors, others.first().map(|latest| latest.selectors.as_slice()))
-}
-
-fn selectors_key(own: &[DestinationSelector], latest: Option<&[DestinationSelector]>) -> String {
-    let own = scheduling(own);
-    match latest {
-        Some(latest) if scheduling(latest) != own => format!("{SCHEDULING_KEY}-{}", &hash::text(&own)[..KEY_DIGITS]),
-        _ => SCHEDULING_KEY.to_owned(),
-    }
-}
-
-/// Returns the removal of selectors that no revision in use has any more. `in_use` are theirs, the latest first; `jobs` returns
-/// the Jobs of the Promise and its requests, asked for only if there is something to remove: a pod that has not begun yet cannot
-/// begin without the key that its Job names.
-pub(super) fn outdated_selectors(
-    workflow: &Workflow,
-    in_use: &[&[DestinationSelector]],
-    existing: &Existing,
-    jobs: impl FnOnce() -> Vec<Arc<Job>>,
-) -> Option<Write> {
-    let name = scheduling_name(workflow);
-    let is_here =
-        |map: &&Arc<ConfigMap>| map.namespace().as_ref() == Some(&workflow.namespace) && map.name_any() == name;
-    let map = existing.config_maps.iter().find(is_here)?;
-    let is_ours = |key: &str| {
-        let digits = key.strip_prefix(SCHEDULING_KEY).and_then(|rest| rest.strip_prefix('-'));
-        digits.is_some_and(|digits| digits.len() == KEY_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    };
-    let used: BTreeSet<String> = in_use.iter().map(|own| selectors_key(own, in_use.first().copied())).collect();
-    let is_used = |key: &String| used.contains(key) || workflow.scheduling_key == *key;
-    let mut left: Vec<&String> =
-        map.data.iter().flatten().map(|(key, _)| key).filter(|key| is_ours(key) && !is_used(key)).collect();
-    if left.is_empty() {
-        return None;
-    }
-    let running = running(jobs());
-    left.retain(|key| !running.iter().any(|job| mounts(job, &name, key)));
-    let removed: serde_json::Map<_, _> = left.into_iter().map(|key| (key.clone(), Value::Null)).collect();
-    (!removed.is_empty())
-        .then(|| Write::Patch { target: Target::of(map.as_ref()).unpinned(), patch: json!({ "data": removed }) })
-}
-
-/// Returns whether the pod of a Job mounts a key of a ConfigMap.
-fn mounts(job: &Job, name: &str, key: &str) -> bool {
-    let pod = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    let volumes = pod.into_iter().flat_map(|pod| pod.volumes.iter().flatten());
-    let mut maps = volumes.filter_map(|volume| volume.config_map.as_ref()).filter(|map| map.name == name);
-    maps.any(|map| map.items.iter().flatten().any(|item| item.key == key))
-}
-
 /// Returns everything a pipeline's Job needs, in the order of creation.
 pub fn objects(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline) -> Vec<Wanted> {
     let promise = || BTreeMap::from([(keys::PROMISE_NAME.to_owned(), workflow.promise.clone())]);
@@ -319,162 +294,6 @@ pub fn objects(parent: &Parent, workflow: &Workflow, pipeline: &Pipeline) -> Vec
     wanted.extend(default_permissions(parent, workflow, pipeline, &promise()));
     wanted.extend(user_permissions(workflow, pipeline));
     wanted
-}
-
-/// Returns the selectors as the original writes them: keys in lower case, one entry for each selector.
-fn scheduling(selectors: &[DestinationSelector]) -> String {
-    if selectors.is_empty() {
-        return "[]\n".into();
-    }
-    let mut text = String::new();
-    for selector in selectors {
-        match selector.match_labels.is_empty() {
-            true => text.push_str("- matchlabels: {}\n"),
-            false => text.push_str("- matchlabels:\n"),
-        }
-        for (key, value) in &selector.match_labels {
-            text.push_str(&format!("    {}: {}\n", scalar(key), scalar(value)));
-        }
-        text.push_str("  source: promise\n");
-    }
-    text
-}
-
-/// Returns a text as YAML, quoted unless it certainly reads back as the same text in YAML 1.1 and 1.2.
-fn scalar(text: &str) -> String {
-    const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan"];
-    let starts_plain = text.starts_with(|c: char| c.is_ascii_alphabetic());
-    let is_plain = starts_plain && text.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
-    if is_plain && !WORDS.contains(&text.to_ascii_lowercase().as_str()) {
-        text.to_owned()
-    } else {
-        json!(text).to_string()
-    }
-}
-
-/// A ServiceAccount's role and the binding that gives it, of equal name.
-struct Grant<'a> {
-    workflow: &'a Workflow,
-    account: String,
-}
-
-impl Grant<'_> {
-    fn subjects(&self) -> Value {
-        json!([{ "kind": "ServiceAccount", "name": self.account, "namespace": self.workflow.namespace }])
-    }
-
-    fn bind(&self, binding: Wanted, role_kind: &str, role: &str) -> Wanted {
-        let role = json!({ "apiGroup": RBAC_GROUP, "kind": role_kind, "name": role });
-        binding.with("roleRef", role).with("subjects", self.subjects())
-    }
-
-    fn in_namespace(&self, name: &str, labels: &BTreeMap<String, String>, rules: &Value) -> [Wanted; 2] {
-        let namespace = Some(self.workflow.namespace.as_str());
-        let role = Wanted::new::<Role>(namespace, name.to_owned(), labels.clone()).with("rules", rules);
-        let binding = Wanted::new::<RoleBinding>(namespace, name.to_owned(), labels.clone());
-        [role, self.bind(binding, "Role", name)]
-    }
-
-    fn in_cluster(&self, name: &str, labels: &BTreeMap<String, String>, rules: &Value) -> [Wanted; 2] {
-        let role = Wanted::new::<ClusterRole>(None, name.to_owned(), labels.clone()).with("rules", rules);
-        let binding = Wanted::new::<ClusterRoleBinding>(None, name.to_owned(), labels.clone());
-        [role, self.bind(binding, "ClusterRole", name)]
-    }
-}
-
-fn default_permissions(
-    parent: &Parent,
-    workflow: &Workflow,
-    pipeline: &Pipeline,
-    labels: &BTreeMap<String, String>,
-) -> Vec<Wanted> {
-    let grant = Grant { workflow, account: service_account_name(workflow, pipeline) };
-    let id = id(workflow, pipeline);
-    match workflow.kind {
-        WorkflowType::Promise => {
-            let rules = json!([rule(keys::GROUP, &["promises", "promises/status", "works"], &VERBS)]);
-            grant.in_cluster(&id, labels, &rules).into()
-        }
-        WorkflowType::Resource => {
-            let kind = &parent.target.kind;
-            let own = rule(&kind.group, &[&kind.plural, &format!("{}/status", kind.plural)], &VERBS);
-            let rules = json!([own, rule(keys::GROUP, &["works"], &[ANYWHERE])]);
-            let mut wanted: Vec<Wanted> = grant.in_namespace(&id, labels, &rules).into();
-            if workflow.namespace != parent.namespace() {
-                let name = format!("{id}-{}", parent.namespace());
-                wanted.extend(grant.in_cluster(&name, labels, &json!([own])));
-            }
-            wanted
-        }
-    }
-}
-
-fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
-    to_value(&PolicyRule {
-        api_groups: Some(vec![group.into()]),
-        resources: Some(resources.iter().map(|&resource| resource.into()).collect()),
-        verbs: verbs.iter().map(|&verb| verb.into()).collect(),
-        ..PolicyRule::default()
-    })
-}
-
-fn user_permissions(workflow: &Workflow, pipeline: &Pipeline) -> Vec<Wanted> {
-    let grant = Grant { workflow, account: service_account_name(workflow, pipeline) };
-    let id = id(workflow, pipeline);
-    let labels = permission_labels(workflow, pipeline);
-    let mut wanted = Vec::new();
-    for (scope, rules) in rules_by_namespace(pipeline) {
-        let rules = Value::Array(rules);
-        if scope.is_empty() {
-            wanted.extend(grant.in_namespace(&name::deterministic(&id, &[]), &labels, &rules));
-            continue;
-        }
-        let everywhere = scope == ANYWHERE;
-        let (in_name, in_label) =
-            if everywhere { (keys::ALL_NAMESPACES_NAME, keys::ALL_NAMESPACES_LABEL) } else { (scope, scope) };
-        let role = name::deterministic(&format!("{id}-{in_name}"), &[]);
-        let mut role_labels = labels.clone();
-        role_labels.insert(keys::RESOURCE_NAMESPACE.to_owned(), in_label.to_owned());
-        let binding = name::deterministic(&format!("{id}-{}", workflow.namespace), &[]);
-        wanted.push(Wanted::new::<ClusterRole>(None, role.clone(), role_labels.clone()).with("rules", rules));
-        let binding = if everywhere {
-            Wanted::new::<ClusterRoleBinding>(None, binding, labels.clone())
-        } else {
-            Wanted::new::<RoleBinding>(Some(scope), binding, role_labels)
-        };
-        wanted.push(grant.bind(binding, "ClusterRole", &role));
-    }
-    wanted
-}
-
-fn permission_labels(workflow: &Workflow, pipeline: &Pipeline) -> BTreeMap<String, String> {
-    [
-        (keys::PROMISE_NAME, workflow.promise.as_str()),
-        (keys::WORKFLOW_TYPE, workflow.kind.as_str()),
-        (keys::WORKFLOW_ACTION, workflow.action.as_str()),
-        (keys::PIPELINE_NAME, pipeline.name()),
-        (keys::PIPELINE_NAMESPACE, workflow.namespace.as_str()),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .collect()
-}
-
-/// Groups the permissions by the namespace they are for, empty for the pipeline's own; order within a group is kept.
-fn rules_by_namespace(pipeline: &Pipeline) -> BTreeMap<&str, Vec<Value>> {
-    let mut groups: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-    let list = |values: &[String]| (!values.is_empty()).then(|| values.to_vec());
-    for permission in pipeline.spec.rbac.iter().flat_map(|rbac| &rbac.permissions) {
-        let rule = PolicyRule {
-            api_groups: list(&permission.api_groups),
-            non_resource_urls: list(&permission.non_resource_urls),
-            resource_names: list(&permission.resource_names),
-            resources: list(&permission.resources),
-            verbs: permission.verbs.clone(),
-        };
-        groups.entry(permission.resource_namespace.as_str()).or_default().push(to_value(&rule));
-    }
-    groups
 }
 
 impl Existing {

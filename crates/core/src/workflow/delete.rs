@@ -103,10 +103,7 @@ fn stop_configure_job(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
 fn stop_for_manual_run(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
     let mut outcome = waiting(snapshot, describe(job));
     if !history::is_told_to_suspend(job) {
-        let stop = stop(job);
-        let note = format!("Delete Pipeline suspended: {}", history::pipeline(job));
-        outcome.events.push(snapshot.event(Event::normal, "PipelineSuspended", note).of(&stop));
-        outcome.writes.push(stop);
+        outcome.stop(snapshot, job);
     }
     outcome
 }

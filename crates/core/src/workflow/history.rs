@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1;
-use kratix_api::pipeline::Action;
+use kratix_api::pipeline::{Action, WorkflowType};
 use kratix_api::{OwnerReference, Timestamp, keys};
 use kube_core::{Resource, ResourceExt};
 
-use super::{PARENT_UID, Parent, RUN, SEQUENCE, Workflow, number};
+use super::{PARENT_UID, Parent, RUN, SEQUENCE, SPEC_HASH, Workflow, number};
 use crate::object::ObjectKey;
 
 /// How a Job stands.
@@ -70,6 +70,13 @@ pub fn sequence(job: &v1::Job) -> i64 {
 /// Returns the run a Job belongs to; 0 for Jobs of the original.
 pub fn run(job: &v1::Job) -> i64 {
     number(job.annotations(), RUN)
+}
+
+/// Returns the hash of the Promise spec that a Job was made for; `None` where it is not known, as with Jobs of the original.
+pub fn spec_hash(job: &v1::Job) -> Option<&str> {
+    let is_promise = job.labels().get(keys::WORKFLOW_TYPE).is_some_and(|value| value == WorkflowType::Promise.as_str());
+    let own = || is_promise.then(|| job.labels().get(keys::HASH)).flatten();
+    job.annotations().get(SPEC_HASH).or_else(own).map(String::as_str)
 }
 
 /// Returns when the Job was made.

@@ -156,6 +156,9 @@ fn job_annotations(parent: &Parent, workflow: &Workflow, attempt: Attempt<'_>) -
     if workflow.kind == WorkflowType::Resource && owner(parent, workflow).is_none() {
         set(super::PARENT_UID, target.uid.clone().unwrap_or_default());
     }
+    if workflow.kind == WorkflowType::Resource {
+        set(super::SPEC_HASH, workflow.spec_hash.clone());
+    }
     if let Some(generation) = parent.promise_generation {
         set(super::PROMISE_GENERATION, generation.to_string());
         set(super::GENERATION, parent.generation.to_string());

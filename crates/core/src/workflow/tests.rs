@@ -11,6 +11,7 @@ mod suspension;
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
+use kratix_api::pipeline::{Action, Pipeline};
 use kratix_api::{Promise, PromiseSpec};
 use kube_core::DynamicObject;
 use serde_json::{Value, json};

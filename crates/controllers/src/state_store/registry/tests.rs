@@ -1,7 +1,9 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use kratix_core::state_store::{ChangeKind, File, Operation};
+use kratix_core::state_store::{Change, ChangeKind, File, Operation};
+use kratix_core::work_placement::{Cleaned, Site};
+use kratix_state_store::{Trouble, WriteError};
 
 use super::*;
 
@@ -188,8 +190,37 @@ async fn of_a_previous_address_there_is_a_writer_that_works() {
         let operation = Operation::Replace(Vec::new());
         Change { id: "a".into(), kind: ChangeKind::Delete, prefix: "a".into(), operation }
     };
-    assert_eq!(registry.clean((&site, &former), None, change()).await, None);
-    assert_eq!(registry.clean((&site, &retired), None, change()).await, Some(Cleaned::Removed));
+    assert_eq!(registry.clean((&site, &former), None, change(), None).await, None);
+    assert_eq!(registry.clean((&site, &retired), None, change(), None).await, Some(Cleaned::Removed));
+}
+
+/// A server that hangs holds up nobody who has left it, and is asked once. What waits to be removed there is not removed any more
+/// once it is where the files are to be.
+#[tokio::test]
+async fn a_former_site_that_does_not_answer_is_told_in_time_and_left_alone_once_it_is_present_again() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/x.git", server.local_addr().unwrap());
+    let open = || kratix_state_store::open(kratix_state_store::GitConfig::new("a", &url), cache.path()).unwrap();
+    let registry = Registry::new(cache.path().to_owned());
+    registry.set_open(&store(), open(), "here".into());
+    registry.locate(&store(), "there");
+    let retired = registry.retired.read()[0].handle.clone();
+    let site = serde_json::json!({ "store": { "kind": "GitStateStore", "name": "default" }, "place": "here", "directory": "a" });
+    let site: Site = serde_json::from_value(site).unwrap();
+    let clean = || {
+        let operation = Operation::Replace(Vec::new());
+        let change = Change { id: "a".into(), kind: ChangeKind::Delete, prefix: "a".into(), operation };
+        registry.clean((&site, &retired), None, change, Some(state_store::SILENCE))
+    };
+    let silent = Some(Cleaned::Failed(state_store::no_answer(&url)));
+    assert_eq!(clean().await, silent);
+    assert!(retired.silence().is_some(), "it is still being asked");
+    assert_eq!(clean().await, silent);
+    assert_eq!(retired.queued(), 0, "by one removal");
+    registry.locate(&store(), "here");
+    assert!(retired.check().await.is_err_and(|error| error.trouble == Trouble::Closed));
+    assert_eq!(clean().await, None, "its successor is asked");
 }
 
 #[tokio::test]
@@ -284,15 +315,10 @@ async fn a_repository_that_was_emptied_starts_a_new_epoch_with_the_write_that_fi
 #[cfg(unix)]
 #[tokio::test]
 async fn a_store_refuses_for_as_long_as_somebody_asks_for_what_it_refuses() {
-    use std::os::unix::fs::PermissionsExt;
-
     let directory = tempfile::tempdir().unwrap();
     let repository = directory.path().join("x.git");
     kratix_state_store::init_bare(&repository, "main").unwrap();
-    let hook = repository.join("hooks/pre-receive");
-    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
-    std::fs::write(&hook, "#!/bin/sh\nexit 1\n").unwrap();
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    kratix_testing::hook::install(&repository, "pre-receive", "exit 1");
     let registry = Registry::new(directory.path().join("cache"));
     let config = kratix_state_store::GitConfig::new("a", repository.display().to_string());
     let handle = kratix_state_store::open(config, directory.path()).unwrap();

@@ -1,6 +1,6 @@
 //! The turns of scenes about delivery: Secrets, stores, Destinations and Works as users make them, and what is said of them.
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kratix_api::{BucketStateStore, Condition, Destination, GitStateStore, Work, WorkPlacement};
 use kratix_api::{compression, condition, keys};
@@ -103,6 +103,16 @@ impl World {
             keys::PIPELINE_NAME: "configure",
         });
         self.apply_work(("default", request), request, labels, files).await;
+    }
+
+    /// Sets how often what is in the stores is compared with what was written.
+    pub(crate) async fn set_interval(&self, interval: &str) {
+        let config = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": keys::CONFIG_MAP },
+            "data": { keys::CONFIG_KEY: format!("stateStoreReconciliationInterval: {interval}") },
+        });
+        let maps = Api::<ConfigMap>::namespaced(self.user.clone(), keys::SYSTEM_NAMESPACE);
+        maps.patch(keys::CONFIG_MAP, &PatchParams::apply("user"), &Patch::Apply(config)).await.unwrap();
     }
 
     /// Waits for an event.

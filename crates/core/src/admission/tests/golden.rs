@@ -14,12 +14,7 @@ const DIFFERENCES: &str = include_str!("differences.yaml");
 const BY_SCHEMA: usize = 10;
 
 fn golden() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/reference/golden/17-admission");
-    if !path.is_dir() {
-        eprintln!("skipped: no reference data at {}", path.display());
-        return None;
-    }
-    Some(path)
+    Some(crate::golden::recordings()?.join("17-admission"))
 }
 
 fn documents(path: &Path) -> Vec<Value> {

@@ -149,8 +149,14 @@ fn a_running_job_of_a_request_is_waited_for_before_the_delete_workflow() {
     world.settle();
     assert_eq!(
         world.says("Reconciled"),
-        "Unknown/Deleting/Deleting: waiting for running jobs of requests: default/busy"
+        "Unknown/Deleting/Deleting: waiting for running jobs of requests: default/busy; kubectl delete job -n NAMESPACE NAME \
+         ends one that does not get on"
     );
+    // As it says.
+    let mut mended = world.clone();
+    mended.delete("Job", &ObjectKey::namespaced("default", "busy"));
+    mended.settle();
+    assert!(mended.kinds("Promise").is_empty());
     assert!(!order(&world).contains(&"Redis".to_owned()));
     let done = json!({ "status": { "active": 0, "conditions": [{ "type": "Complete", "status": "True" }] } });
     world.patch("Job", &ObjectKey::namespaced("default", "busy"), &done);
@@ -187,7 +193,12 @@ fn a_job_of_a_request_that_cannot_begin_does_not_hold_up_the_deletion() {
     let labels = json!({
         "kratix.io/promise-name": "redis", "kratix.io/workflow-type": "resource", "kratix.io/workflow-action": "configure",
     });
-    let metadata = json!({ "name": "stuck", "namespace": "default", "labels": labels });
+    let annotations = json!({
+        "kratix.io/job-resource-name": "a", "kratix.io/job-resource-namespace": "default",
+        "kratix.io/job-resource-kind": "Redis",
+    });
+    let mut metadata = json!({ "name": "stuck", "namespace": "default", "labels": labels, "annotations": annotations });
+    metadata["labels"]["kratix.io/pipeline-name"] = "build".into();
     world.create(json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "status": { "active": 1 } }));
     world.delete_promise();
     for _ in 0..3 {
@@ -199,6 +210,9 @@ fn a_job_of_a_request_that_cannot_begin_does_not_hold_up_the_deletion() {
     assert_eq!(world.get("Job", &job).unwrap()["spec"]["suspend"], true);
     let patches = world.writes.iter().filter(|write| *write.address().1 == job).count();
     assert_eq!(patches, 1, "told once");
+    let note = "Normal PipelineSuspended: Configure Pipeline suspended: build; Promise redis is being deleted, and its pod \
+                cannot begin";
+    assert_eq!(world.events.iter().filter(|event| *event == note).count(), 1, "{:#?}", world.events);
     let stopped = json!({ "status": { "active": 0, "conditions": [{ "type": "Suspended", "status": "True" }] } });
     world.patch("Job", &job, &stopped);
     world.settle();

@@ -8,27 +8,15 @@
 //! * suffix of the name of the dependencies' Work: derived, not random (decision 6); its annotation `last-updated-at` is
 //!   there from the start (01 §9.4.4).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kratix_api::{PromiseRevision, PromiseSpec, compression};
 use serde_json::{Value, json};
 
+use crate::golden::recordings;
 use crate::object::ObjectKey;
 use crate::patch::to_value;
 use crate::promise::testing::{World, merge};
-
-pub(super) fn golden() -> Option<PathBuf> {
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference/golden"));
-    if path.is_dir() {
-        return Some(path);
-    }
-    report_skipped(&path);
-    None
-}
-
-fn report_skipped(path: &Path) {
-    eprintln!("skipped: no reference data at {}", path.display());
-}
 
 pub(super) fn documents(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -206,7 +194,7 @@ fn compare_files(world: &World, path: &Path) {
 
 #[test]
 fn dependencies_that_come_change_narrow_and_go() {
-    let Some(golden) = golden() else { return };
+    let Some(golden) = recordings() else { return };
     let scenario = golden.join("01-promise-dependencies-only");
     let mut world = World::new();
     for (input, stage) in [
@@ -226,7 +214,7 @@ fn dependencies_that_come_change_narrow_and_go() {
 
 #[test]
 fn an_api_with_a_pipeline() {
-    let Some(golden) = golden() else { return };
+    let Some(golden) = recordings() else { return };
     let scenario = golden.join("02-resource-pipeline-two-files-status");
     let mut world = World::new();
     apply(&mut world, &scenario.join("input/02-promise.yaml"), json!({}));
@@ -235,7 +223,7 @@ fn an_api_with_a_pipeline() {
 
 #[test]
 fn a_second_version_with_another_schema() {
-    let Some(golden) = golden() else { return };
+    let Some(golden) = recordings() else { return };
     let scenario = golden.join("11-promise-update-revisions-bindings");
     let mut world = World::new();
     apply(&mut world, &scenario.join("input/02-promise-v1.yaml"), json!({}));
@@ -246,7 +234,7 @@ fn a_second_version_with_another_schema() {
 
 #[test]
 fn requirements_that_are_met_later() {
-    let Some(golden) = golden() else { return };
+    let Some(golden) = recordings() else { return };
     let scenario = golden.join("12-promise-release-and-requirements");
     let mut world = World::new();
     apply(&mut world, &scenario.join("input/02-promise-with-requirements.yaml"), json!({}));

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use kratix_api::keys;
 use serde_json::{Map, Value, json};
 
-use super::golden::{documents, golden, put};
+use super::golden::{documents, put};
+use crate::golden::recordings;
 use crate::object::ObjectKey;
 use crate::plan::Write;
 use crate::promise::testing::{NAME, World};
@@ -267,7 +268,7 @@ struct Scenario {
 
 impl Scenario {
     fn open(folder: &'static str, names: [&'static str; 2]) -> Option<Self> {
-        let root = golden()?.join(folder);
+        let root = recordings()?.join(folder);
         Some(Self { folder, root, names, compared: BTreeSet::new() })
     }
 

@@ -405,3 +405,23 @@ fn odd_status_values_do_not_stop_a_pass() {
     world.settle();
     assert!(world.says("Reconciled").starts_with("True"));
 }
+
+/// 02 §5.1
+#[test]
+fn the_account_of_the_promise_workflow_goes_from_a_pipeline_namespace_that_was_left() {
+    let spec = |namespace: &str| {
+        json!({ "workflows": {
+            "config": { "pipelineNamespace": namespace }, "promise": { "configure": [pipeline("one")] },
+        }})
+    };
+    let mut world = World::with(spec("pipes"));
+    world.settle();
+    let namespaces = |world: &World| {
+        let accounts = world.kinds("ServiceAccount").into_iter();
+        accounts.map(|key| key.namespace.clone().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(namespaces(&world), ["pipes"]);
+    world.patch_promise(json!({ "spec": spec("") }));
+    world.settle();
+    assert_eq!(namespaces(&world), ["kratix-platform-system"]);
+}

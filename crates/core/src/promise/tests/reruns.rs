@@ -183,6 +183,26 @@ fn a_request_that_fails_or_is_held_gives_its_place_to_the_next_and_is_named_at_t
 }
 
 #[test]
+fn a_request_that_comes_after_a_round_is_not_waited_for() {
+    let mut world = with_requests(1);
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.settle();
+    consume(&mut world);
+    world.request_stands("r000", "False", "ConfigureWorkflowFailed");
+    world.settle();
+    let told = "False/RequestsHeldUp/Resource requests that have failed, or cannot run, since the Promise has changed: \
+                default/r000; see their conditions";
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), told);
+    world.request("new");
+    world.request_stands("new", "True", "PipelinesExecutedSuccessfully");
+    world.settle();
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), told);
+    world.request_stands("r000", "True", "PipelinesExecutedSuccessfully");
+    world.settle();
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), DONE);
+}
+
+#[test]
 fn a_request_that_cannot_be_told_holds_up_no_other_and_is_named_with_the_cause() {
     let mut world = with_requests(3);
     world.refuses.insert("r000".into(), None);

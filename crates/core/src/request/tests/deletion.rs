@@ -249,6 +249,8 @@ fn a_running_configure_job_is_waited_for_before_a_delete_workflow_and_stopped_wi
         assert_eq!(world.ran("a"), ["build"]);
         let stopped = workflow::history::is_told_to_suspend(&world.running("a").unwrap());
         assert_eq!(stopped, delete.is_empty());
+        let note = "PipelineSuspended Configure Pipeline suspended: build; the request is being deleted";
+        assert_eq!(world.count(note), usize::from(stopped));
         assert!(world.told("a", DELETING).starts_with("True/"), "{}", world.told("a", DELETING));
         if delete.is_empty() {
             world.stop_jobs("a");

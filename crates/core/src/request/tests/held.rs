@@ -82,3 +82,21 @@ fn a_request_that_waits_for_its_turn_after_a_pause_tells_it_as_well() {
     assert_eq!(world.settle("a").findings, [Finding::AwaitsTurn]);
     assert_eq!(told(&world), "");
 }
+
+#[test]
+fn a_request_whose_promise_is_gone_is_told_so_once() {
+    let mut world = two_pipelines();
+    world.play("a");
+    let promise = ("Promise".to_owned(), ObjectKey::cluster(PROMISE));
+    let gone = world.objects.remove(&promise).unwrap();
+    for told in [1, 2] {
+        world.settle("a");
+        assert_eq!(world.told("a", "Reconciled"), "Unknown/PromiseNotFound");
+        assert_eq!(world.count("PromiseNotFound Promise env not found"), told);
+        assert!(world.decide("a").is_silent());
+        world.objects.insert(promise.clone(), gone.clone());
+        world.settle("a");
+        assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+        world.objects.remove(&promise);
+    }
+}

@@ -67,6 +67,24 @@ fn a_spec_whose_pod_cannot_be_started_is_followed_by_a_good_one() {
     }
 }
 
+/// A pass that does not see yet that the Job was stopped stops, and tells, nothing.
+#[test]
+fn a_job_is_stopped_and_told_of_only_as_it_was_seen() {
+    let mut world = running(&["undo"]);
+    pod(&mut world, "p1", waiting("ErrImagePull", "not found"));
+    world.settle("a");
+    let mut leaving = world.clone();
+    leaving.delete("Env", &key("a"));
+    world.change("Env", &key("a"), json!({ "spec": { "size": "good" } }));
+    for mut world in [world, leaving] {
+        let plan = world.decide("a");
+        let told = plan.events.iter().find(|event| event.reason == "PipelineSuspended").unwrap().clone();
+        let stop = plan.writes.iter().find(|write| told.tells_of(write)).unwrap().clone();
+        assert!(world.execute(&stop, &mut BTreeMap::new()));
+        assert!(!world.execute(&stop, &mut BTreeMap::new()));
+    }
+}
+
 #[test]
 fn what_has_begun_is_never_stopped_for_a_change_of_the_spec() {
     let ended = |code: i32| json!({ "terminated": { "exitCode": code, "finishedAt": "2026-01-01T10:00:10Z" } });

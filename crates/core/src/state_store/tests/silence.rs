@@ -3,7 +3,7 @@
 use super::*;
 
 fn asked(snapshot: &Snapshot, since: i64, now: i64) -> Snapshot {
-    let under_way = UnderWay { since: at(since), address: "https://git.example/x.git".into() };
+    let under_way = UnderWay { since: Some(at(since)), address: "https://git.example/x.git".into() };
     Snapshot { under_way: Some(under_way), now: at(now), ..snapshot.clone() }
 }
 
@@ -23,8 +23,13 @@ fn a_new_store_that_does_not_answer_says_so_after_three_seconds_and_is_asked_onc
     assert_eq!(decision.plan.events[0].note, SAID);
     let told = after(&silent, &decision.plan);
     assert!(decide(&told).plan.is_silent(), "once");
+    // One that has not had its turn owes nothing.
+    let address = "https://git.example/x.git".to_owned();
+    let waiting = Snapshot { under_way: Some(UnderWay { since: None, address }), ..asked(&new, 10, 100) };
+    assert!(decide(&waiting).plan.is_silent() && decide(&waiting).effect.is_none());
+    assert_eq!(decide(&waiting).plan.next, Next::After(SILENCE));
     // The end of the wait is told as ever.
-    let fingerprint = fingerprint(&told);
+    let fingerprint = fingerprint(&told).unwrap();
     let opened = Opened { fingerprint, at: at(100), outcome: failure(Step::Read, "no answer within 90 s") };
     let failed = Snapshot { opened: Some(opened.clone()), under_way: None, ..after(&told, &record(&told, opened)) };
     assert!(problem(&failed).1.ends_with("no answer within 90 s"));

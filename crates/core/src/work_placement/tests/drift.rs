@@ -16,6 +16,8 @@ fn after_the_interval_what_was_written_is_compared_and_only_written_again_if_it_
     let early = decide(&world.snapshot());
     assert!(!early.compares && early.effect.is_none(), "in between nothing is asked of the store");
     world.now = 100;
+    let is_due = |second: i64| is_due(world.attempt.as_ref().unwrap(), world.interval, at(second));
+    assert!(is_due(100) && !is_due(99), "known without looking at anything else");
     let due = decide(&world.snapshot());
     assert!(due.compares && due.effect.is_none() && due.plan.is_silent());
     assert!(!world.pass(), "all is as it was");

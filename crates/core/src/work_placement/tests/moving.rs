@@ -167,6 +167,18 @@ fn one_repository_under_two_addresses_keeps_its_files() {
     assert!(!is_proven("url/main/x", "ssh/main/", "x/d"));
 }
 
+#[test]
+fn whoever_goes_on_elsewhere_waits_for_seconds_for_the_old_place_and_whoever_leaves_for_good_to_the_end() {
+    let mut world = at_path("d", FilepathMode::NestedByMetadata);
+    world.settle();
+    move_to(&mut world, "e");
+    world.pass();
+    let patience = |world: &World| leftovers(&world.snapshot())[0].patience;
+    assert_eq!(patience(&world), Some(crate::state_store::SILENCE));
+    world.placement.as_mut().unwrap().metadata.deletion_timestamp = Some(kratix_api::Time(jiff::Timestamp::UNIX_EPOCH));
+    assert_eq!(patience(&world), None);
+}
+
 // decision 16
 #[test]
 fn what_another_one_has_at_the_old_place_by_now_is_left_alone() {

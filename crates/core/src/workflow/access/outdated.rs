@@ -3,7 +3,7 @@
 //! # Source
 //! `02-workflows.md` §5.6, weaknesses 23 and 25
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
@@ -23,7 +23,8 @@ const SHARED: &str = "ClusterRole";
 /// Returns the removal of permissions beyond the default ones that no pipeline of this Promise, type and namespace has any
 /// more: of the present pipelines, of those that were removed or renamed, and of delete pipelines, which remove nothing
 /// themselves; and of those in namespaces in which pipelines of this type ran before, and run no more. What cannot be decoded is not
-/// judged, and a Job that still runs for another parent keeps what its pod may do: the start that follows it removes that.
+/// judged, and a Job that still runs for another parent, and for a spec that is not in use, keeps what its pod may do: the start that
+/// follows it removes that.
 pub(in crate::workflow) fn outdated(
     workflow: &Workflow,
     in_use: &InUse,
@@ -40,7 +41,7 @@ pub(in crate::workflow) fn outdated(
             }
         }
     }
-    let rule = Outdated { workflow, namespaces: in_use.namespaces.as_ref(), kept, judged };
+    let rule = Outdated { workflow, in_use, kept, judged };
     let mut found = Vec::new();
     // Bindings first: a binding never names a role that is gone.
     rule.apply(&existing.cluster_role_bindings, &mut found);
@@ -50,9 +51,10 @@ pub(in crate::workflow) fn outdated(
     if found.is_empty() {
         return Vec::new();
     }
-    let running = running(jobs());
+    let mut earlier = running(jobs());
+    earlier.retain(|job| in_use.is_earlier(workflow, job));
     let unused =
-        found.into_iter().filter(|(target, labels)| !running.iter().any(|job| serves(&target.kind, labels, job)));
+        found.into_iter().filter(|(target, labels)| !earlier.iter().any(|job| serves(&target.kind, labels, job)));
     unused.map(|(target, _)| Write::Delete { target }).collect()
 }
 
@@ -63,12 +65,16 @@ pub(super) fn running(mut jobs: Vec<Arc<Job>>) -> Vec<Arc<Job>> {
 
 /// Returns whether the pod of a Job of the same Promise may do what it does because of a permission with these labels.
 pub(super) fn serves(kind: &Kind, labels: &BTreeMap<String, String>, job: &Job) -> bool {
-    let of_job = job.labels();
+    is_of_pipeline(labels, job)
+        && (kind.kind == SHARED || labels.get(keys::PIPELINE_NAMESPACE) == job.namespace().as_ref())
+}
+
+/// Returns whether a permission with these labels is one of the pipeline that a Job of the same Promise runs.
+pub(super) fn is_of_pipeline(labels: &BTreeMap<String, String>, job: &Job) -> bool {
     let r#type = label(labels, keys::WORKFLOW_TYPE, keys::WORK_TYPE);
     labels.get(keys::PIPELINE_NAME).map(String::as_str) == Some(history::pipeline(job))
-        && r#type == label(of_job, keys::WORKFLOW_TYPE, keys::WORK_TYPE)
+        && r#type == label(job.labels(), keys::WORKFLOW_TYPE, keys::WORK_TYPE)
         && label(labels, keys::WORKFLOW_ACTION, keys::WORK_ACTION) == Some(history::action(job).as_str())
-        && (kind.kind == SHARED || labels.get(keys::PIPELINE_NAMESPACE) == job.namespace().as_ref())
 }
 
 /// Returns the value of a label, in the spelling of early versions as well.
@@ -79,8 +85,7 @@ fn label<'a>(labels: &'a BTreeMap<String, String>, key: &str, legacy: &str) -> O
 /// Which permission objects are to be removed.
 struct Outdated<'a> {
     workflow: &'a Workflow,
-    /// See [`InUse::namespaces`].
-    namespaces: Option<&'a BTreeSet<String>>,
+    in_use: &'a InUse,
     kept: Vec<Wanted>,
     /// Actions of which all pipelines in use are known.
     judged: Vec<Action>,
@@ -108,7 +113,7 @@ impl Outdated<'_> {
     fn covers(&self, kind: &Kind, labels: &BTreeMap<String, String>) -> bool {
         let action = label(labels, keys::WORKFLOW_ACTION, keys::WORK_ACTION);
         let namespace = labels.get(keys::PIPELINE_NAMESPACE);
-        let is_left = || self.namespaces.zip(namespace).is_some_and(|(all, namespace)| !all.contains(namespace));
+        let is_left = || namespace.is_some_and(|namespace| self.in_use.is_left(namespace));
         let is_here = kind.kind == SHARED || namespace == Some(&self.workflow.namespace) || is_left();
         labels.get(keys::PROMISE_NAME) == Some(&self.workflow.promise)
             && labels.contains_key(keys::PIPELINE_NAME)

@@ -12,7 +12,7 @@ fn writes(
     others: &[Workflow],
     jobs: impl FnOnce() -> Vec<Arc<Job>>,
 ) -> Vec<Write> {
-    let in_use = InUse { workflows: others.to_vec(), namespaces: None };
+    let in_use = InUse { workflows: others.to_vec(), is_beside_requests: true, ..InUse::default() };
     access::writes(parent, workflow, pipeline, existing, &in_use, jobs)
 }
 

@@ -1,19 +1,7 @@
 //! Jobs and supporting objects against what the reference made of the same Promises.
 
-use std::path::PathBuf;
-
 use super::super::access::objects;
 use super::*;
-
-fn golden(scenario: &str) -> Option<PathBuf> {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference/golden");
-    let path = PathBuf::from(root).join(scenario);
-    if !path.is_dir() {
-        eprintln!("skipped: no reference data at {}", path.display());
-        return None;
-    }
-    Some(path)
-}
 
 /// Returns a request as the recorder read it: an unquoted `y` is a text, which the reader of these tests takes for true.
 fn as_recorded(request: &Value) -> Value {
@@ -41,7 +29,7 @@ struct Scenario {
 
 impl Scenario {
     fn read(name: &str) -> Option<Self> {
-        let root = golden(name)?;
+        let root = crate::golden::recordings()?.join(name);
         let sorted = |folder: &str| {
             let entries = std::fs::read_dir(root.join(folder)).unwrap();
             let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();

@@ -1,0 +1,86 @@
+//! Whom a placement may meet, and which changes concern it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kratix_api::destination::StateStoreRef;
+use kratix_api::{Destination, WorkPlacement, keys};
+use kube_core::ResourceExt;
+
+use super::location::{self, DIRECTORY_NAMESPACE, join, pipeline};
+use super::site::{self, FILES_AT, STORE_LOCATION, Site};
+use super::snapshot::Snapshot;
+
+/// Tells whether all placements of a Destination share one file.
+pub fn aggregates(destination: &Destination) -> bool {
+    destination.spec.filepath.mode == kratix_api::destination::FilepathMode::AggregatedYaml
+}
+
+/// Tells whether all placements of two Destinations share one file.
+pub fn shares_file(one: &Destination, other: &Destination) -> bool {
+    let file = location::aggregate(one);
+    one.spec.state_store_ref == other.spec.state_store_ref && file.is_some() && file == location::aggregate(other)
+}
+
+/// Names what placements that take turns have in common: those of one aggregate, so that each is computed from the ones
+/// before it, those of one directory, so that the first is known to have written when the second looks, and those of which
+/// one has left what another one may be about to write. Sorted. `place` is that of the Destination's store: two stores may
+/// have one address.
+pub fn turns(placement: &WorkPlacement, destination: &Destination, place: Option<&str>) -> Vec<String> {
+    let present = Site::of(placement, destination, place.unwrap_or_default());
+    let sites = present.into_iter().chain(site::noted_sites(placement));
+    let turns: BTreeSet<String> = sites.filter_map(|site| site.turn()).collect();
+    turns.into_iter().collect()
+}
+
+/// Returns the [`turns`] of the placement of a snapshot.
+pub fn turns_of(snapshot: &Snapshot) -> Vec<String> {
+    let of = |destination: &Arc<Destination>| turns(&snapshot.placement, destination, snapshot.store.place());
+    snapshot.destination.as_ref().map(of).unwrap_or_default()
+}
+
+/// Names what two placements have in common if they could have the same directory.
+pub fn collision_key(placement: &WorkPlacement) -> (String, String) {
+    (placement.spec.promise_name.clone(), placement.spec.resource_name.clone())
+}
+
+/// Tells whether placements of two Destinations could have directories of which one is, or contains, the other.
+pub fn may_meet(one: &Destination, other: &Destination) -> bool {
+    one.spec.state_store_ref == other.spec.state_store_ref
+        && site::touches(&join(&[&one.spec.path]), &join(&[&other.spec.path]))
+}
+
+/// Tells whether a change of a Destination concerns its placements.
+pub fn concerns_placements(old: Option<&Destination>, new: Option<&Destination>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    old.spec.path != new.spec.path
+        || old.spec.state_store_ref != new.spec.state_store_ref
+        || old.spec.filepath != new.spec.filepath
+        || old.spec.init_workloads != new.spec.init_workloads
+        || old.metadata.uid != new.metadata.uid
+}
+
+/// Returns the store and the directory in which nothing is asked for any more after a change of a Destination.
+pub fn left<'d>(old: Option<&'d Destination>, new: Option<&Destination>) -> Option<(&'d StateStoreRef, String)> {
+    let old = &old?.spec;
+    let stays = |new: &Destination| new.spec.path == old.path && new.spec.state_store_ref == old.state_store_ref;
+    let store = old.state_store_ref.as_ref()?;
+    (!new.is_some_and(stays)).then(|| (store, location::join(&[&old.path])))
+}
+
+/// Tells whether a change of a placement concerns itself: its own status writes do not.
+pub fn concerns_itself(old: Option<&WorkPlacement>, new: Option<&WorkPlacement>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    let metadata = |placement: &WorkPlacement| {
+        let metadata = &placement.metadata;
+        let noted =
+            [DIRECTORY_NAMESPACE, STORE_LOCATION, FILES_AT].map(|key| placement.annotations().get(key).cloned());
+        // The sites that were left come after the status.
+        let is_moving = noted[2].is_some().then(|| placement.status.clone());
+        let misplaced = placement.labels().get(keys::MISPLACED).cloned();
+        let is_terminating = metadata.deletion_timestamp.is_some();
+        let identity = (metadata.uid.clone(), metadata.generation, metadata.finalizers.clone());
+        (identity, is_terminating, noted, is_moving, misplaced)
+    };
+    metadata(old) != metadata(new) || pipeline(old) != pipeline(new) || old.spec != new.spec
+}
