@@ -1,5 +1,6 @@
 //! The one binary of Kratix.
 
+mod allocator;
 mod args;
 mod demo;
 mod down;
@@ -20,11 +21,6 @@ use tracing_subscriber::EnvFilter;
 use crate::args::{Cli, Command, ImageCommand};
 use crate::failure::Failure;
 use crate::printer::{Format, Printer};
-
-/// Objects are trees of many small pieces: with the allocator of the C library a third of all processor time is spent on them, and
-/// others keep twice the memory of what was freed.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // Before anything else: as the first process of a container this program is another one, and must have no threads.

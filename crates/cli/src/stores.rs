@@ -49,13 +49,13 @@ fn found(kind: &'static str, name: String, status: Option<&StateStoreStatus>) ->
     Store { kind, name, cause: cause(status.map_or(&[][..], |status| &status.conditions)) }
 }
 
-/// Says what keeps a store from taking what it is given: it is not ready, or it has refused the last push.
+/// Says what keeps a store from taking what it is given: it is not ready, or it has refused the last push or does not answer it.
 fn cause(conditions: &[Condition]) -> Option<String> {
     let Some(ready) = condition::find(conditions, condition::READY) else {
         return Some("it is being opened".to_owned());
     };
     let failing = if ready.status == Status::True {
-        condition::find(conditions, "PushesAccepted").filter(|accepted| accepted.status == Status::False)?
+        condition::find(conditions, "PushesAccepted").filter(|accepted| accepted.status != Status::True)?
     } else {
         ready
     };
@@ -71,10 +71,13 @@ mod tests {
         let said = |r#type: &str, status: Status| Condition::new(r#type, status, "R", format!("{type}: no\nmore"));
         let (ready, not_ready) = (said("Ready", Status::True), said("Ready", Status::False));
         let refuses = said("PushesAccepted", Status::False);
+        let (unknown, silent) = (said("Ready", Status::Unknown), said("PushesAccepted", Status::Unknown));
         for (conditions, expected) in [
             (vec![], Some("it is being opened")),
             (vec![ready.clone()], None),
-            (vec![ready, refuses.clone()], Some("PushesAccepted: no")),
+            (vec![ready.clone(), refuses.clone()], Some("PushesAccepted: no")),
+            (vec![ready, silent], Some("PushesAccepted: no")),
+            (vec![unknown], Some("Ready: no")),
             (vec![not_ready, refuses], Some("Ready: no")),
         ] {
             assert_eq!(cause(&conditions).as_deref(), expected);

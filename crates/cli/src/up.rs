@@ -12,9 +12,9 @@ use kratix_platform::{Options, Platform, Runtime};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args;
 use crate::failure::Failure;
 use crate::printer::{Format, Printer};
+use crate::{allocator, args};
 
 /// How long a detached platform may take to become ready.
 const READY: Duration = Duration::from_secs(60);
@@ -43,6 +43,7 @@ pub(crate) async fn run(printer: &Printer, up: args::Up) -> Result<ExitCode, Fai
 
 /// Starts the platform and adds to a failure what can be done about it.
 pub(crate) async fn start(options: Options) -> Result<Platform, Failure> {
+    allocator::give_back_while_idle();
     Platform::start(options).await.map_err(|error| {
         let hint = error.hint();
         Failure { hint, ..Failure::from(error) }

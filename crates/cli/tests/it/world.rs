@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kratix_api::{Condition, Promise, Work, WorkPlacement, condition};
 use kratix_testing::archive::{self, Entry};
+use kratix_testing::hook;
 use kratix_testing::kube_apiserver::{self, KubeApiServer};
 use kratix_testing::kubectl::Kubectl;
 use kratix_testing::wait;
@@ -193,10 +194,8 @@ impl World {
 
     /// Makes the state store refuse every push; the returned function makes it take them again.
     pub(crate) fn freeze_store(&self) -> impl FnOnce() + use<> {
-        let hook = self.repository().join("hooks/pre-receive");
-        std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
-        std::fs::write(&hook, "#!/bin/sh\necho 'the branch is frozen until Monday' >&2\nexit 1\n").unwrap();
-        std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let hook =
+            hook::install(&self.repository(), "pre-receive", "echo 'the branch is frozen until Monday' >&2\nexit 1");
         move || std::fs::remove_file(&hook).unwrap()
     }
 
@@ -255,10 +254,14 @@ pub(crate) fn is_reconciled(request: &DynamicObject) -> bool {
 }
 
 /// Returns a document of the published project, or `None` with a note where the reference data is not there.
+///
+/// # Panics
+/// Where it must be there, in CI.
 pub(crate) fn reference(path: &str) -> Option<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/reference").join(path);
     let text = std::fs::read_to_string(&path).ok();
     if text.is_none() {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{} is not there", path.display());
         eprintln!("skipped: {} is not there", path.display());
     }
     text
