@@ -8,6 +8,9 @@ use clap::Args;
 /// The test that makes the runs which this variable asks for.
 const TEST: &str = "suite::what_is_asked_for_is_run";
 const ASKED: &str = "KRATIX_FAULTS";
+/// The test that makes sequences of changes.
+const SEQUENCES_TEST: &str = "sequences::any_sequence_of_changes_ends_where_the_last_state_alone_does";
+const SEQUENCES_ASKED: &str = "KRATIX_SEQUENCES";
 
 /// Which runs to make; everything unless told otherwise.
 #[derive(Args)]
@@ -15,6 +18,12 @@ pub(crate) struct Faults {
     /// These scenarios only, separated by commas
     #[arg(long)]
     scenario: Option<String>,
+    /// These steps of the scenario only, by their numbers, separated by commas: what a failure says that it takes
+    #[arg(long, requires = "scenario")]
+    steps: Option<String>,
+    /// A sequence of changes instead of scenarios: its number, a range like `0..300`, or `17:0,3` for some of its changes
+    #[arg(long, conflicts_with_all = ["scenario", "seed", "fault", "minutes", "twice"])]
+    sequence: Option<String>,
     /// Where every choice comes from
     #[arg(long)]
     seed: Option<u64>,
@@ -38,6 +47,7 @@ impl Faults {
         let number = |number: Option<u64>| number.map(|number| number.to_string());
         let parts = [
             ("scenario", self.scenario.clone()),
+            ("steps", self.steps.clone()),
             ("seed", number(self.seed)),
             ("fault", self.fault.clone()),
             ("minutes", number(self.minutes)),
@@ -55,7 +65,11 @@ pub(crate) fn run(faults: &Faults) -> Result<()> {
     if faults.release {
         command.arg("--release");
     }
-    command.args(["--", "--exact", "--nocapture", TEST]).env(ASKED, faults.asked());
+    command.args(["--", "--exact", "--nocapture"]);
+    match &faults.sequence {
+        Some(sequence) => command.arg(SEQUENCES_TEST).env(SEQUENCES_ASKED, sequence),
+        None => command.arg(TEST).env(ASKED, faults.asked()),
+    };
     if !command.status().context("starting cargo")?.success() {
         bail!("runs have failed, see above");
     }
@@ -68,8 +82,10 @@ mod tests {
 
     #[test]
     fn what_is_given_is_asked_for() {
-        let faults = |seed, fault: Option<&str>, twice| Faults {
+        let faults = |seed, fault: Option<&str>, twice: bool| Faults {
             scenario: Some("request".into()),
+            steps: twice.then(|| "0,2".to_owned()),
+            sequence: None,
             seed,
             fault: fault.map(str::to_owned),
             minutes: None,
@@ -78,6 +94,6 @@ mod tests {
         };
         assert_eq!(faults(None, None, false).asked(), "scenario=request");
         let asked = faults(Some(7), Some("crash-after:17"), true).asked();
-        assert_eq!(asked, "scenario=request;seed=7;fault=crash-after:17;twice=true");
+        assert_eq!(asked, "scenario=request;steps=0,2;seed=7;fault=crash-after:17;twice=true");
     }
 }

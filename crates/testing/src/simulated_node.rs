@@ -1,7 +1,7 @@
 //! A node without containers: plays the Jobs of any API server as the Job controller and the kubelet would.
 //!
 //! Kratix's own containers are the real programs of `kratix-pipeline`, run in this process with directories for volumes; a
-//! container of the pipeline's author is a closure. No Pods exist. A container that fails is run again as often as the Job's
+//! container of the pipeline's author is a closure. No Pods exist but those that cannot begin. A container that fails is run again as often as the Job's
 //! `backoffLimit` allows: a closure at once, a program of Kratix after a short pause.
 //!
 //! ```no_run
@@ -19,6 +19,7 @@
 
 mod job;
 mod play;
+mod pod;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,16 @@ pub enum Outcome {
     Failed,
     /// Not yet: the closure is asked again when the future is done.
     Later(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// It cannot begin, because its image is not there for instance: a Pod says so until the future is done, and then the
+    /// closure is asked again.
+    Waiting {
+        /// Of the container's state, `ErrImagePull` for instance.
+        reason: &'static str,
+        /// For people.
+        message: String,
+        /// What it waits for.
+        until: Pin<Box<dyn Future<Output = ()> + Send>>,
+    },
 }
 
 impl Outcome {
@@ -95,6 +106,11 @@ impl Stage<'_> {
     /// When it cannot be written.
     pub fn metadata(&self, path: &str, text: &str) {
         write(&self.metadata.join(path), text);
+    }
+
+    /// Returns the directories of the pod, each with where it is on this machine.
+    pub fn mounts(&self) -> [(&'static str, &Path); 3] {
+        [("/kratix/input", self.input), ("/kratix/output", self.output), ("/kratix/metadata", self.metadata)]
     }
 
     /// Returns where `/kratix/output` is on this machine.
@@ -248,6 +264,9 @@ fn abort(task: &AbortHandle) -> bool {
     false
 }
 
+/// A file system in memory, where there is one.
+const MEMORY: &str = "/dev/shm";
+
 /// The volumes of one run of a pod.
 struct Volumes {
     root: tempfile::TempDir,
@@ -255,7 +274,9 @@ struct Volumes {
 
 impl Volumes {
     fn new() -> std::io::Result<Self> {
-        let volumes = Self { root: tempfile::tempdir()? };
+        // What disks do with a thousand small directories is not what is tested or measured.
+        let root = tempfile::tempdir_in(MEMORY).or_else(|_| tempfile::tempdir())?;
+        let volumes = Self { root };
         for directory in [volumes.input(), volumes.output(), volumes.metadata(), volumes.scheduling()] {
             std::fs::create_dir_all(directory)?;
         }

@@ -12,7 +12,7 @@ use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Context, Outcome, Stage, Volumes, job};
+use super::{Context, Outcome, Stage, Volumes, job, pod};
 
 /// Pause after a write that the API server did not take; like all pauses here of the runtime's clock, which jumps in the suite.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -26,6 +26,7 @@ const PROGRAMS: [&str; 3] = ["reader", "work-writer", "status-writer"];
 
 /// Tells in the Job's status that nothing runs.
 pub(super) async fn suspend(cx: Context, job: Job) {
+    pod::remove(&cx.client, &job).await;
     if let Some(status) = job::suspended(&job, (cx.clock)()) {
         tell(&cx, &job, status).await;
     }
@@ -126,6 +127,13 @@ async fn step(
             Outcome::Succeeded => return true,
             Outcome::Failed => return false,
             Outcome::Later(ready) => ready.await,
+            Outcome::Waiting { reason, message, until } => {
+                while !pod::wait(&cx.client, job, container, reason, &message).await {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                until.await;
+                pod::remove(&cx.client, job).await;
+            }
         }
     }
 }

@@ -1,12 +1,12 @@
 //! What must hold at every moment, and at rest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use kratix_api::{Destination, Work, WorkPlacement, compression, keys};
+use kratix_api::{Destination, Promise, Work, WorkPlacement, keys};
 use kratix_testing::faults::Call;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -15,9 +15,7 @@ use serde_json::Value;
 
 use crate::record::{Files, Found, everything};
 use crate::world::World;
-
-/// Largest file that is looked into.
-const BYTES_MAX: usize = 1 << 20;
+use crate::{owners, places};
 
 /// Looks at every write of the manager before it is made: nothing may be said that is not true yet.
 pub(crate) struct Observer {
@@ -76,7 +74,8 @@ impl Observer {
         for work in Api::<Work>::all(self.client.clone()).list(&of_request).await.ok()? {
             let of = work.labels().get(keys::RESOURCE_NAMESPACE).cloned().or_else(|| work.namespace());
             // What is on its way out, the Work of a pipeline that is no more for instance, is waited for by nobody.
-            if of.as_deref() != Some(namespace) || work.metadata.deletion_timestamp.is_some() {
+            let is_leaving = work.metadata.deletion_timestamp.is_some() || !self.is_current(&work).await;
+            if of.as_deref() != Some(namespace) || is_leaving {
                 continue;
             }
             let of_work = ListParams::default().labels(&format!("{}={}", keys::WORK, work.name_any()));
@@ -97,26 +96,26 @@ impl Observer {
         None
     }
 
+    /// Tells whether the Promise still has the pipeline of a Work.
+    async fn is_current(&self, work: &Work) -> bool {
+        let [promise, pipeline] = [keys::PROMISE_NAME, keys::PIPELINE_NAME].map(|key| work.labels().get(key));
+        let promises = Api::<Promise>::all(self.client.clone());
+        match promises.get(promise.map_or("", String::as_str)).await {
+            Ok(promise) => {
+                let mut names = promise.spec.workflows.resource.configure.iter().map(|it| &it["metadata"]["name"]);
+                names.any(|name| name.as_str() == pipeline.map(String::as_str))
+            }
+            Err(_) => true,
+        }
+    }
+
     /// Returns which file of a placement is not in the repository as the placement wants it.
     async fn missing(&self, placement: &WorkPlacement) -> Option<String> {
         let destination = &placement.spec.target_destination_name;
         let destination = Api::<Destination>::all(self.client.clone()).get(destination).await.ok()?;
         let files = self.files.read().await;
-        missing(placement, &destination, &files)
+        places::missing(placement, &destination, &files)
     }
-}
-
-fn missing(placement: &WorkPlacement, destination: &Destination, files: &BTreeMap<String, String>) -> Option<String> {
-    let directory = serde_json::to_value(&destination.spec).unwrap()["path"].as_str().unwrap_or_default().to_owned();
-    placement.spec.workloads.iter().find_map(|workload| {
-        let content = compression::decompress(&workload.content, BYTES_MAX).unwrap();
-        let content = crate::record::text(&String::from_utf8_lossy(&content));
-        let is_it = |(path, text): (&String, &String)| {
-            path.starts_with(&directory) && path.ends_with(&workload.filepath) && *text == content
-        };
-        let path = &workload.filepath;
-        (!files.iter().any(is_it)).then(|| format!("{path} of {} is not below {directory}", placement.name_any()))
-    })
 }
 
 /// Tells whether a condition is true in a status.
@@ -138,22 +137,20 @@ pub(crate) async fn broken_at_rest(world: &World) -> Vec<String> {
     let mut broken = world.observer.violations();
     let objects = everything(&world.user).await;
     broken.extend(orphans(&objects));
-    broken.extend(strangers(world));
+    broken.extend(owners::strangers(world));
     let files = world.observer.files.read().await;
     let of = |plural: &'static str| objects.iter().filter(move |found| found.collection.ends_with(plural));
     let destinations: Vec<Destination> =
         of("/destinations").map(|found| serde_json::from_value(found.value.clone()).unwrap()).collect();
+    let placements: Vec<WorkPlacement> =
+        of("/workplacements").map(|found| serde_json::from_value(found.value.clone()).unwrap()).collect();
     for found in of("/workplacements").filter(|found| says(&found.value, "WriteSucceeded")) {
         let placement: WorkPlacement = serde_json::from_value(found.value.clone()).unwrap();
         let wanted = &placement.spec.target_destination_name;
         let destination = destinations.iter().find(|destination| destination.name_any() == *wanted);
-        broken.extend(destination.and_then(|destination| missing(&placement, destination, &files)));
+        broken.extend(destination.and_then(|destination| places::missing(&placement, destination, &files)));
     }
-    let is_placed =
-        |path: &&String| path.starts_with("worker-") || path.starts_with("moved/") || path.starts_with(".kratix");
-    broken.extend(
-        files.keys().filter(|path| !is_placed(path)).map(|path| format!("{path} is outside of every Destination")),
-    );
+    broken.extend(places::strays(&placements, &destinations, &world.left(), &files));
     broken
 }
 
@@ -209,56 +206,4 @@ fn orphans(objects: &[Found]) -> Vec<String> {
         }
     }
     orphans
-}
-
-/// Status fields of requests and Promises that the manager may write.
-const MANAGED: [&str; 20] = [
-    "message",
-    "conditions",
-    "observedGeneration",
-    "workflows",
-    "workflowsSucceeded",
-    "workflowsFailed",
-    "kratix",
-    "lastSuccessfulConfigureWorkflowTime",
-    "lastAvailableTime",
-    "status",
-    "version",
-    "apiVersion",
-    "kind",
-    "requiredPromises",
-    "requiredBy",
-    "promiseVersion",
-    "resourceBindingVersion",
-    "destinations",
-    "available",
-    "promises",
-];
-
-/// Returns writes of programs to what is not theirs.
-fn strangers(world: &World) -> Vec<String> {
-    let mut found = Vec::new();
-    for call in world.manager.calls() {
-        let is_of = |part: &str| call.path.contains(part);
-        let status = call.body.get("status").and_then(Value::as_object);
-        if is_of("/example.org/") {
-            let foreign =
-                status.into_iter().flat_map(|status| status.keys()).filter(|key| !MANAGED.contains(&key.as_str()));
-            found
-                .extend(foreign.map(|key| format!("{call}: the manager writes status.{key}, which is the pipeline's")));
-        }
-        if (is_of("/works/") && !is_of("-static-deps-") && call.body.pointer("/spec/workloadGroups").is_some())
-            || (is_of("/jobs/") && status.is_some())
-        {
-            found.push(format!("{call}: the manager writes what is not its own"));
-        }
-    }
-    for call in world.pods.calls() {
-        let is_own =
-            call.path.contains("/works") || call.path.contains("/example.org/") || call.path.contains("/promises/");
-        if !is_own {
-            found.push(format!("{call}: a program of a pod writes what is not its own"));
-        }
-    }
-    found
 }

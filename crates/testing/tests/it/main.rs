@@ -6,16 +6,23 @@
 //! timer when nobody has anything to do, so that waiting costs nothing ([`world`]).
 //!
 //! `cargo xtask faults` runs more of them, and replays one.
+//!
+//! In the same world what was recorded of the original happens again ([`golden`]).
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod gitops;
+mod golden;
 mod invariants;
 mod node;
+mod owners;
+mod places;
 mod record;
 mod run;
 mod scenario;
 mod scenarios;
 mod script;
 mod sequences;
+mod shorten;
 mod suite;
 mod world;

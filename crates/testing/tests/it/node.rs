@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use embedded_apiserver::{Server, User};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use kratix_testing::simulated_node::{Outcome, SimulatedNode, Stage};
 use kratix_testing::wait;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -124,6 +125,42 @@ async fn a_job_that_is_suspended_stands_still_and_begins_anew_and_one_that_is_de
     ends.borrow_and_update();
     scene.jobs.delete("a", &DeleteParams::background()).await.unwrap();
     ends.changed().await.unwrap();
+    drop(node);
+    scene.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_begin_has_a_pod_that_says_why_until_it_can() {
+    let scene = Scene::start().await;
+    let (comes, image) = watch::channel(false);
+    let node = scene.node(move |stage| {
+        let mut image = image.clone();
+        match stage.container.name.as_str() {
+            "second" if !*image.borrow_and_update() => Outcome::Waiting {
+                reason: "ErrImagePull",
+                message: "not found".to_owned(),
+                until: Box::pin(async move { drop(image.changed().await) }),
+            },
+            _ => Outcome::Succeeded,
+        }
+    });
+    scene.create("a", 1).await;
+    let pods: Api<Pod> = Api::default_namespaced(scene.client.clone());
+    let waits = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.container_statuses.is_some());
+    let pod = wait::until(&pods, "a-waits", "the pod to say why", waits).await;
+    let status = pod.status.unwrap();
+    let state = status.container_statuses.unwrap()[0].state.clone().unwrap();
+    assert_eq!(state.waiting.unwrap().reason.as_deref(), Some("ErrImagePull"));
+    let first = status.init_container_statuses.unwrap()[0].state.clone().unwrap();
+    assert_eq!(first.terminated.unwrap().exit_code, 0);
+    // A Job that stands still has no pods.
+    scene.suspend("a", true).await;
+    wait::gone(&pods, "a-waits").await;
+    scene.suspend("a", false).await;
+    wait::until(&pods, "a-waits", "the pod to be made again", waits).await;
+    comes.send_replace(true);
+    scene.is("a", "Complete", "True").await;
+    wait::gone(&pods, "a-waits").await;
     drop(node);
     scene.server.shutdown().await;
 }

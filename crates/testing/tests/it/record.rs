@@ -124,7 +124,7 @@ fn compare<T: PartialEq>(
 }
 
 /// Says where two values differ.
-fn differ(path: &str, expected: &Value, actual: &Value, found: &mut Vec<String>) {
+pub(crate) fn differ(path: &str, expected: &Value, actual: &Value, found: &mut Vec<String>) {
     match (expected, actual) {
         (Value::Object(a), Value::Object(b)) => {
             let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();

@@ -7,13 +7,13 @@
 
 use std::sync::Arc;
 
-use kratix_testing::faults::{Call, Commits, Fault, Gate, Seed};
+use kratix_testing::faults::{Call, Commits, Fault, Gate, Seed, Whose};
 use tokio::task::JoinError;
 
-use crate::invariants;
 use crate::record::Record;
 use crate::scenario::{Scenario, Step};
 use crate::world::World;
+use crate::{invariants, record};
 
 /// What a run has led to.
 pub(crate) struct Run {
@@ -24,11 +24,41 @@ pub(crate) struct Run {
     /// What the fault was about, if it has happened.
     pub(crate) hit: Option<Call>,
     /// What the manager and the pods have called, in order.
-    calls: [Vec<String>; 2],
+    calls: [Vec<Call>; 2],
+}
+
+impl Run {
+    fn calls(&self, whose: Whose) -> &[Call] {
+        match whose {
+            Whose::Manager => &self.calls[0],
+            Whose::Pods => &self.calls[1],
+        }
+    }
+
+    /// Returns the numbers of the calls that were about the same as one of another run.
+    pub(crate) fn alike(&self, whose: Whose, call: &Call) -> Vec<usize> {
+        let counted = self.calls(whose).iter().filter(|it| it.number > 0 && about(it) == about(call));
+        counted.map(|it| it.number).collect()
+    }
+}
+
+/// Returns what a call is about, in whatever run.
+fn about(call: &Call) -> String {
+    record::text(&format!("{} {}", call.method, call.path))
 }
 
 /// Runs a scenario on a thread of its own.
 pub(crate) fn run(scenario: &Scenario, seed: u64, fault: Fault) -> Result<Run, String> {
+    let scenario = scenario.clone();
+    on_one_thread(seed, |commits| play(scenario, seed, fault, commits))
+}
+
+/// Runs what `play` returns on one thread with a clock that jumps.
+pub(crate) fn on_one_thread<T, F>(seed: u64, play: impl FnOnce(Arc<Commits>) -> F) -> Result<T, String>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, String>> + Send + 'static,
+{
     let gate = Gate::default();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     // What another thread has done is looked at only when this one has nothing to do: how long it took does not matter then.
@@ -41,7 +71,7 @@ pub(crate) fn run(scenario: &Scenario, seed: u64, fault: Fault) -> Result<Run, S
     // A task as all others are: what `block_on` itself waits for is asked at other moments than tasks are.
     let commits = Arc::new(Commits::new(gate));
     let _batches = tracing::subscriber::set_default(commits.clone());
-    let played = runtime.spawn(play(scenario.clone(), seed, fault, commits));
+    let played = runtime.spawn(play(commits));
     let run = match runtime.block_on(played).map_err(JoinError::into_panic) {
         Ok(run) => run,
         Err(panic) => {
@@ -59,11 +89,12 @@ pub(crate) fn run(scenario: &Scenario, seed: u64, fault: Fault) -> Result<Run, S
 /// Makes a run twice and says where the second one has called something else.
 pub(crate) fn repeats(scenario: &Scenario, seed: u64, fault: Fault) -> Result<(), String> {
     let [first, second] = [run(scenario, seed, fault)?, run(scenario, seed, fault)?];
-    for (whose, (first, second)) in ["manager", "pods"].iter().zip(first.calls.iter().zip(&second.calls)) {
-        let same = first.iter().zip(second).take_while(|(one, other)| one == other).count();
+    for (name, whose) in [("manager", Whose::Manager), ("pods", Whose::Pods)] {
+        let [first, second] = [&first, &second].map(|run| run.calls(whose).iter().map(in_order).collect::<Vec<_>>());
+        let same = first.iter().zip(&second).take_while(|(one, other)| one == other).count();
         if same < first.len().max(second.len()) {
-            let [one, other] = [first, second].map(|calls| calls.get(same).map_or("nothing", String::as_str));
-            return Err(format!("the {whose} has made {same} calls in the same order, and then:\n{one}\n{other}"));
+            let [one, other] = [&first, &second].map(|calls| calls.get(same).map_or("nothing", String::as_str));
+            return Err(format!("the {name} has made {same} calls in the same order, and then:\n{one}\n{other}"));
         }
     }
     Ok(())
@@ -93,7 +124,7 @@ async fn play(scenario: Scenario, seed: u64, fault: Fault, commits: Arc<Commits>
     }
     let hit = world.manager.hit().or_else(|| world.pods.hit());
     let (counted, pod_counted) = (world.manager.counted(), world.pods.counted());
-    let calls = [&world.manager, &world.pods].map(|injector| injector.calls().iter().map(in_order).collect());
+    let calls = [&world.manager, &world.pods].map(|injector| injector.calls());
     Ok(Run { record, counted, pod_counted, hit, calls })
 }
 

@@ -1,5 +1,6 @@
 //! Scenarios as data.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,6 +12,13 @@ use crate::script::Act;
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) steps: Vec<Step>,
+}
+
+impl Scenario {
+    /// Returns the scenario with some of its steps only.
+    pub(crate) fn with_steps(&self, chosen: &[usize]) -> Self {
+        Self { name: self.name, steps: chosen.iter().map(|at| self.steps[*at].clone()).collect() }
+    }
 }
 
 /// The address of an object.
@@ -50,8 +58,23 @@ pub(crate) enum Step {
     BreakStore,
     /// Brings it back.
     HealStore,
+    /// Has a GitOps agent apply a directory of the repository to the platform from now on.
+    GitOps(&'static str),
     /// Ends the manager and starts it again.
     Restart,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Apply(object) => write!(f, "apply {object}"),
+            Self::Patch(Address { kind, namespace, name, .. }, patch) => {
+                write!(f, "patch {kind} {namespace}/{name} {patch}")
+            }
+            Self::Delete(Address { kind, namespace, name, .. }) => write!(f, "delete {kind} {namespace}/{name}"),
+            other => write!(f, "{other:?}"),
+        }
+    }
 }
 
 pub(crate) const PLATFORM: &str = "platform.kratix.io/v1alpha1";

@@ -1,6 +1,6 @@
 //! The product in one process: API server, managers, simulated node, repository.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use kratix_controllers::{Clock, Controllers, Options};
 use kratix_platform::Rules;
 use kratix_state_store::init_bare;
 use kratix_testing::faults::{Call, Commits, Fault, Injector, Life, Seed, Whose};
-use kratix_testing::simulated_node::SimulatedNode;
+use kratix_testing::simulated_node::{Outcome, SimulatedNode, Stage};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::runtime::wait::{await_condition, conditions};
@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::gitops;
 use crate::invariants::Observer;
 use crate::scenario::{Address, Step, destination, namespace};
 use crate::script::Script;
@@ -38,6 +39,8 @@ const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
 /// Between the end of a manager and the start of the next one, on the runtime's clock: long enough for what the first one has
 /// sent to be answered.
 const DOWN: Duration = Duration::from_secs(2);
+/// What is said of a step that there is nothing for: it tells nothing of the product.
+pub(crate) const IMPOSSIBLE: &str = "cannot be carried out";
 /// When every run begins.
 const BEGINNING: &str = "2026-01-01T00:00:00Z";
 
@@ -53,12 +56,39 @@ pub(crate) struct World {
     starts: watch::Sender<usize>,
     managers: JoinSet<()>,
     rules: Arc<Rules>,
+    agents: Mutex<JoinSet<()>>,
+    /// Statuses that a user has removed.
+    wipes: Mutex<Vec<Call>>,
+    /// Directories of Destinations that a user has removed.
+    left: Mutex<Vec<String>>,
     _node: SimulatedNode,
 }
 
 impl World {
     /// Starts everything, with the store `default`, two Destinations and the namespace `team`.
     pub(crate) async fn start(seed: &Seed, fault: Fault, commits: &Commits) -> Self {
+        let script = Script::new();
+        let acting = script.clone();
+        let objects = |repository: &Path| {
+            let store = json!({
+                "apiVersion": keys::API_VERSION, "kind": "GitStateStore", "metadata": { "name": "default" },
+                "spec": { "url": format!("file://{}", repository.display()), "branch": "main" },
+            });
+            vec![namespace("team"), store, destination("worker-1", "dev"), destination("worker-2", "prod")]
+        };
+        let mut world = Self::start_with(seed, fault, commits, objects, move |stage| acting.play(stage)).await;
+        world.script = script;
+        world
+    }
+
+    /// Starts everything, with these objects; `play` stands for the containers of pipelines.
+    pub(crate) async fn start_with(
+        seed: &Seed,
+        fault: Fault,
+        commits: &Commits,
+        objects: impl FnOnce(&Path) -> Vec<Value>,
+        play: impl Fn(&Stage<'_>) -> Outcome + Send + Sync + 'static,
+    ) -> Self {
         let (began, beginning) = (Instant::now(), BEGINNING.parse::<Timestamp>().unwrap());
         let now = move || beginning.checked_add(began.elapsed()).unwrap();
         let draws = Mutex::new(seed.fork("draws"));
@@ -90,14 +120,13 @@ impl World {
         commits.count_with(&manager);
         let pods = Injector::new(fault, Whose::Pods, seed, revision(&server));
 
-        let script = Script::new();
-        let (acting, accounts, of_pods) = (script.clone(), server.clone(), pods.clone());
+        let (accounts, of_pods) = (server.clone(), pods.clone());
         let node = SimulatedNode::builder(Client::new(server.service(User::admin("node")), "default"))
             .clock(now)
             .pods(move |namespace, name| {
                 of_pods.client(accounts.service(User::service_account(namespace, name)), &Life::default())
             })
-            .start(move |stage| acting.play(stage));
+            .start(play);
 
         let mut world = Self {
             user,
@@ -105,24 +134,22 @@ impl World {
             pods,
             observer,
             directory,
-            script,
+            script: Script::new(),
             restart: watch::Sender::new(0),
             starts: watch::Sender::new(0),
             managers: JoinSet::new(),
             rules,
+            agents: Mutex::default(),
+            wipes: Mutex::default(),
+            left: Mutex::default(),
             _node: node,
             server,
         };
         init_bare(world.repository(), "main").unwrap();
-        world.apply(&namespace(keys::SYSTEM_NAMESPACE)).await;
-        world.apply(&namespace("team")).await;
-        let store = json!({
-            "apiVersion": keys::API_VERSION, "kind": "GitStateStore", "metadata": { "name": "default" },
-            "spec": { "url": format!("file://{}", world.repository().display()), "branch": "main" },
-        });
-        world.apply(&store).await;
-        world.apply(&destination("worker-1", "dev")).await;
-        world.apply(&destination("worker-2", "prod")).await;
+        world.apply(&namespace(keys::SYSTEM_NAMESPACE)).await.unwrap();
+        for object in objects(&world.repository()) {
+            world.apply(&object).await.unwrap();
+        }
         let clock = Clock::new(now);
         // What some rules allow the manager alone.
         let account = User::service_account(keys::SYSTEM_NAMESPACE, keys::MANAGER_SERVICE_ACCOUNT);
@@ -154,43 +181,70 @@ impl World {
 
     /// Carries out a step.
     pub(crate) async fn step(&self, step: &Step) -> Result<(), String> {
-        let work = async {
-            match step {
-                Step::Apply(object) => self.apply(object).await,
-                Step::Patch(address, patch) => {
-                    let patch = Patch::Merge(patch);
-                    self.api(address).patch(address.name, &PatchParams::default(), &patch).await.unwrap();
-                }
-                Step::WipeStatus(address) => {
-                    let patch = Patch::Merge(json!({ "status": null }));
-                    self.api(address).patch_status(address.name, &PatchParams::default(), &patch).await.unwrap();
-                }
-                Step::Delete(address) => {
-                    self.api(address).delete(address.name, &DeleteParams::background()).await.unwrap();
-                }
-                Step::DeleteAll(address, labels) => {
-                    let selected = ListParams::default().labels(labels);
-                    self.api(address).delete_collection(&DeleteParams::background(), &selected).await.unwrap();
-                }
-                Step::Script(pipeline, act) => self.script.set(pipeline, act.clone()),
-                Step::Held(pipeline) => self.script.held(pipeline).await,
-                Step::Rest => self.quiet(QUIET).await,
-                Step::Calm => self.quiet(CALM).await,
-                Step::Served(crd) => {
-                    let crds = Api::<CustomResourceDefinition>::all(self.user.clone());
-                    await_condition(crds, crd, conditions::is_crd_established()).await.unwrap();
-                }
-                // Jumped over by the runtime's clock.
-                Step::Pass(time) => tokio::time::sleep(*time).await,
-                Step::BreakStore => std::fs::rename(self.repository(), self.directory.path().join("away")).unwrap(),
-                Step::HealStore => std::fs::rename(self.directory.path().join("away"), self.repository()).unwrap(),
-                Step::Restart => self.restart().await,
-            }
-        };
-        match tokio::time::timeout(DEADLINE, work).await {
-            Ok(()) => Ok(()),
+        match tokio::time::timeout(DEADLINE, self.carry_out(step)).await {
+            Ok(done) => done.map_err(|error| format!("{step:?} {IMPOSSIBLE}: {error}")),
+            Err(_) if matches!(step, Step::Held(_)) => Err(format!("{step:?} {IMPOSSIBLE}: it does not run")),
             Err(_) => Err(format!("{step:?} does not end; last calls:\n{}", self.last_calls())),
         }
+    }
+
+    async fn carry_out(&self, step: &Step) -> Result<(), kube::Error> {
+        match step {
+            Step::Apply(object) => self.apply(object).await?,
+            Step::Patch(address, patch) => {
+                let patch = Patch::Merge(patch);
+                self.api(address).patch(address.name, &PatchParams::default(), &patch).await?;
+            }
+            Step::WipeStatus(address) => self.wipe(address).await?,
+            Step::Delete(address) => {
+                if address.kind == "Destination" {
+                    self.left.lock().push(address.name.to_owned());
+                }
+                self.api(address).delete(address.name, &DeleteParams::background()).await?;
+            }
+            Step::DeleteAll(address, labels) => {
+                let selected = ListParams::default().labels(labels);
+                self.api(address).delete_collection(&DeleteParams::background(), &selected).await?;
+            }
+            Step::Script(pipeline, act) => self.script.set(pipeline, act.clone()),
+            Step::Held(pipeline) => self.script.held(pipeline).await,
+            Step::Rest => self.quiet(QUIET).await,
+            Step::Calm => self.quiet(CALM).await,
+            Step::Served(crd) => {
+                let crds = Api::<CustomResourceDefinition>::all(self.user.clone());
+                await_condition(crds, crd, conditions::is_crd_established()).await.unwrap();
+            }
+            // Jumped over by the runtime's clock.
+            Step::Pass(time) => tokio::time::sleep(*time).await,
+            Step::BreakStore => std::fs::rename(self.repository(), self.directory.path().join("away")).unwrap(),
+            Step::HealStore => std::fs::rename(self.directory.path().join("away"), self.repository()).unwrap(),
+            Step::Restart => self.restart().await,
+            Step::GitOps(directory) => {
+                let agent = gitops::follow(self.user.clone(), self.observer.clone(), directory);
+                drop(self.agents.lock().spawn(agent));
+            }
+        }
+        Ok(())
+    }
+
+    async fn wipe(&self, address: &Address) -> Result<(), kube::Error> {
+        let patch = Patch::Merge(json!({ "status": null }));
+        let object = self.api(address).patch_status(address.name, &PatchParams::default(), &patch).await?;
+        let answer = Some((200, serde_json::to_value(object).unwrap()));
+        let call =
+            Call { number: 0, method: http::Method::PATCH, path: object_path(address), body: Value::Null, answer };
+        self.wipes.lock().push(call);
+        Ok(())
+    }
+
+    /// Returns how users have removed statuses, as calls.
+    pub(crate) fn wipes(&self) -> Vec<Call> {
+        self.wipes.lock().clone()
+    }
+
+    /// Returns the directories of Destinations that users have removed.
+    pub(crate) fn left(&self) -> Vec<String> {
+        self.left.lock().clone()
     }
 
     /// Ends the managers and waits until others have started.
@@ -218,25 +272,36 @@ impl World {
         tail.map(|call| format!("  {call}\n")).collect()
     }
 
-    async fn apply(&self, object: &Value) {
+    async fn apply(&self, object: &Value) -> Result<(), kube::Error> {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let api = self.dynamic(text("/apiVersion"), text("/kind"), text("/metadata/namespace"));
         let params = PatchParams::apply("user").force();
-        api.patch(text("/metadata/name"), &params, &Patch::Apply(object)).await.unwrap();
+        api.patch(text("/metadata/name"), &params, &Patch::Apply(object)).await.map(drop)
     }
 
     fn api(&self, address: &Address) -> Api<DynamicObject> {
         self.dynamic(address.api_version, address.kind, address.namespace)
     }
 
-    fn dynamic(&self, api_version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        match namespace {
-            "" => Api::all_with(self.user.clone(), &resource),
-            namespace => Api::namespaced_with(self.user.clone(), namespace, &resource),
-        }
+    pub(crate) fn dynamic(&self, api_version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
+        collection(&self.user, api_version, kind, namespace)
     }
+}
+
+/// Returns the collection of a kind.
+pub(crate) fn collection(client: &Client, api_version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    match namespace {
+        "" => Api::all_with(client.clone(), &resource),
+        namespace => Api::namespaced_with(client.clone(), namespace, &resource),
+    }
+}
+
+/// Returns a path that tells as much of an object as the others do.
+fn object_path(address: &Address) -> String {
+    let Address { api_version, kind, namespace, name } = address;
+    format!("/apis/{api_version}/{namespace}/{}s/{name}", kind.to_lowercase())
 }
 
 impl Drop for World {

@@ -3,10 +3,24 @@
 use std::time::Duration;
 
 use kratix_api::keys;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::scenario::*;
-use crate::script::Act;
+use crate::script::{ACT, Act};
+
+/// A request for which pipelines cannot begin.
+fn stuck() -> Value {
+    let mut request = request("a", "small");
+    request["metadata"]["annotations"] = json!({ ACT: "stuck" });
+    request
+}
+
+/// The Promise `env` with another image.
+fn imaged(image: &str) -> Value {
+    let mut promise = promise(&["build"]);
+    promise["spec"]["workflows"]["resource"]["configure"][0]["spec"]["containers"][0]["image"] = json!(image);
+    promise
+}
 
 pub(super) fn all() -> Vec<Scenario> {
     use Step::*;
@@ -41,6 +55,21 @@ pub(super) fn all() -> Vec<Scenario> {
                 requested_with(promise(&["build"]), "build", Act::Fail),
                 vec![Script("build", Act::Write), Apply(request("a", "large")), Rest],
             ),
+        },
+        Scenario {
+            name: "image-missing-until-later",
+            steps: then(
+                requested_with(promise(&["build", "test"]), "test", Act::Stuck),
+                vec![Script("test", Act::Write), Rest],
+            ),
+        },
+        Scenario {
+            name: "image-missing-then-another-spec",
+            steps: vec![Apply(promise(&["build"])), Rest, Apply(stuck()), Rest, Apply(request("a", "large")), Rest],
+        },
+        Scenario {
+            name: "image-missing-then-another-promise",
+            steps: then(requested(imaged("stuck")), vec![Apply(imaged("one")), Rest]),
         },
         Scenario {
             name: "manual-reconciliation",

@@ -18,6 +18,10 @@ pub(super) fn all() -> Vec<Scenario> {
         },
         Scenario { name: "delete-a-failed-one", steps: then(begun(Act::Fail), vec![Delete(the_request("a")), Rest]) },
         Scenario {
+            name: "delete-one-without-image",
+            steps: then(begun(Act::Stuck), vec![Delete(the_request("a")), Rest]),
+        },
+        Scenario {
             name: "delete-a-suspended-one",
             steps: then(begun(Act::Suspend), vec![Delete(the_request("a")), Rest]),
         },

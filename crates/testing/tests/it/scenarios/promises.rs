@@ -28,6 +28,19 @@ fn requiring(mut promise: Value, name: &str) -> Value {
     promise
 }
 
+/// A Promise whose requests ask the Promise `base`, by way of the repository.
+fn asking() -> Value {
+    let mut promise = requiring(promise(&["ask"]), "base");
+    promise["spec"]["destinationSelectors"] = json!([{ "matchLabels": { "environment": "platform" } }]);
+    promise
+}
+
+/// The Promise `base` with a pipeline.
+fn laying() -> Value {
+    let workflows = json!({ "resource": { "configure": [pipeline("lay")] } });
+    version(promise_of("base", api("Base", "bases"), workflows), "v1.0.0")
+}
+
 pub(super) fn all() -> Vec<Scenario> {
     use Step::*;
     let base = || version(promise_of("base", api("Base", "bases"), json!({})), "v1.0.0");
@@ -143,23 +156,21 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario {
             name: "compound",
             steps: vec![
-                Apply(version(
-                    promise_of("base", api("Base", "bases"), {
-                        json!({ "resource": { "configure": [pipeline("lay")] } })
-                    }),
-                    "v1.0.0",
-                )),
-                Apply(requiring(full_promise(), "base")),
+                Apply(destination("platform", "platform")),
+                GitOps("platform"),
+                Script("ask", Act::Ask),
+                Apply(asking()),
+                Apply(laying()),
                 Rest,
                 Apply(request("a", "small")),
                 Rest,
-                Apply(json!({
-                    "apiVersion": EXAMPLE, "kind": "Base", "metadata": { "name": "a-base", "namespace": "default" },
-                    "spec": { "size": "s" },
-                })),
+                Apply(request("a", "large")),
                 Rest,
                 Delete(the_request("a")),
-                Delete(at(EXAMPLE, "Base", "default", "a-base")),
+                Rest,
+                Apply(request("b", "small")),
+                Rest,
+                Delete(the_promise()),
                 Rest,
             ],
         },

@@ -1,0 +1,107 @@
+//! Where files may be: below the directory of a placement that exists, and nowhere else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kratix_api::{Destination, WorkPlacement, compression, keys};
+use kube::ResourceExt;
+
+/// Largest file that is looked into.
+const BYTES_MAX: usize = 1 << 20;
+/// How much of the id of a group is part of a path.
+const ID_PREFIX: usize = 5;
+/// On a placement: the namespace that stands in its directory.
+const DIRECTORY_NAMESPACE: &str = "kratix.io/directory-namespace";
+/// What a Destination has beside the files of placements.
+const TEST_DOCUMENTS: [&str; 2] =
+    ["dependencies/kratix-canary-namespace.yaml", "resources/kratix-canary-configmap.yaml"];
+
+/// Returns the directory of a placement in the mode that all Destinations here have (spec 05 §6.3).
+fn directory(placement: &WorkPlacement, destination: &Destination) -> String {
+    let spec = &placement.spec;
+    let pipeline = placement.labels().get(keys::PIPELINE_NAME).map_or("", String::as_str);
+    let own = placement.namespace().unwrap_or_default();
+    let namespace = placement.annotations().get(DIRECTORY_NAMESPACE).unwrap_or(&own);
+    let id = &spec.id[..ID_PREFIX];
+    let parts = match spec.resource_name.as_str() {
+        "" => vec![&*destination.spec.path, "dependencies", &spec.promise_name, pipeline, id],
+        name => vec![&*destination.spec.path, "resources", namespace, &spec.promise_name, name, pipeline, id],
+    };
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+}
+
+/// Says which file of a placement is not in the repository as the placement wants it.
+pub(crate) fn missing(
+    placement: &WorkPlacement,
+    destination: &Destination,
+    files: &BTreeMap<String, String>,
+) -> Option<String> {
+    let directory = directory(placement, destination);
+    placement.spec.workloads.iter().find_map(|workload| {
+        let content = compression::decompress(&workload.content, BYTES_MAX).unwrap();
+        let content = crate::record::text(&String::from_utf8_lossy(&content));
+        let path = format!("{directory}/{}", workload.filepath);
+        match files.get(&path) {
+            Some(text) if *text == content => None,
+            Some(_) => Some(format!("{path} is not as {} wants it", placement.name_any())),
+            None => Some(format!("{path} of {} is not there", placement.name_any())),
+        }
+    })
+}
+
+/// Says which files belong to no placement and no Destination that exists. What is below a directory in `left`, and not of a
+/// Destination that exists, is left as it is: by default nothing is cleaned when a Destination goes.
+pub(crate) fn strays(
+    placements: &[WorkPlacement],
+    destinations: &[Destination],
+    left: &[String],
+    files: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let is_present = |directory: &String| destinations.iter().any(|destination| destination.spec.path == *directory);
+    let left: Vec<&String> = left.iter().filter(|directory| !is_present(directory)).collect();
+    let is_left = |path: &String| {
+        let mut within = left.iter().filter_map(|directory| path.strip_prefix(directory.as_str()));
+        within.any(|rest| rest.starts_with('/'))
+    };
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for destination in destinations {
+        known.extend(TEST_DOCUMENTS.map(|document| format!("{}/{document}", destination.spec.path)));
+        let own = placements.iter().filter(|placement| is_of(placement, destination));
+        known.extend(own.flat_map(|placement| {
+            let directory = directory(placement, destination);
+            placement.spec.workloads.iter().map(move |workload| format!("{directory}/{}", workload.filepath))
+        }));
+    }
+    let strays = files.keys().filter(|path| !known.contains(*path) && !is_left(path));
+    strays.map(|path| format!("{path} belongs to no placement")).collect()
+}
+
+fn is_of(placement: &WorkPlacement, destination: &Destination) -> bool {
+    placement.spec.target_destination_name == destination.name_any()
+}
+
+#[test]
+fn a_file_that_no_placement_has_is_a_stray() {
+    let destination: Destination = serde_json::from_value(crate::scenario::destination("worker-1", "dev")).unwrap();
+    let placement: WorkPlacement = serde_json::from_value(serde_json::json!({
+        "metadata": { "name": "p", "namespace": "default", "labels": { keys::PIPELINE_NAME: "build" } },
+        "spec": {
+            "targetDestinationName": "worker-1", "promiseName": "env", "resourceName": "a", "id": "5058f1af8388",
+            "workloads": [{ "filepath": "build/step.yaml", "content": compression::compress(b"a: 1\n") }],
+        },
+    }))
+    .unwrap();
+    let own = "worker-1/resources/default/env/a/build/5058f/build/step.yaml";
+    let files = |paths: &[&str]| paths.iter().map(|path| ((*path).to_owned(), "a: 1\n".to_owned())).collect();
+    let placements = [placement];
+    let destinations = [destination];
+    let good = files(&[own, "worker-1/resources/kratix-canary-configmap.yaml"]);
+    assert!(strays(&placements, &destinations, &[], &good).is_empty());
+    assert_eq!(missing(&placements[0], &destinations[0], &good), None);
+    let outdated = "worker-1/resources/default/env/a/test/5058f/build/step.yaml";
+    let found = strays(&placements, &destinations, &[], &files(&[outdated, "elsewhere"]));
+    assert_eq!(found, ["elsewhere belongs to no placement".to_owned(), format!("{outdated} belongs to no placement")]);
+    let left = ["worker-1".to_owned(), "worker-2".to_owned()];
+    let found = strays(&placements, &destinations, &left, &files(&[outdated, "worker-2/a", "worker-20/a"]));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(missing(&placements[0], &destinations[0], &files(&[outdated])).is_some_and(|text| text.contains(own)));
+}
