@@ -16,6 +16,10 @@ use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+/// Objects of a list that are asked for at once. At a start all kinds are listed at the same time, and a page is in memory as it
+/// came, as it was decoded, and with everything that is dropped afterwards.
+const PAGE: u32 = 100;
+
 /// Names the index entries of an object, such as `work=default/redis-1`.
 pub(crate) type IndexFn<K> = fn(&K) -> Vec<String>;
 
@@ -136,7 +140,7 @@ where
 
     /// Watches `api` and keeps the cache up to date until the future is dropped.
     pub(crate) async fn feed(&self, api: Api<K>, config: watcher::Config) {
-        self.follow(watcher::watcher(api, config).default_backoff()).await;
+        self.follow(watcher::watcher(api, config.page_size(PAGE)).default_backoff()).await;
     }
 
     async fn follow(&self, events: impl Stream<Item = watcher::Result<Event<K>>>) {

@@ -37,6 +37,9 @@ mod tests;
 pub use builder::{ApiAddress, Builder, RuntimeKind, StartError};
 pub use handle::NodeHandle;
 
+/// Pods and Jobs that are asked for at once when all are listed: most are over, and of those little is kept.
+const PAGE: u32 = 100;
+
 /// Entry point: [`Node::builder`].
 #[derive(Debug)]
 pub struct Node;
@@ -300,7 +303,7 @@ impl Context {
 async fn watch_pods(cx: Arc<Context>, filled: impl FnOnce()) {
     let api: Api<Pod> = Api::all(cx.client.clone());
     let mut filled = Some(filled);
-    let events = watcher(api.clone(), watcher::Config::default()).default_backoff();
+    let events = watcher(api.clone(), watcher::Config::default().page_size(PAGE)).default_backoff();
     let mut events = std::pin::pin!(events.take_until(cx.stopping.cancelled()));
     while let Some(event) = events.next().await {
         match event {
@@ -328,7 +331,7 @@ async fn watch_pods(cx: Arc<Context>, filled: impl FnOnce()) {
 async fn watch_jobs(cx: Arc<Context>, filled: impl FnOnce()) {
     let api: Api<Job> = Api::all(cx.client.clone());
     let mut filled = Some(filled);
-    let events = watcher(api.clone(), watcher::Config::default()).default_backoff();
+    let events = watcher(api.clone(), watcher::Config::default().page_size(PAGE)).default_backoff();
     let mut events = std::pin::pin!(events.take_until(cx.stopping.cancelled()));
     while let Some(event) = events.next().await {
         match event {

@@ -48,6 +48,39 @@ pub(crate) fn missing(
     })
 }
 
+/// Returns the files by what they are of instead of where they are: which of two namesakes has the plain directory depends on
+/// who came first.
+pub(crate) fn by_request(
+    placements: &[WorkPlacement],
+    destinations: &[Destination],
+    files: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut requests = BTreeMap::new();
+    for destination in destinations {
+        for placement in placements.iter().filter(|placement| is_of(placement, destination)) {
+            let own = placement.namespace().unwrap_or_default();
+            let namespace = placement.labels().get(keys::RESOURCE_NAMESPACE).unwrap_or(&own);
+            let pipeline = placement.labels().get(keys::PIPELINE_NAME).map_or("", String::as_str);
+            let spec = &placement.spec;
+            let request = format!(
+                "{}: {} {namespace}/{} {pipeline} {}",
+                destination.name_any(),
+                spec.promise_name,
+                spec.resource_name,
+                spec.id
+            );
+            requests.insert(directory(placement, destination), request);
+        }
+    }
+    let named = |path: String| {
+        let mut within =
+            requests.iter().filter_map(|(directory, request)| Some((request, path.strip_prefix(directory)?)));
+        let found = within.find(|(_, rest)| rest.starts_with('/')).map(|(request, rest)| format!("{request}{rest}"));
+        found.unwrap_or(path)
+    };
+    files.into_iter().map(|(path, text)| (named(path), text)).collect()
+}
+
 /// Says which files belong to no placement and no Destination that exists. What is below a directory in `left`, and not of a
 /// Destination that exists, is left as it is: by default nothing is cleaned when a Destination goes.
 pub(crate) fn strays(
@@ -97,6 +130,12 @@ fn a_file_that_no_placement_has_is_a_stray() {
     let good = files(&[own, "worker-1/resources/kratix-canary-configmap.yaml"]);
     assert!(strays(&placements, &destinations, &[], &good).is_empty());
     assert_eq!(missing(&placements[0], &destinations[0], &good), None);
+    let of_whom = by_request(&placements, &destinations, good.clone());
+    let expected = [
+        "worker-1/resources/kratix-canary-configmap.yaml",
+        "worker-1: env default/a build 5058f1af8388/build/step.yaml",
+    ];
+    assert_eq!(of_whom.keys().collect::<Vec<_>>(), expected);
     let outdated = "worker-1/resources/default/env/a/test/5058f/build/step.yaml";
     let found = strays(&placements, &destinations, &[], &files(&[outdated, "elsewhere"]));
     assert_eq!(found, ["elsewhere belongs to no placement".to_owned(), format!("{outdated} belongs to no placement")]);

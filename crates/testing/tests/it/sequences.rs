@@ -11,11 +11,13 @@ use kratix_api::condition::CONFIGURE_WORKFLOW_COMPLETED;
 use kratix_api::keys;
 use kratix_testing::faults::{Fault, Seed};
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use self::change::{Change, Pause, REQUESTS, Wanted};
 use self::values::{Published, fields};
 use crate::owners;
+use crate::places::by_request;
 use crate::record::{Record, text};
 use crate::run::run;
 use crate::scenario::{Scenario, Step};
@@ -135,6 +137,7 @@ fn statuses(record: &Record) -> BTreeMap<String, Value> {
 
 /// What tells nothing of the way: specs, statuses, labels and files; of statuses what [`lasting`] says.
 fn outcome(record: Record, at_once: &BTreeMap<String, Value>) -> Record {
+    let files = by_request(&typed(&record, "/workplacements "), &typed(&record, "/destinations "), record.files);
     let kinds = ["/promises ", "/envs ", "/bases ", "/works ", "/workplacements "];
     let mut objects = BTreeMap::new();
     for (key, value) in record.objects {
@@ -147,7 +150,18 @@ fn outcome(record: Record, at_once: &BTreeMap<String, Value>) -> Record {
             objects.insert(key, json!({ "spec": value["spec"], "status": status, "labels": labels }));
         }
     }
-    Record { objects, files: record.files, created: BTreeMap::new() }
+    Record { objects, files, created: BTreeMap::new() }
+}
+
+/// Returns the objects of a kind without their statuses, in which times are left out.
+fn typed<K: DeserializeOwned>(record: &Record, collection: &str) -> Vec<K> {
+    let found = record.objects.iter().filter(|(key, _)| key.contains(collection));
+    let without_status = found.map(|(_, object)| {
+        let mut object = object.clone();
+        object.as_object_mut().unwrap().remove("status");
+        serde_json::from_value(object).unwrap()
+    });
+    without_status.collect()
 }
 
 /// Leaves out of a status what tells of the way on purpose. A pipeline's own fields stay when it goes, as Kratix does not know
