@@ -9,6 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::Resource;
+use lz4_flex::block;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -108,7 +109,7 @@ struct Known<K> {
 enum Version<K> {
     /// Something may still be to do.
     Live(Arc<K>),
-    /// Over: kept as JSON, for a typed object reserves room for every field that it does not have.
+    /// Over: kept as compressed JSON, for a typed object reserves room for every field that it does not have.
     Over(Box<[u8]>),
 }
 
@@ -119,7 +120,7 @@ impl<K: Kept> Known<K> {
         let (uid, revision) = (object.meta().uid.clone(), revision(&object));
         let object = Arc::new(object);
         let version = match serde_json::to_vec(object.as_ref()) {
-            Ok(json) if over => Version::Over(json.into()),
+            Ok(json) if over => Version::Over(block::compress_prepend_size(&json).into()),
             _ => Version::Live(object.clone()),
         };
         (Self { uid, revision, version }, object)
@@ -128,8 +129,9 @@ impl<K: Kept> Known<K> {
     fn object(&self) -> Arc<K> {
         match &self.version {
             Version::Live(object) => object.clone(),
-            Version::Over(json) => {
-                Arc::new(serde_json::from_slice(json).expect("an object reads what it has written of itself"))
+            Version::Over(packed) => {
+                let json = block::decompress_size_prepended(packed).expect("what was packed here unpacks");
+                Arc::new(serde_json::from_slice(&json).expect("an object reads what it has written of itself"))
             }
         }
     }
