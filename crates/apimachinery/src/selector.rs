@@ -79,6 +79,14 @@ impl Labels {
         self.requirements.is_empty() && !self.nothing
     }
 
+    /// Returns the labels that an object must have to match, keys with values.
+    pub fn exact(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.requirements.iter().filter_map(|one| match (one.operator, one.values.as_slice()) {
+            (Operator::In, [value]) => Some((one.key.as_str(), value.as_str())),
+            _ => None,
+        })
+    }
+
     /// Returns whether labels match; `None` is an object without labels.
     pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
         self.matches_by(|key| labels?.get(key)?.as_str())

@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use cursor::Cursor;
 pub use file::OpenError;
-pub use record::{Draft, ObjectName, Record};
+pub use record::{Draft, Marks, ObjectName, Record};
 pub use space::{Change, ChangeKind, Expect, Page, Scope, WriteError};
 
 use space::Space;

@@ -12,20 +12,21 @@ use crate::catalog::Served;
 use crate::core::{Call, Core};
 use crate::failure::Failure;
 use crate::request::Query;
-use crate::store::{ObjectName, Record, Scope};
+use crate::store::{Marks, ObjectName, Record, Scope};
 
 /// Which objects of a collection are wanted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     labels: Labels,
+    marks: Marks,
     fields: Fields,
 }
 
 impl Filter {
     pub(crate) fn parse(served: &Served, query: &Query) -> Result<Self, Failure> {
-        let labels = query.get("labelSelector").map(Labels::parse).transpose()?;
+        let labels = query.get("labelSelector").map(Labels::parse).transpose()?.unwrap_or_default();
         let fields = query.get("fieldSelector").map(|text| Fields::parse(served, text)).transpose()?;
-        Ok(Self { labels: labels.unwrap_or_default(), fields: fields.unwrap_or_default() })
+        Ok(Self { marks: Marks::of(labels.exact()), labels, fields: fields.unwrap_or_default() })
     }
 
     /// Returns the filter for one object.
@@ -34,7 +35,9 @@ impl Filter {
     }
 
     pub(crate) fn matches(&self, core: &Core, served: &Served, record: &Record) -> bool {
-        self.labels.matches_by(|key| record.label(key)) && self.matches_fields(core, served, record)
+        record.may_have(self.marks)
+            && self.labels.matches_by(|key| record.label(key))
+            && self.matches_fields(core, served, record)
     }
 
     fn matches_fields(&self, core: &Core, served: &Served, record: &Record) -> bool {

@@ -1,6 +1,7 @@
 //! One version of one object: encoded once, shared by everybody.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,8 +37,31 @@ impl fmt::Display for ObjectName {
 pub(super) struct Facts {
     uid: Box<str>,
     labels: Box<[(Box<str>, Box<str>)]>,
+    marks: Marks,
     owners: Box<[Box<str>]>,
     deleting: bool,
+}
+
+/// A Bloom filter of labels. A list by labels passes thousands of objects for the one that it finds, and each is then a
+/// comparison of two numbers instead of many strings all over the memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks(u64);
+
+impl Marks {
+    /// Returns the marks of labels, keys with values.
+    pub fn of<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let bits = labels.into_iter().map(|label| {
+            let mut hasher = DefaultHasher::new();
+            label.hash(&mut hasher);
+            let hash = hasher.finish();
+            1 << (hash & 63) | 1 << ((hash >> 6) & 63)
+        });
+        Self(bits.fold(0, |all, bits: u64| all | bits))
+    }
+
+    fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
 }
 
 /// An object encoded and ready to be stored, but for its revision.
@@ -209,6 +233,11 @@ impl Record {
         labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok().map(|index| &*labels[index].1)
     }
 
+    /// Tells whether the object may have all labels of these marks; `false` is certain.
+    pub fn may_have(&self, labels: Marks) -> bool {
+        self.facts.marks.contains(labels)
+    }
+
     /// Returns the uids of its owners.
     pub fn owners(&self) -> impl Iterator<Item = &str> {
         self.facts.owners.iter().map(|uid| &**uid)
@@ -246,6 +275,7 @@ impl Facts {
         let owners = metadata.get("ownerReferences").and_then(Value::as_array).into_iter().flatten();
         Self {
             uid: text(metadata.get("uid")),
+            marks: Marks::of(labels.iter().map(|(key, value)| (&**key, &**value))),
             labels: labels.into(),
             owners: owners.map(|owner| text(owner.get("uid"))).collect(),
             deleting: metadata.get("deletionTimestamp").is_some_and(|at| !at.is_null()),
@@ -277,6 +307,7 @@ impl Facts {
         let Object { metadata } = serde_json::from_slice(json)?;
         Ok(Self {
             uid: metadata.uid,
+            marks: Marks::of(metadata.labels.iter().map(|(key, value)| (&**key, &**value))),
             labels: metadata.labels.into_iter().collect(),
             owners: metadata.owner_references.into_iter().map(|owner| owner.uid).collect(),
             deleting: metadata.deletion_timestamp.is_some(),

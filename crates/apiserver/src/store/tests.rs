@@ -115,6 +115,28 @@ async fn what_left_the_log_is_gone_but_a_quiet_table_keeps_its_place() {
     assert!(store.watch(scope(), last.revision() - 100).is_ok());
 }
 
+#[tokio::test]
+async fn marks_rule_out_what_an_object_does_not_have_and_nothing_that_it_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let store = Store::open(&path).unwrap();
+    for n in 0..300 {
+        store.write(put(&format!("{n:03}"), &n.to_string(), Expect::Absent)).await.unwrap();
+    }
+    store.close();
+    for store in [store, Store::open(&path).unwrap()] {
+        let mut others = 0;
+        for n in 0..300 {
+            let (own, value) = (format!("{n:03}"), n.to_string());
+            let wanted = Marks::of([("b", "2"), ("a", value.as_str())]);
+            let page = store.list(&scope(), None, None, None, |record| record.may_have(wanted)).unwrap();
+            assert!(names(&page).contains(&own), "{own} is ruled out");
+            others += page.records.len() - 1;
+        }
+        assert!(others < 300 * 300 / 10, "{others} objects are not ruled out");
+    }
+}
+
 /// Changes an object of another table until everything before has left the log.
 async fn let_the_log_pass(store: &Store) {
     let chatter = |value: &str, expect| Write { table: "/chatter".into(), ..put("x", value, expect) };

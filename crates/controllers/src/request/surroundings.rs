@@ -112,7 +112,10 @@ impl workflow::Surroundings for View<'_> {
     }
 
     fn request_namespaces(&self, _promise: &str) -> BTreeSet<String> {
-        self.requests.all().iter().filter_map(|request| request.namespace()).collect()
+        let requests = self.requests.all();
+        let namespaces: BTreeSet<&str> =
+            requests.iter().filter_map(|request| request.metadata.namespace.as_deref()).collect();
+        namespaces.into_iter().map(str::to_owned).collect()
     }
 
     fn jobs(&self, promise: &str) -> Vec<Arc<Job>> {
