@@ -69,6 +69,7 @@ async fn deleting_a_destination_cleans_up_as_it_says() {
     wait::gone(&scene.placements(), &placement_of("x")).await;
 
     scene.works().delete("x", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.works(), "x").await;
     scene.add_destination("none", json!({})).await;
     let ready = says(&scene, WRITTEN).await;
     assert!(ready.finalizers().is_empty());
