@@ -243,16 +243,17 @@ async fn whoever_waits_for_a_server_that_hangs_says_so_and_is_served_as_soon_as_
 async fn a_new_store_on_a_server_that_hangs_says_so_to_all_and_is_ready_as_soon_as_it_is_mended() {
     let scene = Scene::start("nestedByMetadata").await;
     scene.server.fail(Fault::Hang);
+    // Before the other one is made, so that whoever speaks of that one knows that this one is gone.
+    scene.world.destinations().delete("worker-1", &DeleteParams::default()).await.unwrap();
+    wait::gone(&scene.world.destinations(), "worker-1").await;
     scene.world.add_git_store("new", &scene.server.url("state.git"), json!({})).await;
     let without_documents = json!({ "initWorkloads": { "enabled": false }, "strictMatchLabels": false });
     scene.world.add_destination("new-1", ("GitStateStore", "new"), "nestedByMetadata", without_documents).await;
-    scene.world.destinations().delete("worker-1", &DeleteParams::default()).await.unwrap();
-    wait::gone(&scene.world.destinations(), "worker-1").await;
-    scene.work("x", &["a.yaml"]).await;
     let silence = format!("no answer from {} yet", scene.server.url("state.git"));
     delivery::says(&scene.world.git_stores(), "new", "NoAnswerYet", &silence).await;
     let not_ready = format!("GitStateStore/new: not ready: {silence}");
     delivery::says(&scene.world.destinations(), "new-1", "StateStoreNotReady", &not_ready).await;
+    scene.work("x", &["a.yaml"]).await;
     // Before, it may have said how many wait.
     wait::poll("the placement to say the same", || async {
         let waiting = scene.placements_are(1, "Unknown").await;
