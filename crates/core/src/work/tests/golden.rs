@@ -401,6 +401,21 @@ fn recorded_files(path: &Path) -> Option<Files> {
     Some(listed.filter_map(entry).collect())
 }
 
+/// A Destination of which nothing has been written, and whose store is ready.
+fn destination_snapshot(destination: Destination) -> destinations::Snapshot {
+    destinations::Snapshot {
+        now: at(0),
+        destination: Arc::new(destinations::tests::noted(destination)),
+        store: Availability::Ready { place: "here".into(), epoch: 0 },
+        refusal: None,
+        placements: Vec::new(),
+        attempt: None,
+        interval: None,
+        former: Vec::new(),
+        cleaned: None,
+    }
+}
+
 #[test]
 fn files_are_those_of_the_original() {
     let Some(golden) = recordings() else { return };
@@ -414,17 +429,7 @@ fn files_are_those_of_the_original() {
                 continue;
             };
             for destination in stage.destinations.values() {
-                let snapshot = destinations::Snapshot {
-                    now: at(0),
-                    destination: Arc::new(destinations::tests::noted(destination.clone())),
-                    store: Availability::Ready { place: "here".into(), epoch: 0 },
-                    refusal: None,
-                    placements: Vec::new(),
-                    attempt: None,
-                    interval: None,
-                    former: Vec::new(),
-                    cleaned: None,
-                };
+                let snapshot = destination_snapshot(destination.clone());
                 destinations::decide(&snapshot).effect.iter().for_each(|effect| apply(&mut files, &effect.change));
             }
             for (name, gone) in before.placements.iter().filter(|(name, _)| !stage.placements.contains_key(*name)) {

@@ -69,17 +69,7 @@ fn events_are_those_of_the_original() {
                 (fresh.status, fresh.metadata.deletion_timestamp) = (None, None);
                 fresh.metadata.finalizers = None;
                 fresh.spec.cleanup = kratix_api::destination::Cleanup::None;
-                let snapshot = destinations::Snapshot {
-                    now: at(0),
-                    destination: Arc::new(destinations::tests::noted(fresh)),
-                    store: Availability::Ready { place: "here".into(), epoch: 0 },
-                    refusal: None,
-                    placements: Vec::new(),
-                    attempt: None,
-                    interval: None,
-                    former: Vec::new(),
-                    cleaned: None,
-                };
+                let snapshot = destination_snapshot(fresh);
                 let Some(effect) = destinations::decide(&snapshot).effect else { continue };
                 let outcome = Ok(Written { version: Some("<commit>".into()), changed: true });
                 let attempt = Attempt { stamp: effect.stamp, at: at(0), outcome };
