@@ -296,4 +296,19 @@ mod tests {
         tokio::time::pause();
         tokio::time::timeout(SHUTDOWN_MAX * 3, server.shutdown()).await.expect("it stops");
     }
+
+    #[tokio::test]
+    async fn a_server_whose_store_takes_no_more_writes_does_not_say_that_it_is_well() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::File(directory.path().join("store.redb"));
+        let server = Server::builder().storage(storage).build().await.unwrap();
+        for code in [200, 503] {
+            for path in ["/readyz", "/livez", "/healthz/ping"] {
+                let request = ::http::Request::get(path).body(String::new()).unwrap();
+                let answer = tower::Service::call(&mut server.service(User::anonymous()), request).await.unwrap();
+                assert_eq!(answer.status(), code, "{path}");
+            }
+            server.core.store.close();
+        }
+    }
 }

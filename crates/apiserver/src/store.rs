@@ -104,6 +104,14 @@ impl Store {
         }
     }
 
+    /// Returns whether writes are taken. They no longer are once it was closed, or if its writer has come to an end of its own.
+    pub fn is_open(&self) -> bool {
+        match &self.backend {
+            Backend::Memory => true,
+            Backend::File(queue, _) => !queue.is_closed(),
+        }
+    }
+
     /// Makes one change and returns the record written; for a deletion, the last state at the revision of the deletion.
     ///
     /// # Guarantees

@@ -56,6 +56,7 @@ pub(super) fn answer(core: &Arc<Core>, user: &User, route: Route, parts: &Parts)
             let content_type = "text/plain; version=0.0.4; charset=utf-8".into();
             return Ok(Reply::Raw { code: 200, content_type, body: Body::whole(text) });
         }
+        Route::Other(path) if is_health(&path) => return health(core),
         Route::Other(path) => return other(&path, resources),
     };
     Ok(Reply::Value { code: 200, value })
@@ -82,11 +83,16 @@ fn other(path: &str, resources: &[Arc<embedded_apimachinery::Resource>]) -> Resu
             code: 200,
             value: json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", METRICS, "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
         }),
-        _ if is_health(path) => {
-            Ok(Reply::Raw { code: 200, content_type: "text/plain; charset=utf-8".into(), body: Body::whole("ok") })
-        }
         _ => Err(missing_path()),
     }
+}
+
+/// Nobody is to wait for a server that takes no writes any more, nor to be sent to it.
+fn health(core: &Core) -> Result<Reply, Failure> {
+    if !core.store.is_open() {
+        return Err(Status::unavailable("the store takes no more writes; start the server again").into());
+    }
+    Ok(Reply::Raw { code: 200, content_type: "text/plain; charset=utf-8".into(), body: Body::whole("ok") })
 }
 
 fn version() -> Value {
