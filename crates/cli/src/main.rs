@@ -90,5 +90,7 @@ fn log(verbose: u8) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // `NO_COLOR` is heeded by the library; a file, such as the log of a detached platform, gets no colours.
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // The library would tell stderr that a line was lost, and panic where that fails too: on a full disk, or without a reader.
+    let log = log.log_internal_errors(false);
     if std::io::stderr().is_terminal() { log.init() } else { log.with_ansi(false).init() }
 }

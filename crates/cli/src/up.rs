@@ -67,7 +67,8 @@ pub(crate) async fn detach(printer: &Printer, up: &args::Up, verbose: u8) -> Res
     let root = up.data_dir.path();
     data_dir::create(&root)?;
     let log_path = root.join("kratix.log");
-    let log = File::options().create(true).append(true).mode(0o600).open(&log_path)?;
+    let cannot = |error| Failure::new(format!("cannot write {}: {error}", log_path.display()));
+    let log = File::options().create(true).append(true).mode(0o600).open(&log_path).map_err(cannot)?;
     // Also where an older program made it.
     log.set_permissions(Permissions::from_mode(0o600))?;
     let begin = log.metadata()?.len();

@@ -67,6 +67,8 @@ pub(crate) fn reason(error: &CertificateError) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => OTHER_HOST,
         CertificateError::UnknownIssuer => "its issuer is unknown",
         CertificateError::Revoked => "it has been revoked",
+        // As private servers often have it. The library names it by the name of a type that it does not give away.
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => "it is an authority's own",
         other => return format!("{other:?}"),
     };
     text.to_owned()

@@ -192,8 +192,11 @@ async fn a_detached_platform_stays_until_it_is_told_to_stop() {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.success(), text(&output.stdout), text(&output.stderr))
     };
+    std::fs::create_dir_all(data.join("kratix.log")).unwrap();
+    let (up, _, talk) = kratix(&["up", "--detach", "--listen", "127.0.0.1:0"]);
+    assert!(!up && talk.contains(&format!("Error: cannot write {}", data.join("kratix.log").display())), "{talk}");
     // As an older program left it.
-    std::fs::create_dir(&data).unwrap();
+    std::fs::remove_dir(data.join("kratix.log")).unwrap();
     std::fs::write(data.join("kratix.log"), "").unwrap();
     let permissions = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
     std::fs::set_permissions(&data, permissions(0o755)).unwrap();
@@ -221,4 +224,26 @@ async fn a_detached_platform_stays_until_it_is_told_to_stop() {
     let log = std::fs::read_to_string(data.join("kratix.log")).unwrap();
     assert!(log.contains(" INFO "), "-v is not passed on: {log}");
     assert!(!log.contains('\u{1b}'), "colours in a file: {log}");
+}
+
+/// As on a full disk, or when nobody is left to read it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let kratix = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kratix"));
+        command.args(args).arg("--data-dir").arg(&data).env_remove("RUST_LOG");
+        command
+    };
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut up = kratix(&["up", "-vv", "--listen", "127.0.0.1:0", "--output", "json"]);
+    let mut platform = up.stdout(std::process::Stdio::piped()).stderr(full).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(platform.stdout.take().unwrap()), &mut line).unwrap();
+    assert!(line.contains("kubeconfig"), "it has not started: {line}");
+    let kubectl = kratix_testing::kubectl::Kubectl::new(&data.join("kubeconfig"), directory.path());
+    kubectl.run("create namespace written").await.ok();
+    assert!(kratix(&["down"]).output().unwrap().status.success());
+    assert!(platform.wait().unwrap().success());
 }

@@ -50,6 +50,10 @@ fn warnings(snapshot: &Snapshot, spec: &DestinationSpec) -> Ruling<Vec<String>> 
         let message = format!("destination path '{}' leads out of the state store", spec.path);
         return Err(Denial::rule(VALIDATING, message).into());
     }
+    if let Some(reason) = unwritable(&directory) {
+        let message = format!("destination path '{}' cannot be written to a state store: {reason}", spec.path);
+        return Err(Denial::rule(VALIDATING, message).into());
+    }
     let Some(reference) = &spec.state_store_ref else {
         return Err(Denial::rule(VALIDATING, "stateStoreRef field is required").into());
     };
@@ -61,6 +65,20 @@ fn warnings(snapshot: &Snapshot, spec: &DestinationSpec) -> Ruling<Vec<String>> 
     warnings.extend(neighbours(snapshot, reference, &spec.path)?);
     warnings.extend(move_warning(snapshot, spec));
     Ok(warnings)
+}
+
+/// Returns why no store takes files below a directory. None can be removed there either, which whoever is deleted would wait for.
+fn unwritable(directory: &str) -> Option<&'static str> {
+    let mut names = directory.split('/');
+    if directory.contains('\\') {
+        Some("it contains a backslash")
+    } else if directory.chars().any(char::is_control) {
+        Some("it contains a control character")
+    } else if names.clone().any(|name| name.eq_ignore_ascii_case(".git")) {
+        Some("it names a .git directory")
+    } else {
+        names.any(|name| name.len() > 255).then_some("a name in it is longer than 255 bytes")
+    }
 }
 
 fn has_store(snapshot: &Snapshot, reference: &StateStoreRef) -> Ruling<bool> {

@@ -436,4 +436,8 @@ async fn a_certificate_that_only_git_trusts_is_trusted() {
     store.write(placement("a", "1")).await.expect("written");
     store.write(Change::remove("a", "worker-1/a")).await.expect("removed");
     assert_eq!(bed.commits(), 2);
+    let mut stranger = config(&server);
+    stranger.tls.ca_pem = None;
+    let error = open(stranger, bed.cache()).expect("usable").check().await.expect_err("not trusted");
+    assert_eq!(error.trouble.to_string(), "the server's certificate is not trusted: it is an authority's own");
 }

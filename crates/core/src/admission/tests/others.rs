@@ -65,6 +65,27 @@ fn a_path_out_of_the_store_is_refused() {
 }
 
 #[test]
+fn a_path_below_which_no_store_takes_files_is_refused_and_one_from_before_can_be_left() {
+    let long = "n".repeat(256);
+    for (path, reason) in [
+        ("a/.git/b", "it names a .git directory"),
+        (".GIT", "it names a .git directory"),
+        ("a\\b", "it contains a backslash"),
+        ("a\nb", "it contains a control character"),
+        (long.as_str(), "a name in it is longer than 255 bytes"),
+    ] {
+        let message = world(&[]).denial(destination("d", path));
+        assert_eq!(message, format!("destination path '{path}' cannot be written to a state store: {reason}"));
+        let labelled = with(destination("d", path), &["metadata", "labels"], json!({"a": "b"}));
+        assert_eq!(allowed(world(&[]).update(destination("d", path), labelled)), Vec::<String>::new());
+        assert_eq!(allowed(world(&[]).update(destination("d", path), destination("d", "a"))).len(), 1);
+    }
+    for path in [".github", "a.git", &long[1..]] {
+        assert_eq!(world(&[]).warnings(destination("d", path)), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn a_destination_that_moves_is_told_what_becomes_of_its_files() {
     let warnings = allowed(world(&[]).update(destination("d", "a"), destination("d", "b")));
     assert_eq!(warnings.len(), 1);
