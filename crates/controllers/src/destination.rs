@@ -19,7 +19,7 @@ use crate::controller::Reconcile;
 use crate::error::Error;
 use crate::gates::{self, Gates};
 use crate::queue::Queue;
-use crate::state_store::{self, Attempts, Registry};
+use crate::state_store::{self, Attempts, Registry, Replaced};
 
 /// Passes over Destinations of one store at once.
 pub(crate) const STORE_PASSES_MAX: usize = 64;
@@ -94,25 +94,36 @@ impl Destinations {
         }
     }
 
-    /// Removes the test documents at former sites, where that is possible.
+    /// Removes the test documents at former sites, where that is possible. A wait that takes long is said on a Destination that can
+    /// do nothing else.
     async fn clean(
         &self,
         key: &ObjectKey,
-        snapshot: &Snapshot,
+        snapshot: &mut Snapshot,
         present: Option<&Handle>,
         former: &[(Site, Handle)],
-    ) -> Vec<(Site, Cleaned)> {
+    ) -> Result<Vec<(Site, Cleaned)>, Replaced> {
+        let place = snapshot.store.place().map(str::to_owned);
         let mut outcomes = Vec::new();
         for leftover in destination::leftovers(snapshot) {
             let Some((_, writer)) = former.iter().find(|(site, _)| site.is(&leftover.site)) else { continue };
+            let deadline = Instant::now() + SILENCE;
             // Who is turned away is called back. A store that does not answer holds up those alone who have left it.
             let Ok(_pass) = self.leaving.enter(&leftover.site.store, key) else { continue };
-            let present = snapshot.store.place().zip(present).filter(|_| leftover.needs_proof);
-            let outcome =
-                self.stores.clean((&leftover.site, writer), present, leftover.change, leftover.patience).await;
-            outcomes.extend(outcome.map(|outcome| (leftover.site, outcome)));
+            let present = place.as_deref().zip(present).filter(|_| leftover.needs_proof);
+            let removal = self.stores.clean((&leftover.site, writer), present, leftover.change, leftover.patience);
+            let outcome = match leftover.patience {
+                Some(_) => removal.await,
+                None => gates::telling(removal, deadline, self.tell_clearing(snapshot, &leftover.site, writer)).await,
+            };
+            outcomes.push((leftover.site, outcome?));
         }
-        outcomes
+        Ok(outcomes)
+    }
+
+    async fn tell_clearing(&self, snapshot: &mut Snapshot, site: &Site, writer: &Handle) {
+        let waiting = destination::clearing(snapshot, site, state_store::silence(writer).as_deref());
+        gates::tell(&self.cx, &waiting, &mut snapshot.destination).await;
     }
 }
 
@@ -154,7 +165,9 @@ impl Reconcile for Destinations {
         // Where it has been before is no matter of the present store.
         drop(gate);
         if decision.cleans {
-            snapshot.cleaned = Some(self.clean(key, &snapshot, handle.as_ref(), &former).await);
+            let cleaned = self.clean(key, &mut snapshot, handle.as_ref(), &former).await;
+            let Ok(cleaned) = cleaned else { return Ok(Next::After(Duration::ZERO)) };
+            snapshot.cleaned = Some(cleaned);
             decision = destination::decide(&snapshot);
             self.cx.act_on(&decision.plan, &mut snapshot.destination).await?;
         } else {

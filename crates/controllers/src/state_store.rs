@@ -32,7 +32,7 @@ pub(crate) use self::attempts::Attempts;
 pub(crate) use self::backlog::backlog;
 pub(crate) use self::exchanges::Exchanges;
 use self::exchanges::{Answer, Question, Stand};
-pub(crate) use self::registry::{Registry, Replaced};
+pub(crate) use self::registry::{Registry, Replaced, silence};
 
 /// The controller of one kind of state store.
 pub(crate) struct StateStores {

@@ -347,7 +347,9 @@ impl WorkPlacements {
         // Where it has been before is no matter of the present store, nor of those that share a file with it now.
         drop((held, turn));
         if decision.cleans {
-            snapshot.cleaned = Some(self.clean(key, &snapshot, &writers).await);
+            let cleaned = self.clean(key, &mut snapshot, &writers).await;
+            let Ok(cleaned) = cleaned else { return Ok(Next::After(Duration::ZERO)) };
+            snapshot.cleaned = Some(cleaned);
             snapshot.now = self.cx.now();
             decision = work_placement::decide(&snapshot);
             self.act(pass, &mut decision, &mut snapshot.placement).await?;

@@ -31,6 +31,12 @@ mod refusal;
 
 pub use self::leftover::{Former, Leftover, former_sites, leftovers};
 
+/// Reason of `Ready` while test documents cannot be written, or removed.
+const WRITE_FAILED: &str = "StateStoreWriteFailed";
+
+/// Reason of `Ready` while a store with which nothing is wrong is waited for.
+const WAITING: &str = "WaitingForStateStore";
+
 /// Named in the commits of test documents.
 const CANARY: &str = "kratix-canary";
 
@@ -160,20 +166,37 @@ pub fn record(snapshot: &Snapshot, attempt: Attempt) -> Decision {
     decision
 }
 
-/// Returns the plan that says on a Destination which is not ready that its documents wait for the store, and of the store what
-/// it does not answer. What was found out about the Destination already is not taken back.
+/// Returns the plan that says on a Destination which is not ready, or is being deleted, that its documents wait for the store, and
+/// of the store what it does not answer. What was found out about the Destination already is not taken back.
 pub fn queued(snapshot: &Snapshot, silence: Option<&str>) -> Plan<Finding> {
-    const REASON: &str = "WaitingForStateStore";
     let destination = &*snapshot.destination;
     let conditions = destination.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let is_open =
-        condition::find(conditions, condition::READY).is_none_or(|ready| ready.reason == "StateStoreNotReady");
-    if !is_open || destination.metadata.deletion_timestamp.is_some() {
+    let ready = condition::find(conditions, condition::READY);
+    let is_open = match destination.metadata.deletion_timestamp {
+        Some(_) => {
+            let is_last = has_finalizer(destination) && snapshot.placements.is_empty();
+            is_last && ready.is_none_or(|ready| ![WRITE_FAILED, WAITING].contains(&ready.reason.as_str()))
+        }
+        None => ready.is_none_or(|ready| ready.reason == "StateStoreNotReady"),
+    };
+    if !is_open {
         return Plan::silent();
     }
-    let wait = format!("waiting for {}", display(destination.spec.state_store_ref.as_ref()));
-    let message = silence.map_or_else(|| wait.clone(), |silence| format!("{wait}: {silence}"));
-    let waiting = Condition::new(condition::READY, Status::Unknown, REASON, text::message(message.clone()));
+    waits(snapshot, &format!("waiting for {}", display(destination.spec.state_store_ref.as_ref())), silence)
+}
+
+/// Returns the plan that says on a Destination that is being deleted where test documents are left at a site before, and what the
+/// store there does not answer.
+pub fn clearing(snapshot: &Snapshot, site: &Site, silence: Option<&str>) -> Plan<Finding> {
+    if snapshot.destination.metadata.deletion_timestamp.is_none() {
+        return Plan::silent();
+    }
+    waits(snapshot, &format!("waiting for test documents ({CANARY}) in {} to be removed", site.shown()), silence)
+}
+
+fn waits(snapshot: &Snapshot, wait: &str, silence: Option<&str>) -> Plan<Finding> {
+    let message = silence.map_or_else(|| wait.to_owned(), |silence| format!("{wait}: {silence}"));
+    let waiting = Condition::new(condition::READY, Status::Unknown, WAITING, text::message(message.clone()));
     let mut plan = settled(snapshot, waiting, message, Next::OnChange).plan;
     // A wait is no failure.
     plan.events.retain(|event| event.reason == refusal::REASON);
@@ -278,8 +301,7 @@ fn not_written(snapshot: &Snapshot, purpose: Purpose, failure: &Failure) -> Deci
         Purpose::Remove => "Failed to delete test documents from State Store",
     };
     let text = format!("{what}: {}", failure.message);
-    let condition =
-        Condition::new(condition::READY, Status::False, "StateStoreWriteFailed", text::message(text.clone()));
+    let condition = Condition::new(condition::READY, Status::False, WRITE_FAILED, text::message(text.clone()));
     settled(snapshot, condition, text, Next::After(RETRY_AFTER))
 }
 

@@ -310,7 +310,7 @@ fn resolve(snapshot: &Snapshot) -> Result<Connection, Problem> {
 }
 
 /// Returns a text with what a person can do about it.
-fn with_hint(text: &str, hint: &str) -> String {
+pub(crate) fn with_hint(text: &str, hint: &str) -> String {
     format!("{text}; hint: {hint}")
 }
 

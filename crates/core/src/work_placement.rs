@@ -22,7 +22,7 @@ use serde_json::json;
 
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
-use crate::state_store::{About, Attempt, Availability, Failure, Written, display, pause};
+use crate::state_store::{About, Attempt, Availability, Failure, Written, display, pause, with_hint};
 use crate::work::speaks_of_present;
 
 mod content;
@@ -57,6 +57,12 @@ pub(crate) use self::verdict::{Left, Verdict};
 
 /// Time between attempts that fail, and how often a wait is looked at although watches report its end.
 pub const RETRY_AFTER: Duration = Duration::from_secs(15);
+
+/// What to do about a Destination that does not exist.
+const ELSEWHERE: &str = "make it again, or delete this WorkPlacement to have it placed elsewhere";
+
+/// Reason of the conditions of who waits for a store with which nothing is wrong.
+const WAITING: &str = "WaitingForStateStore";
 
 /// Tells whether a placement's status says that its present content is in the store.
 pub fn is_written(placement: &WorkPlacement) -> bool {
@@ -133,16 +139,20 @@ pub fn lacks_parts(snapshot: &Snapshot, decision: &Decision) -> BTreeSet<ObjectK
     }
 }
 
-/// Returns the plan that says on the placement that its content waits in the store's queue, in which so many changes are, and
-/// of the store what it does not answer. What the last try has failed for is not taken back: when one that takes long fails in the
-/// same way, that would be told as news.
+/// Returns the plan that says on the placement that its content, or its removal, waits in the store's queue, in which so many
+/// changes are, and of the store what it does not answer. What the last try has failed for is not taken back: when one that takes
+/// long fails in the same way, that would be told as news.
 ///
 /// The number is that of the moment in which it is said first: one that is kept up to date would cost a write each time.
 pub fn queued(snapshot: &Snapshot, changes: usize, silence: Option<&str>) -> Plan<Finding> {
-    let is_terminating = snapshot.placement.metadata.deletion_timestamp.is_some();
     let was_tried = snapshot.attempt.as_ref().is_some_and(|attempt| attempt.outcome.is_err());
     let has_failed = was_tried && says_of_write(&snapshot.placement, condition::Status::False);
-    if is_terminating || has_failed || is_claimed(snapshot) {
+    // What is in the store is no comfort to who waits for its removal.
+    let is_served = match snapshot.placement.metadata.deletion_timestamp {
+        Some(_) => !awaits_store(&snapshot.placement),
+        None => is_claimed(snapshot),
+    };
+    if has_failed || is_served {
         return Plan::silent();
     }
     unwritten(snapshot, Some(changes), silence).plan
@@ -156,21 +166,31 @@ pub fn awaits_store(placement: &WorkPlacement) -> bool {
     }
 }
 
+/// Returns the plan that says on a placement that is being deleted where files are left at a site before, and what the store there
+/// does not answer.
+pub fn clearing(snapshot: &Snapshot, site: &Site, silence: Option<&str>) -> Plan<Finding> {
+    if snapshot.placement.metadata.deletion_timestamp.is_none() || !awaits_store(&snapshot.placement) {
+        return Plan::silent();
+    }
+    let wait = format!("waiting for files in {} to be removed", site.shown());
+    let message = silence.map_or_else(|| wait.clone(), |silence| format!("{wait}: {silence}"));
+    waiting(snapshot, Content::Waiting { reason: WAITING, message, warns: false }).plan
+}
+
 /// Says that the content is on its way.
 fn unwritten(snapshot: &Snapshot, changes: Option<usize>, silence: Option<&str>) -> Decision {
-    const REASON: &str = "WaitingForStateStore";
     let store = snapshot.destination.as_ref().map(|destination| display(destination.spec.state_store_ref.as_ref()));
     let wait = format!("waiting for {}", store.unwrap_or_default());
     let said = snapshot.placement.status.as_ref().and_then(|status| {
         let write = condition::find(&status.conditions, condition::WRITE_SUCCEEDED)?;
-        (write.reason == REASON && write.message.starts_with(&wait)).then(|| write.message.clone())
+        (write.reason == WAITING && write.message.starts_with(&wait)).then(|| write.message.clone())
     });
     let message = said.unwrap_or_else(|| match (changes, silence) {
         (Some(changes), Some(silence)) => format!("{wait}: {changes} changes are in its queue, {silence}"),
         (Some(changes), None) => format!("{wait}: {changes} changes are in its queue"),
         (None, _) => wait,
     });
-    waiting(snapshot, Content::Waiting { reason: REASON, message, warns: false })
+    waiting(snapshot, Content::Waiting { reason: WAITING, message, warns: false })
 }
 
 fn decide_located(snapshot: &Snapshot, destination: &Destination, location: &Location) -> Decision {
@@ -181,7 +201,7 @@ fn decide_located(snapshot: &Snapshot, destination: &Destination, location: &Loc
             return waiting(snapshot, Content::Waiting { reason: "WaitingForPath", message, warns: false });
         }
         Some(rival) => {
-            let message = format!("path {:?} already belongs to {}", rival.path, rival.owner);
+            let message = with_hint(&format!("path {:?} already belongs to {}", rival.path, rival.owner), rival.remedy);
             return failed(snapshot, &Failure { retry: true, ..Failure::content(message) });
         }
         None => {}
@@ -301,7 +321,7 @@ fn decide_without_destination(snapshot: &Snapshot) -> Decision {
     let name = snapshot.placement.spec.target_destination_name.clone();
     let content = Content::Waiting {
         reason: "DestinationNotFound",
-        message: format!("destination {name:?} not found"),
+        message: with_hint(&format!("destination {name:?} not found"), ELSEWHERE),
         warns: true,
     };
     // A Destination that comes back is watched.

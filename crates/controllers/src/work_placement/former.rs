@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use kratix_api::{Destination, WorkPlacement};
 use kratix_core::object::ObjectKey;
-use kratix_core::state_store::Availability;
+use kratix_core::state_store::{Availability, SILENCE};
 use kratix_core::work_placement::{self, Claim, Cleaned, Former, Site, Snapshot};
 use kratix_state_store::Handle;
+use tokio::time::Instant;
 
 use super::WorkPlacements;
 use crate::caches::site_entry;
 use crate::context::Context;
-use crate::state_store::{Registry, place_of};
+use crate::gates;
+use crate::state_store::{self, Registry, Replaced, place_of};
 
 /// The writers that a pass may need.
 pub(super) struct Writers {
@@ -69,19 +71,43 @@ fn claims(controller: &WorkPlacements, placement: &WorkPlacement, site: &Site) -
 }
 
 impl WorkPlacements {
-    /// Removes what is left at former sites, where that is possible.
-    pub(super) async fn clean(&self, key: &ObjectKey, snapshot: &Snapshot, writers: &Writers) -> Vec<(Site, Cleaned)> {
+    /// Removes what is left at former sites, where that is possible. A wait that takes long is said on a placement that can do
+    /// nothing else.
+    pub(super) async fn clean(
+        &self,
+        key: &ObjectKey,
+        snapshot: &mut Snapshot,
+        writers: &Writers,
+    ) -> Result<Vec<(Site, Cleaned)>, Replaced> {
+        let place = snapshot.store.place().map(str::to_owned);
         let mut outcomes = Vec::new();
         for leftover in work_placement::leftovers(snapshot) {
             let Some((_, former)) = writers.former.iter().find(|(site, _)| site.is(&leftover.site)) else { continue };
+            let deadline = Instant::now() + SILENCE;
             // Who is turned away is called back. A store that does not answer holds up those alone who have left it.
-            let Ok(_pass) = self.leaving.enter(&leftover.site.store, key) else { continue };
-            let present = writers.present.as_ref().zip(snapshot.store.place());
+            let _pass = match self.leaving.enter(&leftover.site.store, key) {
+                Ok(pass) => pass,
+                Err(waits) if waits < SILENCE || leftover.patience.is_some() => continue,
+                Err(_) => {
+                    self.tell_clearing(snapshot, &leftover.site, former).await;
+                    continue;
+                }
+            };
+            let present = writers.present.as_ref().zip(place.as_deref());
             let proof = present.filter(|_| leftover.needs_proof).map(|(handle, place)| (place, handle));
-            let outcome = self.stores.clean((&leftover.site, former), proof, leftover.change, leftover.patience).await;
-            outcomes.extend(outcome.map(|outcome| (leftover.site, outcome)));
+            let removal = self.stores.clean((&leftover.site, former), proof, leftover.change, leftover.patience);
+            let outcome = match leftover.patience {
+                Some(_) => removal.await,
+                None => gates::telling(removal, deadline, self.tell_clearing(snapshot, &leftover.site, former)).await,
+            };
+            outcomes.push((leftover.site, outcome?));
         }
-        outcomes
+        Ok(outcomes)
+    }
+
+    async fn tell_clearing(&self, snapshot: &mut Snapshot, site: &Site, writer: &Handle) {
+        let waiting = work_placement::clearing(snapshot, site, state_store::silence(writer).as_deref());
+        gates::tell(&self.cx, &waiting, &mut snapshot.placement).await;
     }
 }
 

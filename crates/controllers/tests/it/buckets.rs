@@ -1,8 +1,12 @@
 //! A state store that is a bucket, from its Secret to the objects of its placements, on a real S3 server.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
+use jiff::{SignedDuration, Timestamp};
 use kratix_api::{Condition, WorkPlacement, condition};
+use kratix_controllers::Clock;
 use kratix_testing::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use kratix_testing::wait;
 use kube::ResourceExt;
@@ -91,6 +95,13 @@ impl Scene {
             let mut files = self.server.files(BUCKET).await;
             files.retain(|key, _| !key.contains("kratix-canary"));
             files
+        })
+        .await;
+    }
+
+    async fn at_rest(&self) {
+        wait::poll("the controllers to be at rest", || async {
+            if self.world.is_at_rest() { Ok(()) } else { Err("busy".to_owned()) }
         })
         .await;
     }
@@ -240,4 +251,42 @@ async fn cleaning_up_a_destination_leaves_nothing_of_it_in_the_bucket_and_not_cl
     scene.world.destinations().delete("worker-2", &DeleteParams::default()).await.unwrap();
     wait::gone(&scene.world.destinations(), "worker-2").await;
     assert_eq!(scene.server.keys(BUCKET).await, keys);
+}
+
+/// After the interval, one placement of a Destination asks for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_is_compared_by_one_listing_for_all_placements_of_a_destination() {
+    const PLACEMENTS: usize = 12;
+    let Some(mut scene) = Scene::ready().await else { return };
+    scene.world.stop_controllers().await;
+    let hours = Arc::new(AtomicI64::new(0));
+    let ahead = Arc::clone(&hours);
+    let now = move || Timestamp::now() + SignedDuration::from_hours(ahead.load(Ordering::Relaxed));
+    scene.world.clock = Clock::new(now);
+    scene.world.start_controllers().await;
+    scene.add_destination("worker-1", "nestedByMetadata", json!({ "initWorkloads": { "enabled": false } })).await;
+    scene.destination_says("worker-1", "DestinationReady", "").await;
+    let names: Vec<String> = (0..PLACEMENTS).map(|n| format!("r{n:02}")).collect();
+    for name in &names {
+        scene.work(name, &[("a.yaml", name)]).await;
+    }
+    for name in &names {
+        scene.written(name).await;
+    }
+    scene.at_rest().await;
+    let key = |name: &str| format!("clusters/worker-1/resources/default/redis/{name}/configure/5058f/a.yaml");
+    scene.server.put(BUCKET, &key("r03"), "foreign").await;
+    scene.server.take_requests();
+    hours.store(11, Ordering::Relaxed);
+    scene.world.set_interval("9h").await;
+    scene.event("DriftRepaired", "were changed by others and have been written again").await;
+    let keys: Vec<String> = names.iter().map(|name| key(name)).collect();
+    let all: Vec<(&str, &str)> = keys.iter().zip(&names).map(|(key, name)| (key.as_str(), name.as_str())).collect();
+    scene.holds(&all).await;
+    scene.at_rest().await;
+    let listings: Vec<String> =
+        scene.server.take_requests().into_iter().filter(|request| request.contains("list-type=2")).collect();
+    // One of the Destination's directory, and one before the repair. The Destination looks for its two test documents.
+    let of_destination = listings.iter().filter(|request| !request.contains("kratix-canary")).count();
+    assert_eq!(of_destination, 2, "{listings:#?}");
 }

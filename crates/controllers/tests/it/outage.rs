@@ -327,6 +327,69 @@ async fn files_at_a_former_address_whose_server_hangs_are_told_of_and_hold_up_no
     }
 }
 
+/// Whoever goes for good waits for the server to the end, and says so as soon as others do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_placement_and_a_destination_that_go_name_the_server_that_hangs_at_their_present_and_at_a_former_place() {
+    for has_moved in [false, true] {
+        let scene = Scene::start("nestedByMetadata").await;
+        let clean_up = json!({ "spec": { "cleanup": "all", "initWorkloads": { "enabled": true } } });
+        let destinations = scene.world.destinations();
+        destinations.patch("worker-1", &PatchParams::default(), &Patch::Merge(clean_up)).await.unwrap();
+        let is_noted = |found: &Destination| found.annotations().contains_key("kratix.io/files-at");
+        wait::until(&destinations, "worker-1", "its documents to be noted", is_noted).await;
+        delivery::says(&destinations, "worker-1", "TestDocumentsWritten", "").await;
+        scene.work("x", &["a.yaml"]).await;
+        scene.placements_are(1, "True").await;
+        scene.server.fail(Fault::Hang);
+        let other = tempfile::tempdir().unwrap();
+        if has_moved {
+            kratix_state_store::init_bare(other.path().join("other.git"), "main").unwrap();
+            let url = format!("file://{}", other.path().join("other.git").display());
+            scene.world.add_git_store("other", &url, json!({})).await;
+            let reference = json!({ "spec": { "stateStoreRef": { "kind": "GitStateStore", "name": "other" } } });
+            destinations.patch("worker-1", &PatchParams::default(), &Patch::Merge(reference)).await.unwrap();
+            let is_told = |event: &Event, name: &str| {
+                event.reason.as_deref() == Some("FilesLeftBehind") && delivery::is_about(event, name, "FilesLeftBehind")
+            };
+            for name in ["x.worker-1-5058f", "worker-1"] {
+                scene.world.event("that files stay for now", |event| is_told(event, name)).await;
+            }
+        }
+        let silence = format!("no answer from {} yet", scene.server.url("state.git"));
+        scene.world.works().delete("x", &DeleteParams::default()).await.unwrap();
+        let directory = "worker-1/resources/default/redis/x/configure/5058f";
+        let expected = match has_moved {
+            false => format!("waiting for GitStateStore/default: 1 changes are in its queue, {silence}"),
+            true => format!("waiting for files in {directory} of GitStateStore/default to be removed: {silence}"),
+        };
+        let says = |found: &WorkPlacement| {
+            write_of(found).is_some_and(|write| write.reason == "WaitingForStateStore" && write.message == expected)
+        };
+        let placements = scene.world.placements();
+        wait::until(&placements, "x.worker-1-5058f", &format!("the placement to say {expected}"), says).await;
+
+        // Without an answer the files stay, and the placement with them; its finalizers are not ours to wait for here.
+        let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+        placements.patch("x.worker-1-5058f", &PatchParams::default(), &free).await.unwrap();
+        wait::gone(&placements, "x.worker-1-5058f").await;
+        destinations.delete("worker-1", &DeleteParams::default()).await.unwrap();
+        let expected = match has_moved {
+            false => format!("waiting for GitStateStore/default: {silence}"),
+            true => format!(
+                "waiting for test documents (kratix-canary) in worker-1 of GitStateStore/default to be removed: {silence}"
+            ),
+        };
+        delivery::ready(&destinations, "worker-1", &expected, |ready| ready.message == expected).await;
+
+        // Mended: it is asked again at once, and goes with its documents.
+        scene.server.fail(Fault::None);
+        let author = Patch::Merge(json!({ "spec": { "gitAuthor": { "name": "another" } } }));
+        scene.world.git_stores().patch("default", &PatchParams::default(), &author).await.unwrap();
+        wait::gone(&destinations, "worker-1").await;
+        assert!(scene.files().iter().all(|file| !file.contains("kratix-canary")), "{:?}", scene.files());
+    }
+}
+
 /// What the metric tells: everybody who waits, also for a store that is not ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_length_of_a_queue_counts_who_waits_for_a_turn_and_for_a_store_that_is_not_ready() {

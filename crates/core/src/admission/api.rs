@@ -20,15 +20,15 @@ use crate::promise::trigger::api_name;
 pub(super) fn check(case: &Case<'_>) -> Ruling<()> {
     let spec = &case.promise.spec;
     let invalid = |error: promise_api::Error| Denial::rule(VALIDATING, error.to_string());
+    // Of an API that was there before, any change of these is refused as such. What another kind lacks of a CRD is no matter.
+    if !case.before.as_ref().is_some_and(PromiseSpec::has_api) {
+        promise_api::check_kind(spec).map_err(invalid)?;
+    }
     let api = match promise_api::read(spec) {
         Ok(api) => api,
         Err(promise_api::Error::Absent) => return Ok(()),
         Err(error) => return Err(invalid(error).into()),
     };
-    // Of an API that was there before, any change of these is refused as such.
-    if !case.before.as_ref().is_some_and(PromiseSpec::has_api) {
-        promise_api::check_kind(spec).map_err(invalid)?;
-    }
     let mut trial = to_value(api.crd());
     trial["apiVersion"] = json!(promise_api::CRD_API_VERSION);
     trial["kind"] = json!(promise_api::CRD_KIND);

@@ -254,7 +254,11 @@ fn a_store_that_is_missing_or_not_ready_is_named_and_its_return_heals() {
     for (store, reason, message) in [
         (Availability::NotFound, "StateStoreNotFound", "GitStateStore/default: not found"),
         (not_ready(), "StateStoreNotReady", "GitStateStore/default: not ready"),
-        (Availability::Unset, "StateStoreNotFound", "stateStoreRef is not set"),
+        (
+            Availability::Unset,
+            "StateStoreNotFound",
+            "stateStoreRef is not set; hint: set spec.stateStoreRef of the Destination",
+        ),
     ] {
         let mut world = World::new(destination(FilepathMode::None));
         world.store = store;

@@ -2,6 +2,8 @@
 
 use kratix_api::destination::StateStoreRef;
 
+use super::with_hint;
+
 /// How decisions see the state store of a Destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Availability {
@@ -38,7 +40,10 @@ impl Availability {
     pub(crate) fn problem(&self, reference: Option<&StateStoreRef>) -> (&'static str, String) {
         let store = display(reference);
         match self {
-            Self::Unset => ("StateStoreNotFound", "stateStoreRef is not set".to_owned()),
+            Self::Unset => (
+                "StateStoreNotFound",
+                with_hint("stateStoreRef is not set", "set spec.stateStoreRef of the Destination"),
+            ),
             Self::UnknownKind => {
                 let kind = reference.map_or("", |reference| reference.kind.as_str());
                 ("StateStoreNotFound", format!("{store}: unknown state store type: {kind}"))

@@ -11,7 +11,7 @@ use super::Snapshot;
 use super::location::{Location, clean, is_reserved};
 use crate::destination;
 use crate::object::ObjectKey;
-use crate::state_store::{About, Change, ChangeKind, Failure, File, Operation};
+use crate::state_store::{About, Change, ChangeKind, Failure, File, Operation, with_hint};
 
 /// How much content a placement carries when decompressed; a store takes no more in one change.
 pub const CONTENT_BYTES_MAX: usize = 64 << 20;
@@ -21,6 +21,11 @@ const STORED_BYTES_MAX: u64 = 2 * CONTENT_BYTES_MAX as u64;
 
 /// What was read of the parts that placements refer to; nothing for those that do not exist.
 pub type Parts = BTreeMap<ObjectKey, Option<Arc<[Workload]>>>;
+
+/// What to do about a path that is not the pipeline's to write.
+const ANOTHER_NAME: &str = "give the file another name";
+/// What to do about contents that somebody has altered.
+const AGAIN: &str = "have the pipeline run again: set the label kratix.io/manual-reconciliation=true";
 
 /// Between the documents of an aggregate.
 const SEPARATOR: &[u8] = b"\n---\n";
@@ -37,13 +42,14 @@ pub(super) fn update(snapshot: &Snapshot, destination: &Destination, location: &
         Location::Shared { directory, ledger } => {
             let files = files(placement, &snapshot.parts)?;
             if let Some(file) = files.iter().find(|file| is_reserved(&file.path)) {
-                return Err(Failure::content(format!("path {:?} cannot be written: it belongs to Kratix", file.path)));
+                let text = format!("path {:?} cannot be written: it belongs to Kratix", file.path);
+                return Err(Failure::content(with_hint(&text, ANOTHER_NAME)));
             }
             let canaries = destination::test_documents(destination);
             if let Some(file) = files.iter().find(|file| canaries.iter().any(|canary| canary.path == file.path)) {
                 let owner = destination.name_any();
                 let text = format!("path {:?} already belongs to the test documents of destination {owner}", file.path);
-                return Err(Failure::content(text));
+                return Err(Failure::content(with_hint(&text, ANOTHER_NAME)));
             }
             let operation = Operation::Share { ledger: ledger.clone(), files: Some(files) };
             Ok(change(placement, ChangeKind::Update, directory, operation))
@@ -145,7 +151,7 @@ fn check_stored<'a>(placements: impl Iterator<Item = &'a WorkPlacement>) -> Resu
 }
 
 fn too_large() -> String {
-    format!("the files are larger than {CONTENT_BYTES_MAX} bytes together")
+    with_hint(&format!("the files are larger than {CONTENT_BYTES_MAX} bytes together"), "let the pipeline write less")
 }
 
 /// Decompresses documents into files; `..` that stays inside is resolved, what leads out is left for the store to refuse.
@@ -195,8 +201,8 @@ fn decompress(document: &Document<'_>, rest: &mut usize) -> Result<Vec<u8>, Fail
     let content = compression::decompress_pieces(&document.pieces, *rest).map_err(|error| {
         let cause = match error {
             compression::Error::TooLarge { .. } => too_large(),
-            compression::Error::Base64(cause) => format!("content is not base64: {cause}"),
-            compression::Error::Gzip(cause) => format!("content is not gzip: {cause}"),
+            compression::Error::Base64(cause) => with_hint(&format!("content is not base64: {cause}"), AGAIN),
+            compression::Error::Gzip(cause) => with_hint(&format!("content is not gzip: {cause}"), AGAIN),
             other => other.to_string(),
         };
         Failure::content(format!("unable to decompress file content: {}: {cause}", document.filepath))

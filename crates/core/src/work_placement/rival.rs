@@ -16,6 +16,8 @@ pub(super) struct Owner {
     /// Kind and name, for people.
     pub(super) owner: String,
     pub(super) path: String,
+    /// What a person can do about it.
+    pub(super) remedy: &'static str,
     /// It is being deleted, so the path will be free.
     pub(super) is_leaving: bool,
     /// The namespace of its request, if it has one.
@@ -62,7 +64,8 @@ fn before_in_directory(
     let (_, rival, path) = rivals.into_iter().next()?;
     let is_leaving = rival.metadata.deletion_timestamp.is_some();
     let namespace = namesake::request_namespace(rival).map(str::to_owned);
-    Some(Owner { owner: format!("workplacement {}", ObjectKey::of(rival)), path, is_leaving, namespace })
+    let owner = format!("workplacement {}", ObjectKey::of(rival));
+    Some(Owner { owner, path, remedy: "delete one of the two", is_leaving, namespace })
 }
 
 /// The placements of one Destination share its file; of two Destinations with one file, the one has it of which something is
@@ -81,6 +84,7 @@ fn before_in_file(snapshot: &Snapshot, destination: &Destination, place: &str) -
     Some(Owner {
         owner: format!("destination {}", owner.name_any()),
         path: super::location::aggregate(owner)?,
+        remedy: "give one of the two Destinations another path or spec.filepath.filename",
         is_leaving: owner.metadata.deletion_timestamp.is_some(),
         namespace: None,
     })

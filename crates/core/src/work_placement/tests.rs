@@ -232,6 +232,7 @@ fn a_content_that_cannot_be_read_names_the_file_and_in_an_aggregate_the_placemen
     world.settle();
     let message = world.condition("WriteSucceeded").2;
     assert!(message.starts_with("unable to decompress file content: x.yaml: content is not base64"), "{message}");
+    assert!(message.contains("; hint: have the pipeline run again"), "{message}");
     assert_eq!(decide(&world.snapshot()).plan.next, Next::OnChange);
     let note = world.take_events().pop().unwrap();
     assert!(note.starts_with(
@@ -440,8 +441,9 @@ fn without_its_destination_a_placement_says_so_and_is_written_again_when_it_retu
     let destination = world.destination.take();
     world.settle();
     assert_eq!(world.condition("Ready"), said((Status::False, "Misplaced", "Misplaced")));
-    assert_eq!(world.condition("WriteSucceeded").2, "destination \"worker-1\" not found");
-    assert_eq!(world.take_events(), ["DestinationNotFound: destination \"worker-1\" not found"]);
+    let message = "destination \"worker-1\" not found; hint: make it again, or delete this WorkPlacement to have it placed elsewhere";
+    assert_eq!(world.condition("WriteSucceeded").2, message);
+    assert_eq!(world.take_events(), [format!("DestinationNotFound: {message}")]);
     assert!(!world.placement.as_ref().unwrap().finalizers().is_empty());
     world.destination = destination;
     world.destination.as_mut().unwrap().metadata.uid = Some("another".into());

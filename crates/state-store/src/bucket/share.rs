@@ -1,8 +1,12 @@
 //! Directories that several owners share.
 //!
 //! An owner writes down what it is about to write, then writes, then removes what it does not want any more, then writes down what
-//! is left: what exists is in a ledger at every moment. Ledgers are replaced only as they were read, so that two writers do not
-//! lose each other's entries.
+//! is left: what exists is in a ledger at every moment.
+//!
+//! Two writers of one ledger, as two installations that write to one place are, do not lose each other's files: ledgers are replaced
+//! only as they were read, whoever removes files has replaced the ledger before, and whoever writes files looks afterwards whether
+//! the ledger still lists them. One moment is left: a ledger as a whole is removed right after a look at it, because removals have
+//! no conditions.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -199,7 +203,8 @@ struct Plan<'c> {
     ledger: Key,
     /// The ledger as it was read.
     read: Option<Meta>,
-    /// The ledger with everything that there is before the removals, unless it says so already.
+    /// The ledger with everything that there is before the removals, in other words than it was read: whoever writes files at the
+    /// same time, and has read it before, notices.
     first: Option<Bytes>,
     /// For ledgers of owners who are gone: the paths that they lose.
     disowned: Vec<(Path, HashSet<Path>)>,
@@ -250,13 +255,14 @@ fn plan<'c>(
     let entries: Vec<&str> = old.iter().flat_map(|old| &old.entries).map(String::as_str).collect();
     let is_same = old.is_some() && entries == listed;
     let last = share.files.map(|_| Bytes::from(ledger::render(&listed)));
-    let has_news = wanted.iter().any(|path| !old_paths.contains(path));
-    let first = if is_same || (gone.is_empty() && share.files.is_some()) || !has_news {
-        None
-    } else {
+    let first = (!gone.is_empty()).then(|| {
         let left = old.as_ref().map(|old| old.without(&wanted_paths, place)).unwrap_or_default();
-        Some(Bytes::from(ledger::render(&[listed.as_slice(), &left].concat())))
-    };
+        let mut all = [listed.as_slice(), &left].concat();
+        if all == entries {
+            all.extend(left.first());
+        }
+        Bytes::from(ledger::render(&all))
+    });
     let ends_with_ledger = if share.files.is_some() { !is_same } else { old.is_some() };
     let disowned =
         disowned.into_iter().filter_map(|(ledger, paths)| Some((place.beside(ledger)?.path, paths))).collect();
@@ -287,11 +293,7 @@ impl Plan<'_> {
         let mut ledger = self.read.clone();
         let mut version = None;
         // A ledger that lists what is written, before that is written.
-        let early = match (&self.first, &self.last) {
-            (Some(first), _) => Some(first),
-            (None, Some(last)) if self.ends_with_ledger && self.gone.is_empty() => Some(last),
-            _ => None,
-        };
+        let early = self.first.as_ref().or(self.last.as_ref().filter(|_| self.ends_with_ledger));
         if let Some(text) = early {
             let meta = self.put_ledger(batch, text, ledger.as_ref()).await?;
             version = Some(meta.version.clone());
@@ -310,22 +312,23 @@ impl Plan<'_> {
             .map(|(left, (key, _))| left.map_err(|failure| batch.failed(key, failure)))
             .collect::<Result<Vec<_>, WriteError>>()?;
         // Another writer of the same ledger may have taken it over, and have looked for these files before they were there.
-        if early.is_some() && left.iter().any(|left| left.is_written) {
+        if left.iter().any(|left| left.is_written) {
             self.still_has(batch, ledger.as_ref()).await?;
         }
         let rest: Vec<Key> = self.gone.iter().filter(|key| !cleared.contains(*key)).cloned().collect();
         batch.remove(&rest).await?;
         let mut removed = !self.gone.is_empty();
         match &self.last {
-            Some(text) if self.ends_with_ledger && (self.first.is_some() || !self.gone.is_empty()) => {
+            Some(text) if self.first.is_some() => {
                 let meta = self.put_ledger(batch, text, ledger.as_ref()).await?;
                 version = Some(meta.version.clone());
                 ledger = Some(meta);
             }
             Some(_) => {}
             None if self.ends_with_ledger => {
+                self.still_has(batch, ledger.as_ref()).await?;
                 batch.remove(std::slice::from_ref(&self.ledger)).await?;
-                (removed, ledger) = (true, None);
+                (removed, ledger, version) = (true, None, None);
             }
             None => {}
         }

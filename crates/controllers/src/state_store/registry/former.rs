@@ -8,7 +8,7 @@ use kratix_core::work_placement::{Cleaned, Site};
 use kratix_state_store::{Handle, Trouble, WriteError};
 
 use super::Registry;
-use super::pushes::silence;
+use super::pushes::{Replaced, silence};
 use crate::caches::Caches;
 use crate::state_store::translation;
 
@@ -25,8 +25,8 @@ impl Registry {
     }
 
     /// Removes files at a site that was left. Two addresses may lead to one repository: where that matters, the present place
-    /// and its writer are given, and nothing is removed before the contrary is shown. Returns nothing of an attempt whose writer
-    /// has been replaced meanwhile: its successor is asked by another pass.
+    /// and its writer are given, and nothing is removed before the contrary is shown. Of an attempt whose writer has been
+    /// replaced meanwhile nothing is known: its successor is asked by another pass.
     ///
     /// Without an answer in time, the removal stays in the store's queue, and whoever tries again finds it done. A store that
     /// owes an answer already is not asked by one more.
@@ -36,16 +36,16 @@ impl Registry {
         present: Option<(&str, &Handle)>,
         change: Change,
         patience: Option<Duration>,
-    ) -> Option<Cleaned> {
+    ) -> Result<Cleaned, Replaced> {
         let removal = self.remove((site, old), present, change);
         let Some(patience) = patience else { return removal.await };
         let owed = || [Some(old), present.map(|(_, new)| new)].into_iter().flatten().find_map(silence);
         if let Some(silence) = owed() {
-            return Some(Cleaned::Failed(silence));
+            return Ok(Cleaned::Failed(silence));
         }
         match tokio::time::timeout(patience, removal).await {
             Ok(outcome) => outcome,
-            Err(_) => Some(Cleaned::Failed(owed().unwrap_or_else(|| state_store::no_answer(&old.place().url)))),
+            Err(_) => Ok(Cleaned::Failed(owed().unwrap_or_else(|| state_store::no_answer(&old.place().url)))),
         }
     }
 
@@ -54,32 +54,32 @@ impl Registry {
         (site, old): (&Site, &Handle),
         present: Option<(&str, &Handle)>,
         change: Change,
-    ) -> Option<Cleaned> {
+    ) -> Result<Cleaned, Replaced> {
         if let Some((place, new)) = present {
             match self.twins.are_distinct((&site.place, old), (place, new)).await {
                 Ok(Some(true)) => {}
-                Ok(Some(false)) => return Some(Cleaned::Same),
-                Ok(None) => return Some(Cleaned::Doubtful),
+                Ok(Some(false)) => return Ok(Cleaned::Same),
+                Ok(None) => return Ok(Cleaned::Doubtful),
                 Err(error) => return self.not_cleaned(&WriteError::Store(error), &[old, new]),
             }
         }
         match old.write(translation::change(change)).await {
-            Ok(_) => Some(Cleaned::Removed),
+            Ok(_) => Ok(Cleaned::Removed),
             Err(error) => self.not_cleaned(&error, &[old]),
         }
     }
 
-    /// Returns why files at a former site stay; nothing if one of the writers was replaced.
-    fn not_cleaned(&self, error: &WriteError, writers: &[&Handle]) -> Option<Cleaned> {
+    /// Returns why files at a former site stay, unless one of the writers was replaced.
+    fn not_cleaned(&self, error: &WriteError, writers: &[&Handle]) -> Result<Cleaned, Replaced> {
         let is_closed = matches!(error, WriteError::Store(error) if error.trouble == Trouble::Closed);
         let is_in_use = |writer: &Handle| {
             self.entries.read().values().any(|entry| entry.is_of(writer))
                 || self.retired.read().iter().any(|retired| retired.handle.is_same(writer))
         };
         if is_closed && !writers.iter().copied().all(is_in_use) {
-            return None;
+            return Err(Replaced);
         }
-        Some(Cleaned::Failed(translation::failure(error).message))
+        Ok(Cleaned::Failed(translation::failure(error).message))
     }
 
     /// Drops the writers of previous addresses at which nothing is noted to be.

@@ -145,7 +145,7 @@ impl Registry {
 }
 
 /// Returns what a writer's store does not answer, in words.
-pub(super) fn silence(writer: &Handle) -> Option<String> {
+pub(crate) fn silence(writer: &Handle) -> Option<String> {
     let age = writer.silence().filter(|age| *age >= state_store::NO_ANSWER)?;
     tracing::trace!(store = %writer.place().store, ?age, "no answer");
     Some(state_store::no_answer(&writer.place().url))

@@ -190,8 +190,8 @@ async fn of_a_previous_address_there_is_a_writer_that_works() {
         let operation = Operation::Replace(Vec::new());
         Change { id: "a".into(), kind: ChangeKind::Delete, prefix: "a".into(), operation }
     };
-    assert_eq!(registry.clean((&site, &former), None, change(), None).await, None);
-    assert_eq!(registry.clean((&site, &retired), None, change(), None).await, Some(Cleaned::Removed));
+    assert_eq!(registry.clean((&site, &former), None, change(), None).await, Err(Replaced));
+    assert_eq!(registry.clean((&site, &retired), None, change(), None).await, Ok(Cleaned::Removed));
 }
 
 /// A server that hangs holds up nobody who has left it, and is asked once. What waits to be removed there is not removed any more
@@ -213,14 +213,14 @@ async fn a_former_site_that_does_not_answer_is_told_in_time_and_left_alone_once_
         let change = Change { id: "a".into(), kind: ChangeKind::Delete, prefix: "a".into(), operation };
         registry.clean((&site, &retired), None, change, Some(state_store::SILENCE))
     };
-    let silent = Some(Cleaned::Failed(state_store::no_answer(&url)));
+    let silent = Ok(Cleaned::Failed(state_store::no_answer(&url)));
     assert_eq!(clean().await, silent);
     assert!(retired.silence().is_some(), "it is still being asked");
     assert_eq!(clean().await, silent);
     assert_eq!(retired.queued(), 0, "by one removal");
     registry.locate(&store(), "here");
     assert!(retired.check().await.is_err_and(|error| error.trouble == Trouble::Closed));
-    assert_eq!(clean().await, None, "its successor is asked");
+    assert_eq!(clean().await, Err(Replaced), "its successor is asked");
 }
 
 #[tokio::test]

@@ -241,6 +241,12 @@ fn of_an_api_only_what_would_make_another_of_it_is_fixed() {
     world.asked.clear();
     assert_eq!(allowed(world.update(bare.clone(), with_api())), Vec::<String>::new());
     assert!(denied(world.update(bare, changed(&["kind"], json!("Other")))).contains("spec.api.kind must be"));
+    let deployment = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "d" }, "spec": {} });
+    let message = denied(world.create(promise(json!({ "api": deployment }))));
+    assert!(
+        message.contains("spec.api.apiVersion must be \"apiextensions.k8s.io/v1\", found \"apps/v1\""),
+        "{message}"
+    );
 }
 
 #[test]

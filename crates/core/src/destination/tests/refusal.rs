@@ -114,3 +114,37 @@ fn a_destination_that_waits_for_its_placements_to_go_says_what_keeps_them() {
     assert_eq!(world.ready().1, "WaitingForWorkPlacements");
     assert!(refused(&world).is_some());
 }
+
+#[test]
+fn a_destination_that_cannot_go_yet_says_which_store_it_waits_for() {
+    let mut start = destination(FilepathMode::None);
+    start.spec.cleanup = Cleanup::All;
+    let mut world = World::new(start);
+    world.settle();
+    world.destination.as_mut().unwrap().spec.path = "elsewhere".into();
+    world.cleaning.is_refused = true;
+    world.settle();
+    let site = world.formers()[0].site.clone();
+    let silence = Some("no answer from x yet");
+    assert!(clearing(&world.snapshot(), &site, silence).is_silent(), "it goes on elsewhere");
+    world.delete();
+    world.placements = vec![placement("a")];
+    world.pass();
+    assert!(queued(&world.snapshot(), silence).is_silent(), "it waits for its placements");
+    world.placements.clear();
+    world.notes.clear();
+    let waits = "waiting for GitStateStore/default: no answer from x yet";
+    world.execute(&queued(&world.snapshot(), silence));
+    assert_eq!(world.ready(), said((Status::Unknown, "WaitingForStateStore", waits)));
+    assert!(queued(&world.snapshot(), None).is_silent(), "once");
+    let waits = "waiting for test documents (kratix-canary) in worker-1 of GitStateStore/default to be removed: no answer from x yet";
+    world.execute(&clearing(&world.snapshot(), &site, silence));
+    assert_eq!(world.ready(), said((Status::Unknown, "WaitingForStateStore", waits)));
+    assert!(clearing(&world.snapshot(), &site, silence).is_silent(), "once");
+    assert!(world.notes.is_empty(), "a wait is no failure");
+    let failure = Failure { message: "no".into(), retry: true, retry_after: None, about: About::Store };
+    world.refuses = Some(failure);
+    world.pass();
+    assert_eq!(world.ready().1, "StateStoreWriteFailed");
+    assert!(queued(&world.snapshot(), silence).is_silent(), "what has failed is not taken back");
+}

@@ -179,6 +179,30 @@ fn whoever_goes_on_elsewhere_waits_for_seconds_for_the_old_place_and_whoever_lea
     assert_eq!(patience(&world), None);
 }
 
+#[test]
+fn one_that_leaves_for_good_and_waits_for_an_old_place_names_that_place() {
+    let mut world = at_path("old", FilepathMode::None);
+    world.settle();
+    world.take_events();
+    move_to(&mut world, "new");
+    world.cleaning.is_refused = true;
+    world.settle();
+    let site = left(&world)[0].clone();
+    assert!(clearing(&world.snapshot(), &site, None).is_silent(), "it goes on elsewhere");
+    world.delete();
+    let plan = clearing(&world.snapshot(), &site, Some("no answer from x yet"));
+    world.take_events();
+    world.execute(&plan);
+    let message = "waiting for files in old of GitStateStore/default to be removed: no answer from x yet";
+    assert_eq!(world.condition("WriteSucceeded"), said((Status::Unknown, "WaitingForStateStore", message)));
+    assert_eq!(world.condition("Ready").2, "Pending");
+    assert!(world.take_events().is_empty(), "a wait is no failure");
+    assert!(clearing(&world.snapshot(), &site, Some("no answer from x yet")).is_silent(), "once");
+    world.cleaning.is_refused = false;
+    world.settle();
+    assert!(world.placement.is_none() && world.files.is_empty());
+}
+
 // decision 16
 #[test]
 fn what_another_one_has_at_the_old_place_by_now_is_left_alone() {

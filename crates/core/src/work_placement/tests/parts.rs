@@ -132,10 +132,9 @@ fn what_is_too_large_is_refused_before_it_is_read() {
         let decision = decide(&snapshot);
         assert_eq!((decision.effect.is_some(), lacks_parts(&snapshot, &decision).len()), (false, 0));
         let Some(Finding::Failed { message }) = decision.plan.findings.first() else { panic!("{decision:?}") };
-        assert!(
-            message.contains(&format!("the files are larger than {CONTENT_BYTES_MAX} bytes together")),
-            "{message}"
-        );
+        let told =
+            format!("the files are larger than {CONTENT_BYTES_MAX} bytes together; hint: let the pipeline write less");
+        assert!(message.contains(&told), "{message}");
     }
 }
 

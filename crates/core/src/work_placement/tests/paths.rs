@@ -82,7 +82,9 @@ fn in_a_shared_directory_state_files_and_test_documents_belong_to_kratix() {
         let mut world = World::new(placement("p", &[(path, "1")]), destination("d", FilepathMode::None));
         world.settle();
         assert!(world.files.is_empty(), "{path}");
-        assert_eq!(world.condition("WriteSucceeded").0, Status::False);
+        let (status, _, message) = world.condition("WriteSucceeded");
+        assert_eq!(status, Status::False);
+        assert!(message.ends_with("; hint: give the file another name"), "{message}");
         assert_eq!(world.condition("Ready").2, "Failing");
     }
 }

@@ -129,7 +129,7 @@ fn a_destination_that_names_no_store_is_told_on_its_placements_and_one_that_does
     let store = world.destination.as_mut().unwrap().spec.state_store_ref.take();
     world.store = Availability::Unset;
     world.settle();
-    let message = "stateStoreRef is not set";
+    let message = "stateStoreRef is not set; hint: set spec.stateStoreRef of the Destination";
     assert_eq!(world.condition("WriteSucceeded"), said((Status::Unknown, "StateStoreNotFound", message)));
     assert_eq!(world.take_events(), [format!("StateStoreNotFound: {message}")]);
     world.destination.as_mut().unwrap().spec.state_store_ref = store;

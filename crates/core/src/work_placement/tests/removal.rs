@@ -99,3 +99,34 @@ fn the_version_outlives_failures_and_writes_that_change_nothing() {
     world.edit(&[("a", "3")]);
     assert!(decide(&world.snapshot()).effect.is_some());
 }
+
+// issue: a condition message while waiting longer than a few seconds
+#[test]
+fn a_removal_that_waits_says_so_and_what_has_failed_is_not_taken_back() {
+    let mut world = World::nested(&[("a", "1")]);
+    world.settle();
+    world.take_events();
+    world.delete();
+    let plan = queued(&world.snapshot(), 3, Some("no answer from x yet"));
+    world.execute(&plan);
+    let message = "waiting for GitStateStore/default: 3 changes are in its queue, no answer from x yet";
+    assert_eq!(world.condition("WriteSucceeded"), said((Status::Unknown, "WaitingForStateStore", message)));
+    assert_eq!(world.condition("Ready"), said((Status::False, "WaitingForStateStore", "Pending")));
+    assert!(queued(&world.snapshot(), 2, None).is_silent(), "once");
+    assert!(world.take_events().is_empty(), "a wait is no failure");
+
+    world.refuses = Some(trouble("no"));
+    world.pass();
+    assert_eq!(world.condition("Ready").2, "Failing");
+    world.now += 15;
+    assert!(queued(&world.snapshot(), 1, Some("no answer from x yet")).is_silent());
+    world.refuses = None;
+    world.settle();
+    assert!(world.placement.is_none() && world.files.is_empty());
+
+    // Nothing of ours is waited for any more.
+    let mut foreign = World::nested(&[("a", "1")]);
+    foreign.placement.as_mut().unwrap().metadata.finalizers = Some(vec!["example.com/mine".into()]);
+    foreign.delete();
+    assert!(queued(&foreign.snapshot(), 1, None).is_silent());
+}

@@ -1,6 +1,6 @@
 //! Directories that several owners share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -190,22 +190,31 @@ async fn two_writers_of_one_ledger_do_not_lose_what_the_other_wrote() {
     assert_eq!(shelf.files().await, map(&[("w/.kratix/default-o.yaml", "files:\n- w/last\n"), ("w/last", "last")]));
 }
 
-/// The second of two writers looks for the files that the ledger lists before the first has written them.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_comes_after_another_writer_has_replaced_the_ledger_is_in_no_ledger_for_a_moment_only() {
-    let Some(shelf) = Shelf::new().await else { return };
-    let (slow, fast) = (shelf.store(), shelf.store());
+/// Holds up the first request that `is_meant` until the test says that it goes on, and tells when it has come.
+fn hold(
+    shelf: &Shelf,
+    is_meant: impl Fn(&str) -> bool + Send + Sync + 'static,
+) -> (tokio::sync::oneshot::Receiver<()>, std::sync::mpsc::Sender<()>) {
     let (reached, is_reached) = tokio::sync::oneshot::channel();
     let (go, may_go) = std::sync::mpsc::channel::<()>();
     let held = Mutex::new(Some((reached, may_go)));
     shelf.server.intercept(move |request| {
-        let held = request.starts_with("PUT /state/w/slow").then(|| held.lock().expect("sound").take()).flatten();
+        let held = is_meant(request).then(|| held.lock().expect("sound").take()).flatten();
         if let Some((reached, may_go)) = held {
             reached.send(()).expect("the test waits");
             tokio::task::block_in_place(|| may_go.recv()).expect("the test goes on");
         }
         None
     });
+    (is_reached, go)
+}
+
+/// The second of two writers looks for the files that the ledger lists before the first has written them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_comes_after_another_writer_has_replaced_the_ledger_is_in_no_ledger_for_a_moment_only() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let (slow, fast) = (shelf.store(), shelf.store());
+    let (is_reached, go) = hold(&shelf, |request| request.starts_with("PUT /state/w/slow"));
     let writing = tokio::spawn(async move { slow.write(share("o", files(&["slow"]))).await });
     is_reached.await.expect("it is about to be written");
     fast.write(share("o", files(&["fast"]))).await.expect("written");
@@ -213,6 +222,80 @@ async fn a_file_that_comes_after_another_writer_has_replaced_the_ledger_is_in_no
     writing.await.expect("no panic").expect("written");
     assert_eq!(shelf.keys().await, ["w/.kratix/default-o.yaml", "w/slow"]);
     assert_eq!(ledger(&shelf, "o").await, "files:\n- w/slow\n", "the last one wins");
+}
+
+/// Returns what is there after a writer of two files has waited in the middle of its change until another one was done with its own.
+async fn meanwhile(
+    is_meant: impl Fn(&str) -> bool + Send + Sync + 'static,
+    first: Option<Vec<File>>,
+    second: Option<Vec<File>>,
+) -> Option<BTreeMap<String, String>> {
+    let shelf = Shelf::new().await?;
+    let (slow, fast) = (shelf.store(), shelf.store());
+    slow.write(share("o", files(&["one", "two"]))).await.expect("written");
+    let (is_reached, go) = hold(&shelf, is_meant);
+    let writing = tokio::spawn(async move { slow.write(share("o", first)).await });
+    is_reached.await.expect("it is in the middle");
+    fast.write(share("o", second)).await.expect("written");
+    go.send(()).expect("it waits");
+    writing.await.expect("no panic").expect("written");
+    Some(shelf.files().await)
+}
+
+/// A file that only changes is in the ledger already, and the other writer removes it at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_one_writer_changes_and_another_one_removes_is_in_a_ledger_if_it_is_there() {
+    let changed = || Some(vec![file("one", "one"), file("two", "changed")]);
+    let about_to_change = |request: &str| request.starts_with("PUT /state/w/two");
+    let Some(left) = meanwhile(about_to_change, changed(), files(&["one"])).await else { return };
+    let ledger = ("w/.kratix/default-o.yaml", "files:\n- w/one\n- w/two\n");
+    assert_eq!(left, map(&[ledger, ("w/one", "one"), ("w/two", "changed")]), "the last one wins");
+
+    let has_removed = AtomicBool::new(false);
+    let about_to_finish = move |request: &str| {
+        let had_removed = has_removed.fetch_or(request.starts_with("DELETE /state/w/two"), Ordering::Relaxed);
+        had_removed && request.starts_with("PUT /state/w/.kratix/")
+    };
+    let left = meanwhile(about_to_finish, files(&["one"]), changed()).await;
+    let ledger = ("w/.kratix/default-o.yaml", "files:\n- w/one\n");
+    assert_eq!(left, Some(map(&[ledger, ("w/one", "one")])), "the last one wins");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_while_another_writer_removes_all_is_not_left_without_a_ledger() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let (slow, fast) = (shelf.store(), shelf.store());
+    slow.write(share("o", files(&["one"]))).await.expect("written");
+    let (is_reached, go) = hold(&shelf, |request| request.starts_with("DELETE /state/w/one"));
+    let removing = tokio::spawn(async move { slow.write(share("o", None)).await });
+    is_reached.await.expect("it is about to be removed");
+    fast.write(share("o", files(&["one", "two"]))).await.expect("written");
+    go.send(()).expect("it waits");
+    let removed = removing.await.expect("no panic").expect("removed");
+    assert_eq!((removed.changed, removed.version), (true, None));
+    assert_eq!(shelf.keys().await, [""; 0], "the last one wins");
+}
+
+/// An owner of two files that gives up one: what it reads of its ledger is what the original reads.
+#[tokio::test]
+async fn while_files_are_removed_the_ledger_lists_them_and_what_stays() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let store = shelf.store();
+    let refuse_removals = || {
+        shelf.server.intercept(|request| request.starts_with("DELETE").then_some(Fault::Answer(400, "Crashed")));
+    };
+    for (stays, listed) in
+        [(&["two"][..], "files:\n- w/two\n- w/one\n"), (&["one"], "files:\n- w/one\n- w/two\n- w/two\n")]
+    {
+        store.write(share("o", files(&["one", "two"]))).await.expect("written");
+        refuse_removals();
+        store.write(share("o", files(stays))).await.expect_err("refused");
+        assert_eq!(ledger(&shelf, "o").await, listed);
+        shelf.server.relent();
+        store.write(share("o", files(stays))).await.expect("written");
+        assert_eq!(ledger(&shelf, "o").await, format!("files:\n- w/{}\n", stays[0]));
+        assert_eq!(shelf.keys().await.len(), 2);
+    }
 }
 
 /// The request is repeated, and meets what it has written itself.

@@ -2,6 +2,7 @@
 
 use kratix_state_store::{BucketConfig, Change, Trouble, WriteError};
 use kratix_testing::s3::{Fault, Options};
+use kratix_testing::wait;
 use sha2::{Digest, Sha256};
 
 use super::{BUCKET, Shelf, file, map, open_bucket, replace, together};
@@ -186,6 +187,37 @@ async fn a_thousand_small_files_are_written_compared_and_removed() {
     assert_eq!(shelf.methods(), methods(&[("LIST", 2)]));
     assert!(store.write(Change::remove("p", "d")).await.expect("removed").changed);
     assert_eq!(shelf.keys().await, [""; 0]);
+}
+
+/// None of these uploads is answered before all of them have come.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_one_change_and_of_several_are_uploaded_at_the_same_time() {
+    const UPLOADS: usize = 8;
+    let names: Vec<String> = (0..UPLOADS).map(|n| format!("{n}.yaml")).collect();
+    let one = vec![Change::replace("p", "one", names.iter().map(|name| file(name, name)).collect())];
+    let several = names.iter().map(|name| replace(name, &format!("several/{name}"), &[("a", "a")])).collect();
+    for changes in [one, several] {
+        let Some(shelf) = Shelf::new().await else { return };
+        let store = shelf.store();
+        store.check().await.expect("usable");
+        let come = (std::sync::Mutex::new(0), std::sync::Condvar::new());
+        shelf.server.intercept(move |request| {
+            if !request.starts_with("PUT") {
+                return None;
+            }
+            let (count, news) = &come;
+            tokio::task::block_in_place(|| {
+                let mut count = count.lock().expect("sound");
+                *count += 1;
+                news.notify_all();
+                let waited = news.wait_timeout_while(count, wait::DEADLINE, |count| *count < UPLOADS);
+                let is_alone = waited.expect("sound").1.timed_out();
+                is_alone.then_some(Fault::Answer(400, "Alone"))
+            })
+        });
+        let outcomes = together(&store, changes).await;
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    }
 }
 
 #[tokio::test]
