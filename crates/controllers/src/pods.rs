@@ -143,7 +143,7 @@ impl Pods {
                 && let Some(when) = pod.seen.cut_short()
                 && job(&known, pod.namespace(), uid, name).is_some()
             {
-                last.lock().insert(uid.to_owned(), when.to_owned());
+                last.lock().insert(uid.to_owned(), when);
             }
         });
         let last = Arc::clone(&self.last);

@@ -36,6 +36,7 @@ use crate::object::{Kind, ObjectKey};
 use crate::plan::{Event, Plan, Reporter, Write};
 use crate::refusal::{self, INVALID_PIPELINE};
 use crate::text;
+use crate::workflow::history::{self, History};
 use crate::workflow::status::Document;
 use crate::workflow::{self, Definition, Outcome, Parent, Progress, Settings, Workflow};
 
@@ -312,7 +313,7 @@ impl Pass<'_> {
         let mut document = Document::read(&status);
         self.availability_restored(&mut document);
         let started = writes.iter().find(|write| write.is_irrevocable());
-        let started = started.and_then(|job| Some(self.reconcile_started(&document, chosen)?.of(job)));
+        let started = started.and_then(|job| Some(self.reconcile_started(&document, chosen, workflow)?.of(job)));
         plan.events.extend(started.into_iter().chain(events));
         plan.writes.extend(writes);
         let finding = match progress {
@@ -331,10 +332,18 @@ impl Pass<'_> {
     }
 
     /// Returns the event that tells which revision a run uses, once for each run: with its first Job.
-    fn reconcile_started(&self, document: &Document, chosen: &revision::Chosen<'_>) -> Option<Event> {
+    fn reconcile_started(
+        &self,
+        document: &Document,
+        chosen: &revision::Chosen<'_>,
+        workflow: &Workflow,
+    ) -> Option<Event> {
         let runs =
             |document: &Document| document.has_condition(condition::RECONCILED, &Status::Unknown, "WorkflowPending");
-        (runs(document) && !runs(&self.document())).then(|| {
+        // Of some runs it is written down that they begin before there is a Job.
+        let latest = History::of(&self.snapshot.jobs, workflow).latest().map(|job| history::run(job));
+        let is_first = latest.is_none_or(|run| run < self.parent.run());
+        (runs(document) && (is_first || !runs(&self.document()))).then(|| {
             let name = chosen.revision.name_any();
             self.event(
                 Event::normal,

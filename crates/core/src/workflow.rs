@@ -51,6 +51,7 @@ use crate::object::{Kind, ObjectKey, Target};
 use crate::plan::{Event, Next, Reporter, Write};
 
 pub use configure::configure;
+pub(crate) use configure::message_of_success;
 pub use definition::{Definition, Workflow};
 pub use delete::{delete, live_configure_job};
 pub use kratix_api::keys::SEQUENCE;

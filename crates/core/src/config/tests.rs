@@ -41,7 +41,7 @@ workflows:
   reconcileAfterFailure: false
   maxConcurrentReruns: 50
   defaultImagePullPolicy: IfNotPresent
-  jobOptions: {defaultBackoffLimit: 4, podTTLSecondsAfterFinished: 3600}
+  jobOptions: {defaultBackoffLimit: 4, defaultActiveDeadlineSeconds: 1800, podTTLSecondsAfterFinished: 3600}
   defaultContainerSecurityContext: {runAsNonRoot: true}
   defaultContainerResources:
     requests: {cpu: 1, memory: 128Mi}
@@ -69,6 +69,7 @@ telemetry:
     assert_eq!(config.workflows.reruns_max, 50);
     assert_eq!(config.workflows.default_image_pull_policy.as_deref(), Some("IfNotPresent"));
     assert_eq!(config.workflows.default_backoff_limit, Some(4));
+    assert_eq!(config.workflows.default_active_deadline, Some(1800));
     assert_eq!(config.workflows.pod_ttl_after_finished, Some(minutes(60)));
     let context = config.workflows.default_container_security_context.unwrap();
     assert_eq!(context.run_as_non_root, Some(true));
@@ -182,6 +183,12 @@ fn each_odd_setting_is_named_and_leaves_the_rest_alone() {
             same,
             "configuration key \"workflows.defaultImagePullPolicy\" has value \"Sometimes\", which is not Always, \
              IfNotPresent or Never; the default is used",
+        ),
+        (
+            "workflows: {jobOptions: {defaultActiveDeadlineSeconds: -1}}",
+            same,
+            "workflows.jobOptions.defaultActiveDeadlineSeconds must be greater than zero; value ignored (configuration \
+             key \"workflows.jobOptions.defaultActiveDeadlineSeconds\" has value -1)",
         ),
         (
             "workflows: {jobOptions: {podTTLSecondsAfterFinished: 0}}",

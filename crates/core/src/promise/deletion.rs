@@ -153,6 +153,7 @@ fn tell(snapshot: &Snapshot, waiting: Waiting) -> Plan<Finding> {
             waits_for
         }
         Ending::Suspended => {
+            draft.set_available(Status::False, "WorkflowSuspended", "Suspended");
             let message = "The delete workflow is suspended";
             draft.set(condition::DELETE_WORKFLOW_COMPLETED, Status::False, "DeleteWorkflowSuspended", message);
             "the delete workflow, which is suspended".to_owned()

@@ -65,7 +65,12 @@ impl Pass<'_> {
             }
             Progress::Suspended { .. } => {
                 let mut waits_for = format!("label {} to be removed", keys::WORKFLOW_SUSPENDED);
-                let message = document.suspended().map(|entry| line(entry.message(), MESSAGE_BYTES_MAX));
+                let suspended = document.suspended();
+                if let Some(at) = suspended.and_then(|entry| entry.next_retry_at()) {
+                    waits_for
+                        .push_str(&format!(", or for {}, when its pipeline runs again", line(at, MESSAGE_BYTES_MAX)));
+                }
+                let message = suspended.map(|entry| line(entry.message(), MESSAGE_BYTES_MAX));
                 if let Some(message) = message.filter(|message| !message.is_empty()) {
                     waits_for.push_str(": ");
                     waits_for.push_str(&message);

@@ -8,14 +8,14 @@
 use std::time::Duration;
 
 use kratix_api::condition::{self, Status};
-use kratix_api::{Promise, keys};
+use kratix_api::{Promise, WorkflowType, keys};
 use kube_core::ResourceExt;
 
 use super::{Finding, Pass, revision};
 use crate::plan::{Event, Next, Plan};
 use crate::refusal::PAUSED;
-use crate::workflow::failure;
 use crate::workflow::status::{Document, PENDING};
+use crate::workflow::{self, failure};
 
 /// How often a request looks at an unavailable Promise although Promises are watched.
 const UNAVAILABLE: Duration = Duration::from_secs(60);
@@ -64,7 +64,10 @@ impl Pass<'_> {
         let mut document = self.document();
         let (reason, message) = ("PromiseRequirementsNotInstalled", "Promise Requirements are not installed");
         if document.set_condition(condition::PROMISE_AVAILABLE, Status::False, reason, message, self.snapshot.now) {
-            document.set("message", PENDING);
+            // What a pipeline has said stays: nobody would say it again before the next run.
+            if is_of_kratix(&document) {
+                document.set("message", PENDING);
+            }
         }
         let events = self.follow_pods(&mut document).into_iter().collect();
         let next = Next::After(UNAVAILABLE);
@@ -103,4 +106,11 @@ impl Pass<'_> {
         self.tell_if_deleting(&mut plan, &mut document, reason, format!("this to be mended: {cause}"));
         self.with_status(plan, document)
     }
+}
+
+/// Returns whether the message is one of Kratix's own, of which the state of the request tells more.
+fn is_of_kratix(document: &Document) -> bool {
+    let shown = document.text("message");
+    ["", PENDING, workflow::message_of_success(WorkflowType::Resource)].contains(&shown)
+        || failure::in_short(document).is_some_and(|told| told == shown)
 }

@@ -15,6 +15,7 @@ mod properties;
 mod stuck;
 mod triggers;
 mod turn;
+mod waiting;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

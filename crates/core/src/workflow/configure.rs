@@ -1,5 +1,6 @@
 //! The configure workflow: every pipeline in order, one Job at a time.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
@@ -8,7 +9,7 @@ use kratix_api::promise::Phase;
 use kratix_api::{WorkflowType, keys};
 
 use super::history::{self, History, State};
-use super::status::{Document, PENDING};
+use super::status::{Document, Entry, PENDING};
 use super::{
     Outcome, PROMISE_GENERATION, Progress, RUN, Snapshot, describe, failure, retention, stop, suspension, works,
 };
@@ -72,10 +73,17 @@ pub fn configure(snapshot: &Snapshot<'_>) -> Outcome {
     if is_paused(&snapshot.document()) && !is_left {
         return leave_pause(snapshot);
     }
-    if latest.is_some() && !starts_over && !manual && !restart && running.is_none() && is_overdue(snapshot) {
+    if latest.is_some()
+        && !starts_over
+        && !manual
+        && !restart
+        && running.is_none()
+        && is_overdue(snapshot, &snapshot.document())
+    {
         return snapshot.relabel(&[(keys::WORKFLOW_SUSPENDED, None)], &[snapshot.next_run()]);
     }
-    if parent.has_label(keys::WORKFLOW_SUSPENDED) {
+    // A manual run that is asked for besides stops the Job first.
+    if parent.has_label(keys::WORKFLOW_SUSPENDED) && !(manual && running.is_some()) {
         return suspension::hold(snapshot, &history);
     }
     if restart && !manual && latest.is_some_and(|job| !starts_over && is_spared(snapshot, job)) {
@@ -111,11 +119,11 @@ fn advance(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
     };
     let document = snapshot.document();
     let suspended = document.suspended().and_then(|entry| names.iter().position(|name| *name == entry.name()));
-    if let Some(suspended) = suspended {
-        if !suspension::is_resumed(snapshot, history) {
-            return suspension::resume(snapshot, history);
-        }
-        return start(snapshot, suspended, history, Start::Within);
+    if suspension::is_resumed(snapshot, history) {
+        return start(snapshot, suspended.unwrap_or(index), history, Start::Within);
+    }
+    if suspended.is_some() {
+        return suspension::resume(snapshot, history);
     }
     if history::state(latest) == State::Failed {
         return failed(snapshot, latest, index);
@@ -168,7 +176,7 @@ fn record_success(document: &mut Document, snapshot: &Snapshot<'_>, index: usize
 }
 
 /// Returns what the last pipeline says when it says nothing of its own.
-fn message_of_success(kind: WorkflowType) -> &'static str {
+pub(crate) fn message_of_success(kind: WorkflowType) -> &'static str {
     match kind {
         WorkflowType::Promise => "Promise configured",
         WorkflowType::Resource => "Resource requested",
@@ -183,10 +191,16 @@ fn set_counters(document: &mut Document, pipelines: usize, succeeded: usize, fai
     }
 }
 
+/// Starts a pipeline. A status that still asks for a run is brought up to date first: if it were written after the Job and lost, it would
+/// ask for another run once this Job has ended.
 fn start(snapshot: &Snapshot<'_>, index: usize, history: &History<'_>, how: Start) -> Outcome {
-    let mut document = snapshot.document();
+    let before = snapshot.document();
+    let mut document = before.clone();
     begin(&mut document, snapshot, index, how);
     let name = snapshot.workflow.pipelines[index].name();
+    if is_paused(&before) || before.suspended().is_some() || is_overdue(snapshot, &before) {
+        return Outcome::new(document, Progress::InProgress { waits_for: format!("pipeline {name} to start") });
+    }
     let progress = Progress::InProgress { waits_for: format!("configure pipeline {name} to end") };
     let mut outcome = Outcome::new(document, progress);
     let started = snapshot.event(Event::normal, "PipelineStarted", format!("Configure Pipeline started: {name}"));
@@ -194,11 +208,23 @@ fn start(snapshot: &Snapshot<'_>, index: usize, history: &History<'_>, how: Star
     outcome
 }
 
+/// Returns whether the status says already what it says when a run begins with the pipeline at `index`.
+fn is_begun(document: &Document, names: &[&str], index: usize) -> bool {
+    let expected = |at: usize| match at.cmp(&index) {
+        Ordering::Less => Phase::Succeeded,
+        Ordering::Equal => Phase::Running,
+        Ordering::Greater => Phase::Pending,
+    };
+    let phases: Vec<Phase> = document.pipelines().iter().map(Entry::phase).collect();
+    let is_told = |(at, phase): (usize, &Phase)| *phase == expected(at);
+    document.lists(names) && phases.iter().enumerate().all(is_told) && document.suspended_generation() == 0
+}
+
 /// Writes down that the pipeline at `index` runs.
 fn begin(document: &mut Document, snapshot: &Snapshot<'_>, index: usize, how: Start) {
     let now = snapshot.now;
     let names = snapshot.workflow.pipeline_names();
-    if how == Start::Fresh || !document.lists(&names) {
+    if !document.lists(&names) || (how == Start::Fresh && !is_begun(document, &names, index)) {
         document.reset(&names, now);
     }
     // A message of an earlier pipeline of the same run stays.
@@ -319,8 +345,8 @@ fn settled_for(snapshot: &Snapshot<'_>, document: &Document) -> Option<Duration>
     repeats.then(|| Duration::try_from(snapshot.now.duration_since(since)).unwrap_or_default())
 }
 
-fn is_overdue(snapshot: &Snapshot<'_>) -> bool {
-    let settled = settled_for(snapshot, &snapshot.document());
+fn is_overdue(snapshot: &Snapshot<'_>, document: &Document) -> bool {
+    let settled = settled_for(snapshot, document);
     settled.zip(snapshot.interval).is_some_and(|(settled, interval)| settled > interval)
 }
 

@@ -9,12 +9,14 @@ use kratix_api::pipeline::Action;
 use kratix_api::promise::Phase;
 
 use super::history::{self, History, State};
-use super::status::Document;
+use super::status::{Document, rfc3339};
 use super::{Outcome, Progress, Snapshot, describe, failure, stop, suspension};
 use crate::plan::{Event, Next};
 
 /// A look in between, although Jobs are watched.
 const SAFETY_NET: Duration = Duration::from_secs(15);
+/// What runs longer may never end: from then on it is told what to do about it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Decides the next step of a delete workflow.
 ///
@@ -34,7 +36,8 @@ pub fn delete(snapshot: &Snapshot<'_>) -> Outcome {
     let running = latest.filter(|job| history::state(job) == State::Running);
     let manual = parent.has_label(keys::MANUAL_RECONCILIATION);
 
-    if parent.has_label(keys::WORKFLOW_SUSPENDED) {
+    // A manual run that is asked for besides stops the Job first.
+    if parent.has_label(keys::WORKFLOW_SUSPENDED) && !(manual && running.is_some()) {
         // Without a delete Job it was the configure workflow that was held: nothing is left to hold.
         return match latest {
             None => snapshot.relabel(&[(keys::WORKFLOW_SUSPENDED, None)], &[]),
@@ -54,11 +57,11 @@ pub fn delete(snapshot: &Snapshot<'_>) -> Outcome {
     let ended = latest
         .filter(|job| history::run(job) >= parent.run() && history::belongs_to(job, snapshot.workflow, first.name()));
     let Some(job) = ended else { return start(snapshot, &history, false) };
+    if suspension::is_resumed(snapshot, &history) {
+        return start(snapshot, &history, true);
+    }
     if snapshot.document().suspended().is_some() {
-        return match suspension::is_resumed(snapshot, &history) {
-            true => start(snapshot, &history, true),
-            false => suspension::resume(snapshot, &history),
-        };
+        return suspension::resume(snapshot, &history);
     }
     match history::state(job) {
         State::Completed => Outcome::new(snapshot.document(), Progress::Finished),
@@ -76,14 +79,23 @@ fn start(snapshot: &Snapshot<'_>, history: &History<'_>, resumes: bool) -> Outco
     if let Some(job) = live_configure_job(snapshot) {
         return told(waiting(snapshot, describe(job)), snapshot, job, snapshot.document(), Wanted::No);
     }
-    let name = snapshot.workflow.pipelines[0].name();
+    let names = snapshot.workflow.pipeline_names();
+    let name = names[0];
     let mut document = snapshot.document();
-    if !resumes {
-        document.reset(&snapshot.workflow.pipeline_names(), snapshot.now);
+    let is_suspended = document.suspended().is_some();
+    let is_listed = document.lists(&names) && document.phase(name) == Some(Phase::Running);
+    let is_begun = is_listed && document.suspended_generation() == 0;
+    if !resumes && !is_begun {
+        document.reset(&names, snapshot.now);
     }
     document.set_phase(name, Phase::Running, snapshot.now);
     document.remove_condition(condition::DELETE_WORKFLOW_COMPLETED);
     failure::clear(&mut document);
+    // If this were written after the Job and lost, the status would ask for another run once the Job has ended.
+    if is_suspended {
+        let waits_for = format!("delete pipeline {name} to start");
+        return Outcome { next: Next::After(SAFETY_NET), ..Outcome::new(document, Progress::InProgress { waits_for }) };
+    }
     let progress = Progress::InProgress { waits_for: format!("delete pipeline {name} to end") };
     let mut outcome = Outcome::new(document, progress);
     let started = snapshot.event(Event::normal, "PipelineStarted", format!("Delete Pipeline started: {name}"));
@@ -137,14 +149,28 @@ fn told(mut outcome: Outcome, snapshot: &Snapshot<'_>, job: &Job, mut document: 
     outcome.events.extend(told.events);
     let stops =
         history::is_told_to_suspend(job) || (wanted == Wanted::No && snapshot.stop_before_start(job, &mut outcome));
-    if let (Progress::InProgress { waits_for }, Some(cause)) = (&mut outcome.progress, failure::in_short(&document)) {
-        waits_for.push_str(&format!(", which does not get on: {cause}"));
+    let cause = failure::in_short(&document).map(|cause| format!(", which does not get on: {cause}"));
+    let told = cause.or_else(|| lasting(snapshot, job).filter(|_| !stops));
+    if let (Progress::InProgress { waits_for }, Some(told)) = (&mut outcome.progress, told) {
+        waits_for.push_str(&told);
         if !stops {
-            waits_for.push_str(&format!("; label {}=true stops it", keys::MANUAL_RECONCILIATION));
+            let again = if history::action(job) == Action::Delete { " and runs it again" } else { "" };
+            waits_for.push_str(&format!("; label {}=true stops it{again}", keys::MANUAL_RECONCILIATION));
         }
     }
     outcome.status = document.into_value();
     outcome
+}
+
+/// Returns since when a Job runs that nothing is wrong with, and in which container it is, once that has lasted.
+fn lasting(snapshot: &Snapshot<'_>, job: &Job) -> Option<String> {
+    let since = history::created(job)?;
+    let lasts = Duration::try_from(snapshot.now.duration_since(since)).is_ok_and(|lasts| lasts >= PATIENCE);
+    let container = match snapshot.surroundings.sight(job) {
+        failure::Sight::Fine { container: Some(container) } => format!(", and is in container {container}"),
+        _ => String::new(),
+    };
+    lasts.then(|| format!(", which has run since {}{container}", rfc3339(since)))
 }
 
 fn failed(snapshot: &Snapshot<'_>, job: &Job, name: &str) -> Outcome {

@@ -74,7 +74,10 @@ pub enum Sight {
     /// Nothing: there is none yet, or they cannot be seen.
     Unseen,
     /// They get on.
-    Fine,
+    Fine {
+        /// The container that runs, as far as that is known.
+        container: Option<String>,
+    },
     /// They do not.
     Trouble(Trouble),
     /// Nothing was wrong with them, and they are on their way out.
@@ -112,10 +115,13 @@ impl Sight {
             trouble.is_before_start &= !pods.iter().any(|pod| pod.turn.has_begun);
             return Self::Trouble(trouble);
         }
+        let present = pods.iter().filter(|pod| !pod.is_going).max_by_key(|pod| pod.created);
+        if let Some(present) = present {
+            return Self::Fine { container: present.turn.running().map(str::to_owned) };
+        }
         let newest = pods.iter().max_by_key(|pod| pod.created);
         match (newest, refusal) {
-            _ if pods.iter().any(|pod| !pod.is_going) => Self::Fine,
-            (Some(newest), _) => Self::Going { when: newest.turn.when.clone() },
+            (Some(newest), _) => Self::Going { when: newest.turn.when() },
             (None, _) if has_had_pods(job) => Self::Gone { when: None },
             // An old refusal says nothing about a pod that was there since.
             (None, Some(refusal)) => Self::Trouble(refused(job, refusal)),
@@ -128,7 +134,7 @@ impl Sight {
     fn trouble(self) -> Option<Trouble> {
         match self {
             Self::Trouble(trouble) => Some(trouble),
-            Self::Unseen | Self::Fine | Self::Going { .. } | Self::Gone { .. } => None,
+            Self::Unseen | Self::Fine { .. } | Self::Going { .. } | Self::Gone { .. } => None,
         }
     }
 
@@ -150,8 +156,8 @@ impl Sight {
 
 impl Attempt {
     /// Returns how far the pod has come, if it is removed before anything was wrong with it.
-    pub fn cut_short(&self) -> Option<&str> {
-        self.turn.when.as_deref().filter(|_| self.is_going && self.trouble.is_none())
+    pub fn cut_short(&self) -> Option<String> {
+        self.turn.when().filter(|_| self.is_going && self.trouble.is_none())
     }
 }
 

@@ -117,6 +117,7 @@ pub fn job(parent: &Parent, workflow: &Workflow, settings: &Settings, attempt: A
         },
         spec: Some(JobSpec {
             backoff_limit: own_limit.or(defaults.default_backoff_limit),
+            active_deadline_seconds: defaults.default_active_deadline,
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(labels),

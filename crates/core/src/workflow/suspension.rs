@@ -5,23 +5,28 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::batch::v1::Job;
 use kratix_api::condition::{self, Status};
 use kratix_api::pipeline::{Action, WorkflowType};
 use kratix_api::{Timestamp, keys};
+use kube_core::ResourceExt;
 
 use super::configure::next_run_after;
 use super::history::History;
 use super::status::Document;
-use super::{Outcome, Progress, RESUME, Snapshot, failure, retention};
+use super::{GENERATION, Outcome, Progress, RESUME, Snapshot, failure, retention};
 use crate::plan::{Event, Next};
 
 /// Decides about a workflow whose parent carries the label.
 pub(super) fn hold(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
     let document = snapshot.document();
-    if restarts(snapshot, &document) {
+    if restarts(snapshot, history, &document) {
         let labels =
             [(keys::WORKFLOW_SUSPENDED, None), (keys::MANUAL_RECONCILIATION, None), (keys::RUN_FROM_START, None)];
-        return snapshot.relabel(&labels, &[snapshot.next_run()]);
+        // A program that repeats itself may ask for the hold once more while the run that follows it waits for its pod.
+        let is_to_come = history.latest().is_some_and(|job| super::history::run(job) < snapshot.parent.run());
+        let runs: Vec<_> = (!is_to_come).then(|| snapshot.next_run()).into_iter().collect();
+        return snapshot.relabel(&labels, &runs);
     }
     let retry = retry_at(&document);
     if retry.is_some_and(|retry| retry <= snapshot.now) {
@@ -52,13 +57,26 @@ pub(super) fn is_resumed(snapshot: &Snapshot<'_>, history: &History<'_>) -> bool
     latest.is_some() && snapshot.parent.annotations.get(RESUME) == latest.as_ref()
 }
 
-/// A manual run, or a change of the spec since the suspension, starts over.
-fn restarts(snapshot: &Snapshot<'_>, document: &Document) -> bool {
+/// A manual run, or a change of the spec since the suspended pipeline has read it, starts over.
+fn restarts(snapshot: &Snapshot<'_>, history: &History<'_>, document: &Document) -> bool {
     let suspended = document.suspended_generation();
     let follows_spec =
         snapshot.workflow.action == Action::Configure || snapshot.workflow.kind == WorkflowType::Resource;
-    let changed = suspended != 0 && snapshot.parent.generation > suspended;
+    let has_read_another = history.latest().is_some_and(|job| is_of_another_spec(snapshot, job));
+    let changed = suspended != 0 && (snapshot.parent.generation > suspended || has_read_another);
     snapshot.parent.has_label(keys::MANUAL_RECONCILIATION) || (follows_spec && changed)
+}
+
+/// Returns whether the spec of the parent has changed since the Job was made: its pod notes down the generation only when it asks to
+/// be held. What a Promise says does not count for a request.
+fn is_of_another_spec(snapshot: &Snapshot<'_>, job: &Job) -> bool {
+    match snapshot.workflow.kind {
+        WorkflowType::Promise => job.labels().get(keys::HASH).is_some_and(|hash| *hash != snapshot.workflow.hash),
+        WorkflowType::Resource => {
+            let made_for = job.annotations().get(GENERATION).and_then(|generation| generation.parse::<i64>().ok());
+            made_for.is_some_and(|made_for| made_for < snapshot.parent.generation)
+        }
+    }
 }
 
 /// Returns when the first pipeline that asked for it is to be run again. A time that nobody can read has come: the run
@@ -82,7 +100,8 @@ fn held(snapshot: &Snapshot<'_>, mut document: Document) -> Outcome {
             now,
         );
     }
-    failure::clear(&mut document);
+    // One that is held by hand may have a pod that runs on, or a Job that has failed.
+    let trouble = failure::follow(snapshot.view(), snapshot.jobs, &mut document);
     let pipeline = document.suspended().map(|entry| entry.name().to_owned());
     let mut outcome = Outcome::new(document, Progress::Suspended { pipeline });
     if is_new {
@@ -93,6 +112,7 @@ fn held(snapshot: &Snapshot<'_>, mut document: Document) -> Outcome {
         let note = format!("'{}' label set to 'true' for {parent}; skipping reconciliation", keys::WORKFLOW_SUSPENDED);
         outcome.events.push(snapshot.event(Event::warning, "WorkflowSuspended", note));
     }
+    outcome.events.extend(trouble);
     outcome
 }
 

@@ -252,6 +252,33 @@ fn it_can_be_deleted_while_its_pipeline_runs() {
     assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
 }
 
+/// §16.1 (2), §11.3 (5)
+#[test]
+fn a_delete_pipeline_that_asks_to_be_held_holds_everything_and_says_so_as_any_other() {
+    let mut world = full();
+    world.delete_promise();
+    while world.kinds("Job").iter().all(|job| !job.name.contains("bye")) {
+        world.pass();
+        world.others();
+    }
+    world.finish_jobs();
+    world.label("kratix.io/workflow-suspended", json!("true"));
+    let held = json!([{ "name": "bye", "phase": "Suspended", "lastTransitionTime": "2025-01-01T00:00:00Z" }]);
+    let held = json!({ "workflows": { "pipelines": held, "suspendedGeneration": 2 } });
+    world.patch_promise(json!({ "status": { "kratix": held } }));
+    world.settle();
+    assert_eq!(world.says("DeleteWorkflowCompleted"), "False/DeleteWorkflowSuspended/The delete workflow is suspended");
+    assert_eq!(world.says("Reconciled"), "Unknown/WorkflowSuspended/Suspended");
+    assert_eq!(world.says("Available"), "False/WorkflowSuspended/Suspended");
+    let status = &world.promise()["status"];
+    assert_eq!((&status["status"], &status["kratix"]["status"]), (&json!("Unavailable"), &json!("Unavailable")));
+    assert_eq!((world.kinds("Redis").len(), world.kinds("Work").len()), (1, 2));
+    world.label("kratix.io/workflow-suspended", json!(null));
+    world.settle();
+    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+    assert_eq!(world.events.iter().filter(|event| event.contains("Delete Pipeline started: bye")).count(), 2);
+}
+
 #[test]
 fn a_suspended_workflow_does_not_hold_the_deletion() {
     let mut world = full();

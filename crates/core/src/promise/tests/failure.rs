@@ -112,7 +112,8 @@ fn a_promise_that_goes_says_what_holds_up_its_delete_pipeline_and_nothing_of_it_
     assert_eq!(world.promise()["status"]["message"], "pipeline bye: container a exited with code 1");
     let told = world.says("Reconciled");
     assert!(told.starts_with("Unknown/Deleting/Deleting: waiting for delete pipeline bye to end (Job "), "{told}");
-    let cause = "pipeline bye: container a exited with code 1; label kratix.io/manual-reconciliation=true stops it";
+    let cause = "pipeline bye: container a exited with code 1; label kratix.io/manual-reconciliation=true stops it and runs it \
+                 again";
     assert!(told.ends_with(&format!("), which does not get on: {cause}")), "{told}");
     world.settle();
     assert!(world.says("Reconciled").contains("waiting for works"), "{}", world.says("Reconciled"));

@@ -70,7 +70,7 @@ fn a_deletion_that_does_not_get_on_is_not_reconciled() {
     pod(&mut world, "p", ended("a", 1, "in use since 10:04"));
     world.settle("a");
     let cause = "which does not get on: pipeline bye: container a exited with code 1";
-    let stops = "label kratix.io/manual-reconciliation=true stops it";
+    let stops = "label kratix.io/manual-reconciliation=true stops it and runs it again";
     let waits_for = format!("delete pipeline bye to end (Job {job}), {cause}; {stops}");
     assert_eq!(says(&world), format!("waits for {waits_for}"));
     assert_eq!(column(&world), format!("Unknown/Deleting/Deleting: waiting for {waits_for}"));

@@ -8,7 +8,7 @@ pub(super) fn deleted(delete: &[&str]) -> World {
     world
 }
 
-fn is_gone(world: &World, namespace: &str) -> bool {
+pub(super) fn is_gone(world: &World, namespace: &str) -> bool {
     !world.objects.contains_key(&("Env".to_owned(), key(namespace)))
 }
 

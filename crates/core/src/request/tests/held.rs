@@ -7,7 +7,8 @@ use super::*;
 type Hold = (&'static str, fn(&mut World));
 
 /// 04 §14, §15: what runs already runs on.
-const HOLDS: [Hold; 6] = [
+const HOLDS: [Hold; 7] = [
+    ("it is held by hand", |world| world.label("a", keys::WORKFLOW_SUSPENDED, Some("true"))),
     ("it is paused", |world| world.label("a", keys::PAUSED, Some("true"))),
     ("its Promise is paused", |world| {
         let label = json!({ "metadata": { "labels": { keys::PAUSED: "true" } } });

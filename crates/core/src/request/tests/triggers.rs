@@ -177,6 +177,72 @@ fn a_manual_run_while_suspended_starts_over() {
     assert_eq!(labels(&world), json!({ keys::PROMISE_NAME: PROMISE }));
 }
 
+/// §10 (1): what the pipeline asks for may have come while it ran, when it did not look any more.
+#[test]
+fn a_spec_that_changes_while_the_pipeline_runs_that_asks_to_be_held_starts_over() {
+    for pod in [Pod::Suspends, Pod::RetriesAfter(3600)] {
+        let mut world = two_pipelines();
+        world.settle("a");
+        world.finish("a", Pod::Succeeds);
+        world.settle("a");
+        world.change("Env", &key("a"), json!({ "spec": { "size": "approved" } }));
+        world.settle("a");
+        world.finish("a", pod);
+        world.settle("a");
+        assert_eq!(world.ran("a"), ["first", "second", "first"]);
+        assert_eq!(labels(&world), json!({ keys::PROMISE_NAME: PROMISE }));
+        world.suspend("a");
+        assert_eq!(world.told("a", "Reconciled"), "Unknown/WorkflowSuspended", "it has read this one");
+        assert_eq!(world.ran("a").len(), 3);
+    }
+}
+
+/// A status-writer that has not heard of its success does everything again.
+#[test]
+fn a_pipeline_that_asks_twice_to_be_held_is_followed_by_one_run() {
+    let mut world = two_pipelines();
+    world.settle("a");
+    world.change("Env", &key("a"), json!({ "spec": { "size": "approved" } }));
+    world.finish("a", Pod::Suspends);
+    let plan = world.decide("a");
+    world.act(&plan);
+    let run = world.request("a")["metadata"]["annotations"][workflow::RUN].clone();
+    let job = world.keys("Job").remove(0);
+    let ended = world.get("Job", &job)["status"].clone();
+    world.change("Job", &job, json!({ "status": { "conditions": null } }));
+    world.label("a", keys::WORKFLOW_SUSPENDED, Some("true"));
+    world.settle("a");
+    assert_eq!(world.request("a")["metadata"]["annotations"][workflow::RUN], run);
+    world.change("Job", &job, json!({ "status": ended }));
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "first", "second"]);
+    assert_eq!(labels(&world), json!({ keys::PROMISE_NAME: PROMISE }));
+}
+
+/// §12.1: also where the next pipeline is held by hand.
+#[test]
+fn a_manual_run_stops_the_running_job_of_a_request_that_is_held_by_hand() {
+    for delete in [false, true] {
+        let mut world = World::new(spec(&["first"], &["bye"], ""));
+        world.ask("a");
+        if delete {
+            world.play("a");
+            world.delete("Env", &key("a"));
+        }
+        world.settle("a");
+        let ran = world.ran("a").len();
+        world.label("a", keys::WORKFLOW_SUSPENDED, Some("true"));
+        world.settle("a");
+        world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+        world.settle("a");
+        assert!(workflow::history::is_told_to_suspend(&world.running("a").unwrap()), "delete: {delete}");
+        world.stop_jobs("a");
+        world.settle("a");
+        assert_eq!(world.ran("a").len(), ran + 1, "delete: {delete}");
+        assert_eq!(labels(&world), json!({ keys::PROMISE_NAME: PROMISE }));
+    }
+}
+
 #[test]
 fn resuming_with_no_jobs_left_is_a_plain_start() {
     let mut world = two_pipelines();
@@ -210,6 +276,7 @@ fn a_pause_holds_everything_and_its_end_runs_the_workflow_from_the_start() {
     world.label("a", keys::PAUSED, None);
     world.play("a");
     assert_eq!(world.ran("a").len(), 6);
+    assert_eq!(world.count("ReconcileStarted"), 3, "each run is told once");
 }
 
 #[test]
@@ -281,6 +348,23 @@ fn an_unavailable_promise_holds_new_requests_without_finalizers() {
     world.change("Promise", &promise, missing);
     world.settle("a");
     assert_eq!(world.told("a", "PromiseAvailable"), "False/PromiseRequirementsNotInstalled");
+    assert_eq!(world.status("a")["message"], "Pending");
+}
+
+/// §15: nothing that a pipeline has said gets lost, whoever is away for a while.
+#[test]
+fn what_a_pipeline_has_said_outlasts_an_unavailable_promise() {
+    let mut world = two_pipelines();
+    world.play("a");
+    world.change("Env", &key("a"), json!({ "status": { "message": "bucket logs is ready" } }));
+    let promise = ObjectKey::cluster(PROMISE);
+    let available = |status: &str| json!({ "status": { "conditions": [{ "type": "Available", "status": status }] } });
+    for (status, told) in [("False", "False/PromiseRequirementsNotInstalled"), ("True", "True/PromiseAvailable")] {
+        world.change("Promise", &promise, available(status));
+        world.settle("a");
+        assert_eq!(world.told("a", "PromiseAvailable"), told);
+        assert_eq!(world.status("a")["message"], "bucket logs is ready");
+    }
 }
 
 #[test]

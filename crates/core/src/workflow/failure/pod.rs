@@ -63,7 +63,7 @@ pub fn of_pod(pod: &core::Pod) -> Option<Trouble> {
 
 /// Adds to what has happened to a pod which of its containers it has happened to.
 fn during(subject: &str, pod: &core::Pod) -> String {
-    while_it(subject, Turn::of(pod).when.as_deref())
+    while_it(subject, Turn::of(pod).when().as_deref())
 }
 
 /// Returns when the removal of a pod was asked for.

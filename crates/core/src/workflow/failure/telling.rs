@@ -37,7 +37,7 @@ pub(in crate::workflow) fn tell_running(view: View<'_>, job: &v1::Job, document:
     }
     let is_refused = is_refused(job, document);
     let sight = view.surroundings.sight(job);
-    if sight == Sight::Fine && !is_refused {
+    if matches!(sight, Sight::Fine { .. }) && !is_refused {
         clear(document);
     }
     let trouble = sight.trouble().filter(|trouble| trouble.is_final || !is_refused);

@@ -8,8 +8,10 @@ const READER: &str = "reader";
 /// How far a pod has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// During what it is, as a clause for people: `while container render ran`.
-    pub when: Option<String>,
+    /// The container that has not ended yet.
+    container: Option<String>,
+    /// Whether that one has begun.
+    is_in_it: bool,
     /// Whether a container of a pipeline runs or has run in it, unless the pod has ended.
     pub has_begun: bool,
 }
@@ -25,11 +27,19 @@ impl Turn {
         let has_begun =
             !has_ended && containers.clone().any(|container| container.name != READER && is_begun(container));
         let current = containers.find(|container| !is_done(container));
-        let when = current.map(|container| match is_begun(container) {
-            true => format!("while container {} ran", container.name),
-            false => format!("before container {} ran", container.name),
-        });
-        Self { when, has_begun }
+        let is_in_it = current.is_some_and(is_begun);
+        Self { container: current.map(|container| container.name.clone()), is_in_it, has_begun }
+    }
+
+    /// Returns during what it is, as a clause for people: `while container render ran`.
+    pub fn when(&self) -> Option<String> {
+        let word = if self.is_in_it { "while" } else { "before" };
+        self.container.as_ref().map(|container| format!("{word} container {container} ran"))
+    }
+
+    /// Returns the container that has begun and has not ended.
+    pub fn running(&self) -> Option<&str> {
+        self.container.as_deref().filter(|_| self.is_in_it)
     }
 }
 

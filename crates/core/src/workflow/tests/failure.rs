@@ -229,7 +229,7 @@ fn the_newest_trouble_counts_and_a_refusal_only_where_there_is_no_pod() {
         other => format!("{other:?}"),
     };
     assert_eq!(told(&[], None), "Unseen");
-    assert_eq!(told(&[at(1, None)], Some("no")), "Fine");
+    assert_eq!(told(&[at(1, None)], Some("no")), "Fine { container: None }");
     assert!(told(&[at(2, Some(2)), at(1, Some(1)), at(3, None)], Some("no")).contains("code 2"));
     assert!(told(&[], Some("Error creating: forbidden")).contains(r#"detail: "forbidden""#));
     let mut going = at(1, None);
@@ -249,6 +249,9 @@ fn the_newest_trouble_counts_and_a_refusal_only_where_there_is_no_pod() {
     assert!(concerns(None, Some(&gets_on), true), "unless none could be made before");
     assert!(!concerns(Some(&gets_on), Some(&gets_on), true));
     let mut runs = attempt(&container("render", json!({ "running": {} }), json!({})));
+    assert_eq!(told(&[at(1, None), runs.clone()], None), "Fine { container: None }");
+    let newer = Attempt { created: Timestamp::from_second(2).ok(), ..runs.clone() };
+    assert_eq!(told(&[newer, at(1, None)], None), "Fine { container: Some(\"render\") }");
     assert!(!concerns(Some(&runs), None, false));
     runs.is_going = true;
     assert!(concerns(Some(&runs), None, false), "what waited for its end may be stopped");

@@ -191,7 +191,7 @@ fn every_field_of_a_pipeline_reaches_job_and_pod() {
 fn the_configuration_gives_defaults_and_what_a_pipeline_says_wins() {
     let settings = with_config(
         "workflows:
-          jobOptions: {defaultBackoffLimit: 4}
+          jobOptions: {defaultBackoffLimit: 4, defaultActiveDeadlineSeconds: 600}
           defaultImagePullPolicy: Never
           defaultContainerSecurityContext: {runAsUser: 7}
           defaultContainerResources: {limits: {memory: 1Gi}}",
@@ -205,6 +205,7 @@ fn the_configuration_gives_defaults_and_what_a_pipeline_says_wins() {
     let step = "template/spec/initContainers/1";
     for (path, plain, rich) in [
         ("backoffLimit".to_owned(), json!(4), json!(3)),
+        ("activeDeadlineSeconds".to_owned(), json!(600), json!(600)),
         ("template/spec/restartPolicy".to_owned(), json!("OnFailure"), json!("Never")),
         (format!("{step}/imagePullPolicy"), json!("Never"), json!("Always")),
         (format!("{step}/securityContext"), json!({ "runAsUser": 7 }), json!({ "runAsUser": 1000 })),
@@ -223,7 +224,9 @@ fn the_configuration_gives_defaults_and_what_a_pipeline_says_wins() {
     };
     assert_eq!(context(&super::settings()), None);
     assert_eq!(context(&with_config("")), Some(json!({})));
-    assert_eq!(sent(&parent, &workflow, &super::settings(), 0)["spec"].get("backoffLimit"), None);
+    for unset in ["backoffLimit", "activeDeadlineSeconds"] {
+        assert_eq!(sent(&parent, &workflow, &super::settings(), 0)["spec"].get(unset), None, "{unset}");
+    }
 }
 
 /// §4.2: an empty name is none.

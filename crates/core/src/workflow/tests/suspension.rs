@@ -1,5 +1,7 @@
 //! What holds a workflow and what releases it, asked of the engine itself.
 
+use std::sync::LazyLock;
+
 use k8s_openapi::api::batch::v1::Job;
 use kratix_api::Timestamp;
 
@@ -20,17 +22,22 @@ impl Surroundings for Nowhere {
 
 /// Asks the engine about a Promise with one pipeline.
 fn asked(parent: &Parent, workflow: &Workflow, jobs: &[Arc<Job>]) -> Outcome {
-    configure(&Snapshot {
+    configure(&seen(parent, workflow, jobs))
+}
+
+fn seen<'a>(parent: &'a Parent, workflow: &'a Workflow, jobs: &'a [Arc<Job>]) -> Snapshot<'a> {
+    static SETTINGS: LazyLock<Settings> = LazyLock::new(settings);
+    Snapshot {
         now: Timestamp::from_second(1_800_000_000).unwrap(),
         parent,
         workflow,
         jobs,
         works: &[],
         surroundings: &Nowhere,
-        settings: &settings(),
-        interval: None,
+        settings: &SETTINGS,
+        interval: Some(Duration::from_secs(3600)),
         annotations_after_pause: &[],
-    })
+    }
 }
 
 /// Returns a Promise whose only pipeline was suspended at generation 1 and is to be tried again at `retry`, and its Job.
@@ -106,5 +113,62 @@ fn a_retry_waits_for_its_time_and_one_that_cannot_be_read_has_come() {
         let outcome = asked(&parent, &workflow, &jobs);
         assert_eq!(entry(&outcome)["phase"], "Running", "{over}");
         assert_eq!(entry(&outcome)["attempts"], 2, "a retry goes on counting");
+    }
+}
+
+/// §10 (1): what a Promise says may have changed since the pipeline that asks to be held has read it.
+#[test]
+fn a_promise_that_changes_while_the_pipeline_runs_that_asks_to_be_held_starts_over() {
+    let (mut parent, mut workflow, jobs) = suspended(1, "2100-01-01T00:00:00Z");
+    let held = Progress::Suspended { pipeline: Some("p".into()) };
+    assert_eq!(asked(&parent, &workflow, &jobs).progress, held);
+    workflow.hash = "another".into();
+    let outcome = asked(&parent, &workflow, &jobs);
+    relabelled(&mut parent, &outcome);
+    assert!(parent.labels.is_empty(), "{:?}", parent.labels);
+    let mut early = jobs[0].as_ref().clone();
+    early.metadata.labels = None;
+    let (parent, workflow, _) = suspended(1, "2100-01-01T00:00:00Z");
+    assert_eq!(asked(&parent, &workflow, &[Arc::new(early)]).progress, held, "of that one nothing is known");
+}
+
+/// A status that asks for a run must not outlive the Job of that run: a manager that ends between the two would find it beside a Job
+/// that has ended, and run the pipeline once more, or skip those before a suspended one.
+#[test]
+fn what_asks_for_a_run_is_gone_from_the_status_before_the_job_of_that_run_is_made() {
+    let paused = json!({ "type": "Reconciled", "status": "Unknown", "reason": crate::refusal::PAUSED });
+    let long_ago =
+        json!({ "type": "ConfigureWorkflowCompleted", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z" });
+    let over = "2020-01-01T00:00:00Z";
+    for (what, generation, condition) in [
+        ("a retry", 1, None),
+        ("another spec", 2, None),
+        ("a pause", 1, Some(paused)),
+        ("the interval", 1, Some(long_ago)),
+    ] {
+        let (mut parent, workflow, mut jobs) = suspended(generation, over);
+        if let Some(condition) = condition {
+            parent.labels.clear();
+            parent.status = json!({ "conditions": [condition] });
+        }
+        let outcome = asked(&parent, &workflow, &jobs);
+        relabelled(&mut parent, &outcome);
+        let first = asked(&parent, &workflow, &jobs);
+        assert_eq!(first.writes, [], "{what}");
+        assert_eq!(first.events, [], "{what}");
+        assert_eq!(entry(&first)["phase"], "Running", "{what}");
+        parent.status = first.status.clone();
+        let second = asked(&parent, &workflow, &jobs);
+        assert_eq!(second.writes.iter().filter(|write| write.is_irrevocable()).count(), 1, "{what}");
+        assert_eq!(second.status, first.status, "{what}: one write of the status does for both");
+        // The manager ends here, and finds that the Job has ended.
+        let run = parent.annotations.get(RUN).map_or(0, |run| run.parse().unwrap());
+        let attempt = job::Attempt { index: 0, sequence: 2, run, previous_version: "" };
+        let mut job = job::job(&parent, &workflow, &settings(), attempt);
+        job.status.clone_from(&jobs[0].status);
+        jobs.push(Arc::new(job));
+        let third = asked(&parent, &workflow, &jobs);
+        assert_eq!(third.progress, Progress::Finished, "{what}");
+        assert_eq!(entry(&third)["phase"], "Succeeded", "{what}");
     }
 }

@@ -41,6 +41,23 @@ pub(super) fn all() -> Vec<Scenario> {
                 vec![Script("test", Act::Write), Apply(request("a", "large")), Rest],
             ),
         },
+        Scenario {
+            name: "update-during-a-run-that-suspends",
+            steps: vec![
+                Apply(promise(&["build", "test"])),
+                Rest,
+                Script("test", Act::Hold),
+                Apply(request("a", "small")),
+                Held("test"),
+                Apply(request("a", "large")),
+                Calm,
+                Script("test", Act::Suspend),
+                Rest,
+                Script("test", Act::Write),
+                Patch(the_request("a"), no_label(keys::WORKFLOW_SUSPENDED)),
+                Rest,
+            ],
+        },
         Scenario { name: "retry-after", steps: requested_with(promise(&["build", "test"]), "test", Act::Retry(2)) },
         Scenario {
             name: "failing-then-fixed",
