@@ -12,7 +12,7 @@ use kratix_api::{Work, keys};
 use kube_core::{Resource, ResourceExt};
 
 use super::history::{self, History, State};
-use super::{SEQUENCE, Snapshot, Workflow};
+use super::{SEQUENCE, Snapshot};
 use crate::object::Target;
 use crate::plan::Write;
 use crate::work::{Readiness, readiness};
@@ -93,11 +93,7 @@ fn is_written_since(work: &Work, job: &Job) -> bool {
 }
 
 fn current<'a>(snapshot: &Snapshot<'a>) -> Vec<&'a Arc<Work>> {
-    snapshot
-        .works
-        .iter()
-        .filter(|work| counts(work, snapshot.workflow.kind) && !is_stale(work, snapshot.workflow))
-        .collect()
+    snapshot.works.iter().filter(|work| counts(work, snapshot.workflow.kind) && !is_stale(work, snapshot)).collect()
 }
 
 fn counts(work: &Work, kind: WorkflowType) -> bool {
@@ -114,11 +110,26 @@ fn pipeline_of(work: &Work) -> &str {
 }
 
 /// Returns whether no pipeline of the workflow writes this Work any more: its pipeline was removed, pipelines moved to
-/// another namespace, or it was a preview and the workflow is none.
-fn is_stale(work: &Work, workflow: &Workflow) -> bool {
+/// another namespace, it was a preview and the workflow is none, or it has a successor.
+fn is_stale(work: &Work, snapshot: &Snapshot<'_>) -> bool {
+    let workflow = snapshot.workflow;
     let moved = work.namespace().as_deref() != Some(workflow.namespace.as_str());
     let previewed = is_preview(work) && !workflow.is_dry_run;
-    moved || previewed || !workflow.pipeline_names().contains(&pipeline_of(work))
+    moved || previewed || !workflow.pipeline_names().contains(&pipeline_of(work)) || is_succeeded(work, snapshot)
+}
+
+/// Returns whether the pipeline has another Work since the namespace of the request has become its `pipelineNamespace`: Works
+/// there name the namespace of their request, and are found by that.
+fn is_succeeded(work: &Work, snapshot: &Snapshot<'_>) -> bool {
+    let names_request = |work: &Work| work.labels().contains_key(keys::RESOURCE_NAMESPACE);
+    let succeeds = |other: &Arc<Work>| {
+        counts(other, snapshot.workflow.kind)
+            && names_request(other)
+            && other.namespace() == work.namespace()
+            && pipeline_of(other) == pipeline_of(work)
+            && is_preview(other) == is_preview(work)
+    };
+    snapshot.workflow.is_shared && !names_request(work) && snapshot.works.iter().any(succeeds)
 }
 
 fn is_preview(work: &Work) -> bool {
@@ -128,7 +139,7 @@ fn is_preview(work: &Work) -> bool {
 /// Returns the removal of Works that no pipeline writes any more. A preview removes nothing but previews.
 pub(super) fn removals(snapshot: &Snapshot<'_>) -> Vec<Write> {
     let workflow = snapshot.workflow;
-    let stale = |work: &&Arc<Work>| counts(work, workflow.kind) && is_stale(work, workflow);
+    let stale = |work: &&Arc<Work>| counts(work, workflow.kind) && is_stale(work, snapshot);
     let allowed = |work: &&Arc<Work>| is_preview(work) || !workflow.is_dry_run;
     snapshot
         .works

@@ -6,11 +6,13 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use kratix_api::condition::CONFIGURE_WORKFLOW_COMPLETED;
 use kratix_api::keys;
 use kratix_testing::faults::{Fault, Seed};
 use parking_lot::Mutex;
+use regex::Regex;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -132,7 +134,7 @@ fn any_change(published: &Published, fields: &[String], seed: &mut Seed) -> Chan
 
 /// Returns the statuses by object.
 fn statuses(record: &Record) -> BTreeMap<String, Value> {
-    record.objects.iter().map(|(key, value)| (text(key), value["status"].clone())).collect()
+    record.objects.iter().map(|(key, value)| (shown(key), value["status"].clone())).collect()
 }
 
 /// What tells nothing of the way: specs, statuses, labels and files; of statuses what [`lasting`] says.
@@ -141,16 +143,24 @@ fn outcome(record: Record, at_once: &BTreeMap<String, Value>) -> Record {
     let kinds = ["/promises ", "/envs ", "/bases ", "/works ", "/workplacements "];
     let mut objects = BTreeMap::new();
     for (key, value) in record.objects {
-        let key = text(&key);
+        let value = serde_json::from_str::<Value>(&shown(&value.to_string())).unwrap();
+        let key = shown(&key);
         if key.contains("/customresourcedefinitions ") {
             objects.insert(key, json!({ "spec": value["spec"] }));
         } else if kinds.iter().any(|kind| key.contains(kind)) {
             let status = lasting(&value["status"], at_once.get(&key));
             let labels = value["metadata"]["labels"].clone();
-            objects.insert(key, json!({ "spec": value["spec"], "status": status, "labels": labels }));
+            let other = objects.insert(key, json!({ "spec": value["spec"], "status": status, "labels": labels }));
+            assert!(other.is_none(), "two Works of one pipeline");
         }
     }
     Record { objects, files, created: BTreeMap::new() }
+}
+
+/// Returns a text without what differs from run to run or tells of the way: while a Work is going, its successor has another name.
+fn shown(of: &str) -> String {
+    static NAME: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b(env-[a-z0-9-]+)-[0-9a-f]{5}\b").unwrap());
+    NAME.replace_all(&text(of), "$1-<hash>").into_owned()
 }
 
 /// Returns the objects of a kind without their statuses, in which times are left out.

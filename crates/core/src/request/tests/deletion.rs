@@ -469,6 +469,21 @@ fn what_pipelines_left_in_an_earlier_namespace_goes_with_the_next_run_or_the_req
     assert_eq!(namespaces("Job"), ["pipes"]);
 }
 
+/// Both are in one namespace, and would be written to one place.
+#[test]
+fn the_work_of_before_goes_when_the_namespace_of_the_request_becomes_that_of_the_pipelines() {
+    let mut world = World::new(spec(&["build"], &[], ""));
+    world.ask("a");
+    world.play("a");
+    let before = world.keys("Work");
+    world.revise("not-set", spec(&["build"], &[], "a"));
+    assert_eq!(world.keys("Work"), before, "without a successor it stays");
+    world.play("a");
+    let after = world.keys("Work");
+    assert_eq!(after.len(), 1);
+    assert_ne!(after, before);
+}
+
 #[test]
 fn without_its_promise_a_request_is_cleaned_up_and_its_delete_workflow_skipped() {
     let mut world = deleted(&["bye"]);
