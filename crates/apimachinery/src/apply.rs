@@ -18,7 +18,7 @@ mod merge;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use self::fields::Set;
+use self::fields::{Set, Step};
 use self::managers::{Manager, Managers, Operation};
 use crate::resource::Resource;
 use crate::status::{Cause, Status};
@@ -93,7 +93,9 @@ pub fn apply(
     let owned = own(resource, writer.subresource, compare::members(schema, config));
     let merged = merge::merge(schema, &live, config);
     let last = managers.put(me.clone(), owned, Some(writer.now));
-    let wanted = managers.all();
+    let mut wanted = managers.all();
+    // What identifies the object is nobody's, and yet wanted.
+    wanted.add(Step::Field("metadata".to_owned()), Set::leaf());
     let mut merged = merge::drop_abandoned(schema, merged, &last, &wanted);
 
     let differences = compare::differences(schema, Some(&live), &merged);

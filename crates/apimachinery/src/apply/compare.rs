@@ -34,7 +34,7 @@ pub(super) fn field<'a>(schema: Option<&'a Schema>, name: &str) -> Option<&'a Sc
 }
 
 /// Whether the schema names the field, as opposed to a map that may have any key.
-fn is_named(schema: Option<&Schema>, name: &str) -> bool {
+pub(super) fn is_named(schema: Option<&Schema>, name: &str) -> bool {
     schema.is_some_and(|schema| schema.properties.contains_key(name))
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::compare::{Shape, field, shape, steps};
+use super::compare::{Shape, field, is_named, shape, steps};
 use super::fields::{Set, Step};
 use crate::schema::Schema;
 
@@ -71,8 +71,13 @@ pub(super) fn drop_abandoned(schema: Option<&Schema>, merged: Value, last: &Set,
         (Shape::Map(schema), Value::Object(map)) => {
             let mut out = Map::new();
             for (name, value) in map {
-                let child = field(schema, &name);
-                out.extend(survivor(child, value, &Step::Field(name.clone()), last, owned).map(|value| (name, value)));
+                let (step, child) = (Step::Field(name.clone()), field(schema, &name));
+                let is_given_up = |step| last.get(step).is_some() && owned.get(step).is_none_or(Set::is_empty);
+                // With a field of the schema goes what nobody owns in it, defaults above all.
+                if is_named(schema, &name) && is_given_up(&step) {
+                    continue;
+                }
+                out.extend(survivor(child, value, &step, last, owned).map(|value| (name, value)));
             }
             Value::Object(out)
         }

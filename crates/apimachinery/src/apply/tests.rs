@@ -25,6 +25,8 @@ fn widgets() -> std::sync::Arc<Resource> {
                 "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port"],
                     "items": {"type": "object", "required": ["port"], "properties": {
                         "port": {"type": "integer"}, "name": {"type": "string"}}}},
+                "auth": {"type": "object", "properties": {
+                    "modes": {"type": "array", "items": {"type": "string"}}, "strict": {"type": "boolean"}}},
                 "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
             }},
             "status": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
@@ -112,6 +114,25 @@ fn what_an_apply_no_longer_names_goes_unless_somebody_else_owns_it() {
     .unwrap();
     assert!(gone.get("spec").is_none(), "{gone}");
     assert!(gone["metadata"].get("managedFields").is_none(), "{gone}");
+}
+
+/// As kube-apiserver 1.34 does: what is left of the default would lack what is required beside it.
+#[test]
+fn with_a_given_up_field_of_the_schema_goes_its_default_unless_somebody_else_owns_something_in_it() {
+    let with_default = |mut live: Value| {
+        live["spec"]["auth"]["strict"] = json!(true);
+        live["metadata"]["uid"] = json!("u");
+        live
+    };
+    let again = |live: &Value, spec: Value| apply(&widgets(), Some(live), &widget(spec), writer("a"), false).unwrap();
+    let live = with_default(applied(&[("a", json!({"size": 1, "auth": {"modes": []}}))]));
+    let out = again(&live, json!({"size": 1}));
+    assert_eq!((&out["spec"], &out["metadata"]["uid"]), (&json!({"size": 1}), &json!("u")));
+    let live =
+        with_default(applied(&[("a", json!({"auth": {"modes": []}})), ("b", json!({"auth": {"strict": true}}))]));
+    assert_eq!(again(&live, json!({}))["spec"], json!({"auth": {"strict": true}}));
+    let live = with_default(applied(&[("a", json!({"auth": {"modes": []}}))]));
+    assert_eq!(again(&live, json!({"auth": {}}))["spec"], json!({"auth": {"strict": true}}));
 }
 
 #[test]
@@ -242,10 +263,10 @@ fn kubectl_may_move_from_the_client_side_to_the_server_side() {
 fn giving_up_a_deep_tree_and_merging_a_long_list_take_little_time() {
     let start = std::time::Instant::now();
     let deep = (0..80).fold(json!({}), |below, _| json!({"a": below}));
-    let mut live = applied(&[("a", json!({"free": deep}))]);
-    // What nobody owns keeps all that it is in.
+    let mut live = applied(&[("a", json!({"free": {"k": 1, "a": deep["a"]}}))]);
+    // What nobody owns keeps the keys that it is in.
     *live.pointer_mut(&format!("/spec/free{}", "/a".repeat(80))).unwrap() = json!({"stray": 1});
-    let out = apply(&widgets(), Some(&live), &widget(json!({})), writer("a"), false).unwrap();
+    let out = apply(&widgets(), Some(&live), &widget(json!({"free": {"k": 1}})), writer("a"), false).unwrap();
     assert_eq!(out["spec"], live["spec"]);
 
     let ports =
