@@ -13,7 +13,9 @@
 //! suspended pipeline works the same way with [`RESUME`].
 //!
 //! **Order of writes.** Supporting objects, then the Job, then the status. A Job never lacks what it needs; a status
-//! write that is lost is made up for by the next pass, which finds the Job running. What happened to a pipeline is
+//! write that is lost is made up for by the next pass, which finds the Job running. Only a status that itself asks for the
+//! run (by a pause, a suspension, a time that has passed) is written before the Job: it would ask again once that has
+//! ended. What happened to a pipeline is
 //! recorded by a status write that conflicts with anything newer *before* the next pipeline starts: a completed Job seen
 //! beside an old parent would otherwise hide that the pipeline asked for suspension.
 //!
