@@ -115,12 +115,12 @@ fn is_stale(work: &Work, snapshot: &Snapshot<'_>) -> bool {
     let workflow = snapshot.workflow;
     let moved = work.namespace().as_deref() != Some(workflow.namespace.as_str());
     let previewed = is_preview(work) && !workflow.is_dry_run;
-    moved || previewed || !workflow.pipeline_names().contains(&pipeline_of(work)) || is_succeeded(work, snapshot)
+    moved || previewed || !workflow.pipeline_names().contains(&pipeline_of(work)) || has_successor(work, snapshot)
 }
 
 /// Returns whether the pipeline has another Work since the namespace of the request has become its `pipelineNamespace`: Works
 /// there name the namespace of their request, and are found by that.
-fn is_succeeded(work: &Work, snapshot: &Snapshot<'_>) -> bool {
+fn has_successor(work: &Work, snapshot: &Snapshot<'_>) -> bool {
     let names_request = |work: &Work| work.labels().contains_key(keys::RESOURCE_NAMESPACE);
     let succeeds = |other: &Arc<Work>| {
         counts(other, snapshot.workflow.kind)
