@@ -10,8 +10,9 @@ use serde_json::Value;
 /// What each crate may depend on, of the crates of this workspace. Development dependencies are free.
 const EDGES: &[(&str, &[&str])] = &[
     ("kratix-api", &[]),
-    ("kratix-core", &["kratix-api"]),
-    ("kratix-state-store", &[]),
+    ("kratix-store-path", &[]),
+    ("kratix-core", &["kratix-api", "kratix-store-path"]),
+    ("kratix-state-store", &["kratix-store-path"]),
     ("kratix-controllers", &["kratix-api", "kratix-core", "kratix-state-store"]),
     ("kratix-pipeline", &["kratix-api"]),
     ("embedded-apimachinery", &[]),

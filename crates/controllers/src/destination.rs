@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use kratix_api::Destination;
 use kratix_api::destination::StateStoreRef;
-use kratix_core::destination::{self, Former, Snapshot};
+use kratix_core::destination::{self, Finding, Former, Snapshot};
 use kratix_core::object::{ObjectKey, Target};
-use kratix_core::plan::{Next, Reporter};
+use kratix_core::plan::{Next, Plan, Reporter};
 use kratix_core::state_store::{SILENCE, concerns_destinations};
-use kratix_core::work_placement::{self, Cleaned, Site};
-use kratix_state_store::Handle;
+use kratix_core::work_placement::{self, Leftover, Site};
 use tokio::time::Instant;
 
 use crate::caches::{destination_entry, former_entry};
@@ -18,8 +17,9 @@ use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
 use crate::gates::{self, Gates};
+use crate::leaving::{Leaver, Leaving, Writers};
 use crate::queue::Queue;
-use crate::state_store::{self, Attempts, Registry, Replaced};
+use crate::state_store::{self, Attempts, Registry};
 
 /// Passes over Destinations of one store at once.
 pub(crate) const STORE_PASSES_MAX: usize = 64;
@@ -30,22 +30,19 @@ pub(crate) struct Destinations {
     stores: Arc<Registry>,
     attempts: Attempts,
     gates: Gates,
-    /// Of the stores in which Destinations have been before.
-    leaving: Gates,
+    /// Test documents where Destinations have been before.
+    leaving: Leaving,
 }
 
 impl Destinations {
     /// Returns the controller; the gates are those of the queue that it is run with.
     pub(crate) fn new(cx: &Arc<Context>, stores: &Arc<Registry>, gates: &Gates) -> Self {
+        let leaving = Leaving::new(cx, stores, gates);
         let (cx, stores) = (Arc::clone(cx), Arc::clone(stores));
-        Self { cx, stores, attempts: Attempts::default(), gates: gates.clone(), leaving: gates.apart() }
+        Self { cx, stores, attempts: Attempts::default(), gates: gates.clone(), leaving }
     }
 
-    fn observe(
-        &self,
-        key: &ObjectKey,
-        destination: Arc<Destination>,
-    ) -> (Snapshot, Option<Handle>, Vec<(Site, Handle)>) {
+    fn observe(&self, key: &ObjectKey, destination: Arc<Destination>) -> (Snapshot, Writers) {
         let reference = destination.spec.state_store_ref.as_ref();
         let (store, handle) = self.stores.availability(&self.cx.caches, reference);
         let placements = match destination.metadata.deletion_timestamp {
@@ -66,7 +63,7 @@ impl Destinations {
         let now = self.cx.now();
         let cleaned = None;
         let snapshot = Snapshot { now, destination, store, refusal, placements, attempt, interval, former, cleaned };
-        (snapshot, handle, writers)
+        (snapshot, Writers { present: handle, former: writers })
     }
 
     /// Returns the other Destinations, each with the place of its store.
@@ -93,37 +90,26 @@ impl Destinations {
             self.tell(&mut self.observe(key, destination).0, store).await;
         }
     }
+}
 
-    /// Removes the test documents at former sites, where that is possible. A wait that takes long is said on a Destination that can
-    /// do nothing else.
-    async fn clean(
-        &self,
-        key: &ObjectKey,
-        snapshot: &mut Snapshot,
-        present: Option<&Handle>,
-        former: &[(Site, Handle)],
-    ) -> Result<Vec<(Site, Cleaned)>, Replaced> {
-        let place = snapshot.store.place().map(str::to_owned);
-        let mut outcomes = Vec::new();
-        for leftover in destination::leftovers(snapshot) {
-            let Some((_, writer)) = former.iter().find(|(site, _)| site.is(&leftover.site)) else { continue };
-            let deadline = Instant::now() + SILENCE;
-            // Who is turned away is called back. A store that does not answer holds up those alone who have left it.
-            let Ok(_pass) = self.leaving.enter(&leftover.site.store, key) else { continue };
-            let present = place.as_deref().zip(present).filter(|_| leftover.needs_proof);
-            let removal = self.stores.clean((&leftover.site, writer), present, leftover.change, leftover.patience);
-            let outcome = match leftover.patience {
-                Some(_) => removal.await,
-                None => gates::telling(removal, deadline, self.tell_clearing(snapshot, &leftover.site, writer)).await,
-            };
-            outcomes.push((leftover.site, outcome?));
-        }
-        Ok(outcomes)
+impl Leaver for Snapshot {
+    type Object = Destination;
+    type Finding = Finding;
+
+    fn leftovers(&self) -> Vec<Leftover> {
+        destination::leftovers(self)
     }
 
-    async fn tell_clearing(&self, snapshot: &mut Snapshot, site: &Site, writer: &Handle) {
-        let waiting = destination::clearing(snapshot, site, state_store::silence(writer).as_deref());
-        gates::tell(&self.cx, &waiting, &mut snapshot.destination).await;
+    fn clearing(&self, site: &Site, silence: Option<&str>) -> Plan<Finding> {
+        destination::clearing(self, site, silence)
+    }
+
+    fn place(&self) -> Option<&str> {
+        self.store.place()
+    }
+
+    fn object(&mut self) -> &mut Arc<Destination> {
+        &mut self.destination
     }
 }
 
@@ -134,7 +120,7 @@ impl Reconcile for Destinations {
         let Some(destination) = self.cx.caches.destinations.get(key) else {
             self.attempts.forget(key);
             self.gates.leave(key, None);
-            self.leaving.leave(key, None);
+            self.leaving.forget(key);
             return Ok(Next::OnChange);
         };
         let reference = destination.spec.state_store_ref.clone();
@@ -143,10 +129,10 @@ impl Reconcile for Destinations {
             Ok(gate) => gate,
             Err(next) => return Ok(next),
         };
-        let (mut snapshot, handle, former) = self.observe(key, destination);
+        let (mut snapshot, writers) = self.observe(key, destination);
         let mut decision = destination::decide(&snapshot);
         self.cx.act_on(&decision.plan, &mut snapshot.destination).await?;
-        if let (Some(effect), Some(reference), Some(handle)) = (decision.effect.take(), &reference, &handle) {
+        if let (Some(effect), Some(reference), Some(handle)) = (decision.effect.take(), &reference, &writers.present) {
             let write = self.stores.write(reference, handle, effect.change, effect.stamp, || self.cx.now());
             let deadline = Instant::now() + SILENCE;
             let written = gates::telling(write, deadline, self.tell(&mut snapshot, reference)).await;
@@ -165,13 +151,13 @@ impl Reconcile for Destinations {
         // Where it has been before is no matter of the present store.
         drop(gate);
         if decision.cleans {
-            let cleaned = self.clean(key, &mut snapshot, handle.as_ref(), &former).await;
+            let cleaned = self.leaving.clean(key, &mut snapshot, &writers).await;
             let Ok(cleaned) = cleaned else { return Ok(Next::After(Duration::ZERO)) };
             snapshot.cleaned = Some(cleaned);
             decision = destination::decide(&snapshot);
             self.cx.act_on(&decision.plan, &mut snapshot.destination).await?;
         } else {
-            self.leaving.leave(key, None);
+            self.leaving.forget(key);
         }
         Ok(decision.plan.next)
     }

@@ -19,6 +19,7 @@ mod events;
 mod expected;
 mod gates;
 mod job_pods;
+mod leaving;
 mod options;
 mod parts;
 mod pods;

@@ -22,6 +22,7 @@ use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
 use crate::gates::{self, Gates};
+use crate::leaving::{Leaving, Writers};
 use crate::parts;
 use crate::queue::Queue;
 use crate::state_store::{self, Attempts, Registry, Replaced};
@@ -32,7 +33,6 @@ mod former;
 mod namesakes;
 mod turns;
 
-use self::former::Writers;
 pub(crate) use self::namesakes::Namesakes;
 use self::turns::Turns;
 
@@ -52,8 +52,8 @@ pub(crate) struct WorkPlacements {
     /// Of those who only ask whether their store still holds what they have written: they stand behind no write, which may have
     /// to wait for a push.
     asking: Gates,
-    /// Of the stores in which placements have been before.
-    leaving: Gates,
+    /// What placements have where they have been before.
+    leaving: Leaving,
     turns: Turns,
     /// One comparison at a time for each Destination.
     comparisons: Turns,
@@ -78,7 +78,7 @@ impl WorkPlacements {
             attempts: Attempts::default(),
             gates: gates.clone(),
             asking: Gates::new(queue, ASKING_PASSES_MAX),
-            leaving: gates.apart(),
+            leaving: Leaving::new(cx, stores, gates),
             turns: Turns::default(),
             comparisons: Turns::default(),
             large: Turns::default(),
@@ -271,7 +271,7 @@ impl Reconcile for WorkPlacements {
         let taken = gates::telling(self.take_turns(&turns), deadline, tell).await;
         let Some(placement) = self.cx.caches.placements.get(key) else {
             self.attempts.forget(key);
-            self.leaving.leave(key, None);
+            self.leaving.forget(key);
             return Ok(Next::OnChange);
         };
         let (snapshot, writers) = self.observe(key, placement);
@@ -347,14 +347,14 @@ impl WorkPlacements {
         // Where it has been before is no matter of the present store, nor of those that share a file with it now.
         drop((held, turn));
         if decision.cleans {
-            let cleaned = self.clean(key, &mut snapshot, &writers).await;
+            let cleaned = self.leaving.clean(key, &mut snapshot, &writers).await;
             let Ok(cleaned) = cleaned else { return Ok(Next::After(Duration::ZERO)) };
             snapshot.cleaned = Some(cleaned);
             snapshot.now = self.cx.now();
             decision = work_placement::decide(&snapshot);
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
         } else {
-            self.leaving.leave(key, None);
+            self.leaving.forget(key);
         }
         Ok(decision.plan.next)
     }

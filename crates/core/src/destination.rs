@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use kratix_api::condition::{self, Condition, Status};
 use kratix_api::destination::{Cleanup, FilepathMode};
 use kratix_api::{Destination, WorkPlacement, hash, keys};
+use kratix_store_path::Path;
 use kube_core::ResourceExt;
 use serde_json::json;
 
@@ -29,7 +30,7 @@ use crate::work_placement::{Cleaned, FILES_AT, RETRY_AFTER, Site, join};
 mod leftover;
 mod refusal;
 
-pub use self::leftover::{Former, Leftover, former_sites, leftovers};
+pub use self::leftover::{Former, former_sites, leftovers};
 
 /// Reason of `Ready` while test documents cannot be written, or removed.
 const WRITE_FAILED: &str = "StateStoreWriteFailed";
@@ -212,9 +213,10 @@ enum Purpose {
 fn decide_ready(snapshot: &Snapshot, place: &str, purpose: Purpose) -> Decision {
     let destination = &*snapshot.destination;
     if purpose == Purpose::Write
-        && let Some(note) = leftover::note(snapshot)
+        && let Some((note, given_up)) = leftover::note(snapshot)
     {
         let mut decision = wait(display(destination.spec.state_store_ref.as_ref()));
+        decision.plan.events.extend(given_up);
         decision.plan.writes.push(note);
         return decision;
     }
@@ -266,13 +268,16 @@ fn decide_deletion(snapshot: &Snapshot) -> Decision {
         decision.plan.writes = writes;
         return decision;
     }
+    if let Err(reason) = Path::parse_directory(&join(&[&destination.spec.path])) {
+        return leftover::leave(snapshot, Some(reason));
+    }
     match &snapshot.store {
         Availability::Ready { place, epoch } => {
             let place = &format!("{place}/{epoch}");
             let is_done = snapshot.attempt.as_ref().is_some_and(|attempt| {
                 attempt.outcome.is_ok() && attempt.stamp == stamp(destination, place, Purpose::Remove)
             });
-            if is_done { leftover::leave(snapshot) } else { decide_ready(snapshot, place, Purpose::Remove) }
+            if is_done { leftover::leave(snapshot, None) } else { decide_ready(snapshot, place, Purpose::Remove) }
         }
         Availability::Opening { .. } => wait(display(destination.spec.state_store_ref.as_ref())),
         Availability::NotReady { .. } => unavailable(snapshot),

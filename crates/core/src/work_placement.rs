@@ -42,7 +42,7 @@ mod verdict;
 pub use self::content::{CONTENT_BYTES_MAX, Parts};
 pub(crate) use self::location::apart;
 pub use self::location::{DIRECTORY_NAMESPACE, Location, ledger_name};
-pub(crate) use self::location::{is_below, join, pipeline};
+pub(crate) use self::location::{clean, is_below, join, pipeline};
 pub use self::reach::{
     aggregates, collision_key, concerns_itself, concerns_placements, left, may_meet, shares_file, turns, turns_of,
 };

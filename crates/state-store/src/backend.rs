@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kratix_store_path::Path;
 
 use crate::bucket;
 use crate::change::{Imprint, Tree, Version, Written};
@@ -12,7 +13,6 @@ use crate::config::StoreConfig;
 use crate::error::{Error, Place, WriteError};
 use crate::git;
 use crate::ledger::Liveness;
-use crate::path::Path;
 
 /// A store of any kind.
 pub(crate) enum Backend {

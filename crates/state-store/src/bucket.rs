@@ -22,6 +22,7 @@ mod transport;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kratix_store_path::Path;
 
 pub(crate) use self::imprint::Mark;
 
@@ -34,7 +35,6 @@ use crate::checked::Checked;
 use crate::config::BucketConfig;
 use crate::error::{Error, Place, Trouble, WriteError};
 use crate::ledger;
-use crate::path::Path;
 use crate::retry_after::Quiet;
 
 /// Where the permission to write is tried out.

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
+use kratix_store_path::{Path, Reason};
 
 use crate::change::{Change, Kind, Operation};
 use crate::error::WriteError;
-use crate::path::{Path, Reason};
 use crate::queue::CHANGE_BYTES_MAX;
 
 /// A change whose paths are checked.

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gix::ObjectId;
+use kratix_store_path::Path;
 use tokio::time::Instant;
 
 pub use self::local::init_bare;
@@ -43,7 +44,6 @@ use crate::checked::Checked;
 use crate::config::GitConfig;
 use crate::error::{Error, Place, Trouble, WriteError};
 use crate::ledger;
-use crate::path::Path;
 use crate::retry_after::Quiet;
 
 /// How often a batch is built anew because the remote moved, before its callers are told.

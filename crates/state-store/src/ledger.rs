@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gix::ObjectId;
+use kratix_store_path::Path;
 use serde::Deserialize;
 
 use crate::error::{Trouble, WriteError};
-use crate::path::Path;
 
 /// How many shared directories are remembered; with more, the least useful ones are read again.
 const DIRECTORIES_MAX: usize = 64;

@@ -36,7 +36,6 @@ mod error;
 mod exchange;
 mod git;
 mod ledger;
-mod path;
 mod queue;
 mod retry_after;
 mod tls;
@@ -47,6 +46,6 @@ pub use config::{
 };
 pub use error::{AppRemedy, Error, Place, Retry, Trouble, WriteError};
 pub use git::init_bare;
+pub use kratix_store_path::Reason;
 pub use ledger::Liveness;
-pub use path::Reason;
 pub use queue::{CHANGE_BYTES_MAX, Handle, QUEUE_MAX, Slot, open, open_with};

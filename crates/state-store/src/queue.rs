@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use kratix_store_path::Path;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -18,7 +19,6 @@ use crate::config::StoreConfig;
 use crate::error::{Error, Place, Trouble, WriteError};
 use crate::exchange::Exchange;
 use crate::ledger::Liveness;
-use crate::path::Path;
 
 /// How many changes wait for one store, and how many questions; whoever comes then waits for a place.
 pub const QUEUE_MAX: usize = 1024;

@@ -4,24 +4,16 @@ use std::sync::Arc;
 
 use kratix_api::{Destination, WorkPlacement};
 use kratix_core::object::ObjectKey;
-use kratix_core::state_store::{Availability, SILENCE};
-use kratix_core::work_placement::{self, Claim, Cleaned, Former, Site, Snapshot};
+use kratix_core::plan::Plan;
+use kratix_core::state_store::Availability;
+use kratix_core::work_placement::{self, Claim, Finding, Former, Leftover, Site, Snapshot};
 use kratix_state_store::Handle;
-use tokio::time::Instant;
 
 use super::WorkPlacements;
 use crate::caches::site_entry;
 use crate::context::Context;
-use crate::gates;
-use crate::state_store::{self, Registry, Replaced, place_of};
-
-/// The writers that a pass may need.
-pub(super) struct Writers {
-    /// Of the store in which the files are to be.
-    pub(super) present: Option<Handle>,
-    /// Of sites that were left, as far as they can be reached.
-    pub(super) former: Vec<(Site, Handle)>,
-}
+use crate::leaving::Leaver;
+use crate::state_store::{Registry, place_of};
 
 /// Returns what is known of the sites that a placement has left.
 pub(super) fn observe(
@@ -70,44 +62,24 @@ fn claims(controller: &WorkPlacements, placement: &WorkPlacement, site: &Site) -
     claims.collect()
 }
 
-impl WorkPlacements {
-    /// Removes what is left at former sites, where that is possible. A wait that takes long is said on a placement that can do
-    /// nothing else.
-    pub(super) async fn clean(
-        &self,
-        key: &ObjectKey,
-        snapshot: &mut Snapshot,
-        writers: &Writers,
-    ) -> Result<Vec<(Site, Cleaned)>, Replaced> {
-        let place = snapshot.store.place().map(str::to_owned);
-        let mut outcomes = Vec::new();
-        for leftover in work_placement::leftovers(snapshot) {
-            let Some((_, former)) = writers.former.iter().find(|(site, _)| site.is(&leftover.site)) else { continue };
-            let deadline = Instant::now() + SILENCE;
-            // Who is turned away is called back. A store that does not answer holds up those alone who have left it.
-            let _pass = match self.leaving.enter(&leftover.site.store, key) {
-                Ok(pass) => pass,
-                Err(waits) if waits < SILENCE || leftover.patience.is_some() => continue,
-                Err(_) => {
-                    self.tell_clearing(snapshot, &leftover.site, former).await;
-                    continue;
-                }
-            };
-            let present = writers.present.as_ref().zip(place.as_deref());
-            let proof = present.filter(|_| leftover.needs_proof).map(|(handle, place)| (place, handle));
-            let removal = self.stores.clean((&leftover.site, former), proof, leftover.change, leftover.patience);
-            let outcome = match leftover.patience {
-                Some(_) => removal.await,
-                None => gates::telling(removal, deadline, self.tell_clearing(snapshot, &leftover.site, former)).await,
-            };
-            outcomes.push((leftover.site, outcome?));
-        }
-        Ok(outcomes)
+impl Leaver for Snapshot {
+    type Object = WorkPlacement;
+    type Finding = Finding;
+
+    fn leftovers(&self) -> Vec<Leftover> {
+        work_placement::leftovers(self)
     }
 
-    async fn tell_clearing(&self, snapshot: &mut Snapshot, site: &Site, writer: &Handle) {
-        let waiting = work_placement::clearing(snapshot, site, state_store::silence(writer).as_deref());
-        gates::tell(&self.cx, &waiting, &mut snapshot.placement).await;
+    fn clearing(&self, site: &Site, silence: Option<&str>) -> Plan<Finding> {
+        work_placement::clearing(self, site, silence)
+    }
+
+    fn place(&self) -> Option<&str> {
+        self.store.place()
+    }
+
+    fn object(&mut self) -> &mut Arc<WorkPlacement> {
+        &mut self.placement
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use kratix_api::destination::{AGGREGATED_FILENAME, DestinationSpec, FilepathMode, StateStoreKind, StateStoreRef};
 use kratix_api::{BucketStateStore, Destination, GitStateStore};
+use kratix_store_path::Path;
 use kube_core::ResourceExt;
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use super::question::{existing, list};
 use super::{Allowed, Denial, Operation, Ruling, Snapshot};
 use crate::object::ObjectKey;
 use crate::state_store::display;
-use crate::work_placement::{is_below, join};
+use crate::work_placement::{clean, is_below, join};
 
 const MUTATING: &str = "mdestination.kb.io";
 const VALIDATING: &str = "vdestination.kb.io";
@@ -50,8 +51,18 @@ fn warnings(snapshot: &Snapshot, spec: &DestinationSpec) -> Ruling<Vec<String>> 
         let message = format!("destination path '{}' leads out of the state store", spec.path);
         return Err(Denial::rule(VALIDATING, message).into());
     }
-    if let Some(reason) = unwritable(&directory) {
+    // What cannot be written cannot be removed either.
+    if let Err(reason) = Path::parse_directory(&directory) {
         let message = format!("destination path '{}' cannot be written to a state store: {reason}", spec.path);
+        return Err(Denial::rule(VALIDATING, message).into());
+    }
+    let filename = &spec.filepath.filename;
+    if spec.filepath.mode == FilepathMode::AggregatedYaml
+        && !filename.is_empty()
+        && let Err(reason) = Path::parse_file(&clean(filename))
+    {
+        let message =
+            format!("destination filepath.filename '{filename}' cannot be written to a state store: {reason}");
         return Err(Denial::rule(VALIDATING, message).into());
     }
     let Some(reference) = &spec.state_store_ref else {
@@ -65,20 +76,6 @@ fn warnings(snapshot: &Snapshot, spec: &DestinationSpec) -> Ruling<Vec<String>> 
     warnings.extend(neighbours(snapshot, reference, &spec.path)?);
     warnings.extend(move_warning(snapshot, spec));
     Ok(warnings)
-}
-
-/// Returns why no store takes files below a directory. None can be removed there either, which whoever is deleted would wait for.
-fn unwritable(directory: &str) -> Option<&'static str> {
-    let mut names = directory.split('/');
-    if directory.contains('\\') {
-        Some("it contains a backslash")
-    } else if directory.chars().any(char::is_control) {
-        Some("it contains a control character")
-    } else if names.clone().any(|name| name.eq_ignore_ascii_case(".git")) {
-        Some("it names a .git directory")
-    } else {
-        names.any(|name| name.len() > 255).then_some("a name in it is longer than 255 bytes")
-    }
 }
 
 fn has_store(snapshot: &Snapshot, reference: &StateStoreRef) -> Ruling<bool> {

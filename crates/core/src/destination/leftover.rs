@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kratix_api::Destination;
+use kratix_store_path::Reason;
 use serde_json::json;
 
 use super::{CANARY, Decision, RETRY_AFTER, Snapshot, change_at, drop_finalizer, test_documents, wait};
 use crate::object::Target;
 use crate::plan::{Event, Next, Reporter, Write};
-use crate::state_store::{Availability, Change, ChangeKind, Operation, SILENCE};
-use crate::work_placement::{Cleaned, FILES_AT, Left, Relation, SITES_MAX, Site, Verdict, other_sites, rendered_sites};
+use crate::state_store::{Availability, ChangeKind, Operation, SILENCE};
+use crate::work_placement::{
+    Cleaned, FILES_AT, Left, Leftover, Relation, SITES_MAX, Site, Verdict, other_sites, rendered_sites,
+};
 
 /// A site that the Destination has left, and what is known of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,19 +29,6 @@ pub struct Former {
     pub is_reachable: bool,
     /// Other Destinations of stores at the same address, each with the place of its store.
     pub others: Vec<(Arc<Destination>, String)>,
-}
-
-/// Test documents to be removed at a site that was left.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Leftover {
-    /// The site.
-    pub site: Site,
-    /// What removes them.
-    pub change: Change,
-    /// Whether it has to be shown first that its server is another one than that of the present site.
-    pub needs_proof: bool,
-    /// For how long an answer is waited for; to the end where nothing else is to be done any more.
-    pub patience: Option<Duration>,
 }
 
 /// Returns the sites at which test documents may be although they should not.
@@ -58,7 +48,8 @@ pub fn leftovers(snapshot: &Snapshot) -> Vec<Leftover> {
     snapshot
         .former
         .iter()
-        .filter(|former| former.is_reachable && !is_taken(former, &snapshot.destination))
+        .filter(|former| former.is_reachable && former.site.location().unwritable().is_none())
+        .filter(|former| !is_taken(former, &snapshot.destination))
         .filter_map(|former| {
             let needs_proof = match relation(&former.site, present.as_ref()) {
                 Relation::Apart => false,
@@ -73,16 +64,19 @@ pub fn leftovers(snapshot: &Snapshot) -> Vec<Leftover> {
         .collect()
 }
 
-/// Returns the write that notes where the test documents are about to be, if that is not noted yet.
-pub(super) fn note(snapshot: &Snapshot) -> Option<Write> {
+/// Returns the write that notes where the test documents are about to be, if that is not noted yet, with an event about what is
+/// given up for it.
+pub(super) fn note(snapshot: &Snapshot) -> Option<(Write, Option<Event>)> {
     let present = present(snapshot)?;
     let mut sites = other_sites(&*snapshot.destination);
     if sites.iter().any(|site| site.is(&present)) {
         return None;
     }
     sites.push(present);
-    sites.drain(..sites.len().saturating_sub(SITES_MAX));
-    Some(annotate(snapshot, &sites))
+    let given_up = (sites.len() > SITES_MAX).then(|| sites.remove(0));
+    let note = annotate(snapshot, &sites);
+    let event = given_up.map(|site| left_behind(snapshot, &site, "stay: there are too many places like it").of(&note));
+    Some((note, event))
 }
 
 /// Adds to what is decided about test documents that are where they should be what becomes of those elsewhere.
@@ -109,13 +103,17 @@ pub(super) fn clean(snapshot: &Snapshot, mut decision: Decision) -> Decision {
     decision
 }
 
-/// Cleans the sites that were left, and then lets go.
-pub(super) fn leave(snapshot: &Snapshot) -> Decision {
+/// Cleans the sites that were left, and then lets go. Why no store takes files at the present site is given if that is so.
+pub(super) fn leave(snapshot: &Snapshot, unwritable: Option<Reason>) -> Decision {
     let is_tried = snapshot.cleaned.is_some() || snapshot.former.is_empty();
     let judged = judge(snapshot, snapshot.cleaned.as_deref().unwrap_or_default(), true);
     if is_tried && !judged.is_opening {
         let mut decision = drop_finalizer(&snapshot.destination);
         decision.plan.events.extend(judged.events);
+        let stays = unwritable.zip(Site::of_test_documents(&snapshot.destination, ""));
+        decision.plan.events.extend(
+            stays.map(|(reason, site)| left_behind(snapshot, &site, &format!("stay, if there are any: {reason}"))),
+        );
         return decision;
     }
     Decision { cleans: !is_tried, ..wait("test documents of its previous places".to_owned()) }

@@ -7,6 +7,7 @@ use super::*;
 use crate::state_store::model::{self, Cleaning, Files};
 use crate::state_store::{About, Written};
 use crate::work::tests::{at, patched, reasons};
+use crate::work_placement::{Leftover, SITES_MAX};
 
 mod refusal;
 
@@ -465,4 +466,60 @@ fn deleting_with_clean_up_removes_test_documents_of_all_places() {
         assert!(world.destination.is_none());
         assert_eq!(world.files.len(), rest);
     }
+}
+
+/// As made before admission knew the rule.
+fn unwritable() -> World {
+    let mut start = destination(FilepathMode::None);
+    start.spec.cleanup = Cleanup::All;
+    start.spec.path = "a/.git".into();
+    let mut world = World::new(start);
+    world.refuses = Some(Failure::content("path refused".to_owned()));
+    world.settle();
+    assert_eq!(world.ready().1, WRITE_FAILED);
+    world.notes.clear();
+    world
+}
+
+#[test]
+fn a_destination_at_a_path_that_no_store_takes_goes_although_nothing_can_be_removed_there() {
+    let mut world = unwritable();
+    world.placements = vec![placement("a")];
+    world.delete();
+    world.pass();
+    assert!(world.destination.is_some(), "its placements go first");
+    world.placements.clear();
+    world.notes.clear();
+    world.settle();
+    assert!(world.destination.is_none());
+    let note = "test documents (kratix-canary) in a/.git of GitStateStore/default stay, if there are any: it names a .git directory";
+    assert_eq!(world.notes, [note]);
+}
+
+#[test]
+fn a_path_that_no_store_takes_can_be_left() {
+    let mut world = unwritable();
+    world.refuses = None;
+    world.destination.as_mut().unwrap().spec.path = "a".into();
+    world.settle();
+    assert_eq!(world.ready().1, "TestDocumentsWritten");
+    let left = "test documents (kratix-canary) in a/.git of GitStateStore/default stay: it names a .git directory";
+    assert_eq!(world.notes, ["Destination is Ready", left]);
+    assert_eq!(former_sites(world.destination.as_ref().unwrap(), "here"), []);
+}
+
+#[test]
+fn too_many_places_of_test_documents_are_given_up_from_the_first() {
+    let mut world = World::new(destination(FilepathMode::None));
+    world.settle();
+    world.cleaning.is_refused = true;
+    for place in 1..=SITES_MAX {
+        world.destination.as_mut().unwrap().spec.path = place.to_string();
+        world.settle();
+    }
+    assert_eq!(former_sites(world.destination.as_ref().unwrap(), "here").len(), SITES_MAX - 1);
+    let given_up: Vec<&String> = world.notes.iter().filter(|note| note.contains("too many places")).collect();
+    let note =
+        "test documents (kratix-canary) in worker-1 of GitStateStore/default stay: there are too many places like it";
+    assert_eq!(given_up, [note]);
 }

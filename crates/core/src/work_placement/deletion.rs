@@ -30,6 +30,15 @@ pub(super) fn decide(snapshot: &Snapshot) -> Decision {
     };
     // What has no place was never written.
     let Ok(location) = Location::of(placement, destination) else { return finish_former(snapshot) };
+    if let Some(reason) = location.unwritable() {
+        let mut decision = finish_former(snapshot);
+        if !decision.plan.writes.is_empty() {
+            let site = Site::of(placement, destination, "");
+            let rest = format!("stay, if there are any: {reason}");
+            decision.plan.events.extend(site.map(|site| relocation::left_behind(snapshot, &site, &rest)));
+        }
+        return decision;
+    }
     // The directory is somebody else's, or nothing was written to it yet.
     if rival::before(snapshot, destination, &location).is_some() || !may_be_written(snapshot, destination) {
         return finish_former(snapshot);

@@ -8,6 +8,7 @@
 
 use kratix_api::destination::{AGGREGATED_FILENAME, FilepathMode};
 use kratix_api::{Destination, WorkPlacement, keys};
+use kratix_store_path::{Path, Reason};
 use kube_core::ResourceExt;
 
 use crate::state_store::Failure;
@@ -58,6 +59,16 @@ impl Location {
             FilepathMode::AggregatedYaml => Ok(Self::Aggregate { directory, file: aggregate_name(destination) }),
             FilepathMode::Other(mode) if mode.is_empty() => nested(placement, &directory).map(Self::Directory),
             FilepathMode::Other(mode) => Err(Failure::content(format!("unsupported file path mode: {mode}"))),
+        }
+    }
+
+    /// Returns why no store takes files there, or removes any: `None` where stores do.
+    pub(crate) fn unwritable(&self) -> Option<Reason> {
+        match self {
+            Self::Directory(directory) | Self::Shared { directory, .. } => Path::parse_directory(directory).err(),
+            Self::Aggregate { directory, file } => {
+                Path::parse_directory(directory).and_then(|_| Path::parse_file(file)).err()
+            }
         }
     }
 

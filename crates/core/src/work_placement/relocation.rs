@@ -42,12 +42,12 @@ pub struct Claim {
     pub place: String,
 }
 
-/// Files to be removed at a site that was left.
+/// What is to be removed at a site that was left.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Leftover {
     /// The site.
     pub site: Site,
-    /// What removes the files.
+    /// What removes it.
     pub change: Change,
     /// Whether it has to be shown first that its server is another one than that of the present site: one repository may have
     /// two addresses, and the files would be the present ones.
@@ -89,7 +89,7 @@ pub fn leftovers(snapshot: &Snapshot) -> Vec<Leftover> {
     snapshot
         .former
         .iter()
-        .filter(|former| former.is_reachable && !is_taken(former))
+        .filter(|former| former.is_reachable && former.site.location().unwritable().is_none() && !is_taken(former))
         .filter_map(|former| {
             let relation = present.as_ref().map_or(Relation::Apart, |present| former.site.relation(present));
             let needs_proof = match relation {
@@ -210,7 +210,8 @@ fn present(snapshot: &Snapshot) -> Option<Site> {
     Site::of(&snapshot.placement, snapshot.destination.as_deref()?, snapshot.store.place()?)
 }
 
-fn left_behind(snapshot: &Snapshot, site: &Site, rest: &str) -> Event {
+/// Returns the event that tells of files which stay where nobody wants them.
+pub(super) fn left_behind(snapshot: &Snapshot, site: &Site, rest: &str) -> Event {
     let note = format!("files in {} {rest}", site.shown());
     Event::warning(Reporter::WorkPlacement, Target::of(&*snapshot.placement), "FilesLeftBehind", note)
 }

@@ -42,6 +42,9 @@ pub(crate) enum Verdict {
 
 impl Left<'_> {
     pub(crate) fn verdict(&self, outcome: Option<&Cleaned>) -> Verdict {
+        if let Some(reason) = self.site.location().unwritable() {
+            return Verdict::Never(reason.to_string());
+        }
         match (self.relation, outcome) {
             (Relation::Same, _) | (_, Some(Cleaned::Removed | Cleaned::Same)) => return Verdict::Done,
             (_, Some(Cleaned::Failed(cause))) => return Verdict::Later(cause.clone()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use kratix_store_path::Path;
 use sha2::{Digest, Sha256};
 
 use super::imprint::Mark;
@@ -14,7 +15,6 @@ use crate::change::{Imprint, Marks, Version, Written};
 use crate::checked::{Checked, Files, Work};
 use crate::error::{Error, Place, Trouble, WriteError};
 use crate::ledger;
-use crate::path::Path;
 
 /// What changes are applied to.
 #[derive(Clone, Copy)]

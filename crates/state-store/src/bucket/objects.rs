@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use kratix_store_path::Path;
 use md5::{Digest as _, Md5};
 use object_store::path::Error as PathError;
 use object_store::{
@@ -20,7 +21,6 @@ use tokio::time::error::Elapsed;
 use super::answer::{self, Last};
 use super::directory::Directory;
 use crate::error::Trouble;
-use crate::path::Path;
 
 /// The key of an object.
 pub(super) type Key = object_store::path::Path;

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use futures::future::join_all;
+use kratix_store_path::Path;
 
 use super::batch::{Batch, Done, targets, versions};
 use super::imprint::Mark;
@@ -20,7 +21,6 @@ use super::objects::{Failure, Key, Meta, When, key};
 use crate::checked::Files;
 use crate::error::WriteError;
 use crate::ledger::{self, Index, List, Owners};
-use crate::path::Path;
 
 /// How often a change is planned anew because its ledger is not as it was read.
 const ATTEMPTS_MAX: usize = 8;

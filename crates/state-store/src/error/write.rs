@@ -24,7 +24,7 @@ pub enum WriteError {
         /// The path as given.
         path: String,
         /// What is wrong with it.
-        reason: crate::path::Reason,
+        reason: kratix_store_path::Reason,
     },
     /// Something that is not a directory stands where a directory is needed.
     #[error("path {path:?} cannot be written: {obstacle:?} is a {kind}")]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gix::ObjectId;
 use gix::objs::Kind as ObjectKind;
+use kratix_store_path::Path;
 
 use super::imprint::{Left, Mark};
 use super::message::Committer;
@@ -14,7 +15,6 @@ use crate::change::{Imprint, Marks};
 use crate::checked::{Checked, Files, Work};
 use crate::error::{Trouble, WriteError};
 use crate::ledger::{self, Index};
-use crate::path::Path;
 
 /// What became of a batch.
 pub(super) struct Batch {

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use gix::ObjectId;
+use kratix_store_path::Path;
 
 use super::tree::{Mode, Stored};
 use crate::change::Imprint;
 use crate::error::Trouble;
-use crate::path::Path;
 
 /// So many imprints are remembered as verified; with more, all are looked at anew once.
 const REMEMBERED_MAX: usize = 100_000;

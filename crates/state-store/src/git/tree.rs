@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use gix::ObjectId;
 use gix::objs::Kind;
+use kratix_store_path::Path;
 
 pub(super) use self::lookup::{find_directory, list, read};
 pub(super) use self::stored::{Mode, Stored, hash, of_commit};
@@ -19,7 +20,6 @@ pub(super) use self::stored::{Mode, Stored, hash, of_commit};
 use self::stored::{compare, merge, object};
 
 use crate::error::Trouble;
-use crate::path::Path;
 /// One directory: what is stored, and what differs from it.
 #[derive(Default)]
 struct Node {

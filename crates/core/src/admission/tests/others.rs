@@ -70,9 +70,11 @@ fn a_path_below_which_no_store_takes_files_is_refused_and_one_from_before_can_be
     for (path, reason) in [
         ("a/.git/b", "it names a .git directory"),
         (".GIT", "it names a .git directory"),
+        ("a/git~1", "it names a .git directory"),
+        (".g\u{200c}it", "it names a .git directory"),
         ("a\\b", "it contains a backslash"),
         ("a\nb", "it contains a control character"),
-        (long.as_str(), "a name in it is longer than 255 bytes"),
+        (long.as_str(), "a name in it is longer than 255 bytes, or all of it longer than 4096"),
     ] {
         let message = world(&[]).denial(destination("d", path));
         assert_eq!(message, format!("destination path '{path}' cannot be written to a state store: {reason}"));
@@ -83,6 +85,29 @@ fn a_path_below_which_no_store_takes_files_is_refused_and_one_from_before_can_be
     for path in [".github", "a.git", &long[1..]] {
         assert_eq!(world(&[]).warnings(destination("d", path)), Vec::<String>::new());
     }
+}
+
+#[test]
+fn a_single_file_that_no_store_takes_is_refused() {
+    let with_file = |mode: &str, name: &str| {
+        with(destination("d", "x"), &["spec", "filepath"], json!({"mode": mode, "filename": name}))
+    };
+    for (name, reason) in [
+        ("../x.yaml", "it leaves its directory by \"..\""),
+        ("/x.yaml", "it is absolute"),
+        (".git/x.yaml", "it names a .git directory"),
+        (".", "it is empty"),
+    ] {
+        let message = world(&[]).denial(with_file("aggregatedYAML", name));
+        assert_eq!(
+            message,
+            format!("destination filepath.filename '{name}' cannot be written to a state store: {reason}")
+        );
+    }
+    for name in ["all/of/it.yaml", "a/../b.yaml", "./x.yaml"] {
+        assert_eq!(world(&[]).warnings(with_file("aggregatedYAML", name)), Vec::<String>::new());
+    }
+    assert_eq!(world(&[]).warnings(with_file("none", "../x.yaml")), Vec::<String>::new(), "it is not heeded");
 }
 
 #[test]

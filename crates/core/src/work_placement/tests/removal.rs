@@ -130,3 +130,22 @@ fn a_removal_that_waits_says_so_and_what_has_failed_is_not_taken_back() {
     foreign.delete();
     assert!(queued(&foreign.snapshot(), 1, None).is_silent());
 }
+
+#[test]
+fn a_placement_at_a_path_that_no_store_takes_goes_although_nothing_can_be_removed_there() {
+    let mut aggregated = aggregated();
+    aggregated.destination.as_mut().unwrap().spec.filepath.filename = "../x.yaml".into();
+    let nested = World::new(placement("p", &[("a", "a: 1\n")]), destination("a\\b", FilepathMode::NestedByMetadata));
+    for (mut world, reason) in [(nested, "it contains a backslash"), (aggregated, "it leaves its directory by \"..\"")]
+    {
+        world.refuses = Some(Failure::content("path refused".to_owned()));
+        world.settle();
+        world.take_events();
+        world.delete();
+        world.settle();
+        assert!(world.placement.is_none());
+        let events = world.take_events();
+        assert!(events[0].starts_with("FilesLeftBehind: files in "), "{events:?}");
+        assert!(events[0].ends_with(&format!("stay, if there are any: {reason}")), "{events:?}");
+    }
+}

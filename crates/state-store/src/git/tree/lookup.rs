@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use gix::ObjectId;
 use gix::objs::Kind;
+use kratix_store_path::Path;
 
 use super::{Mode, Stored, object};
 use crate::error::Trouble;
-use crate::path::Path;
 
 /// How long a path may be that is read; what is longer was not made by a file system.
 const WALK_BYTES_MAX: usize = 64 << 10;

@@ -1,10 +1,10 @@
-//! Paths that may become entries of a store.
+//! Paths that may become entries of a state store: what the stores hold to, and what admission refuses before anything waits for
+//! a store.
 //!
 //! **Invariant:** a [`Path`] is relative, has no empty, `.` or `..` segment, no segment that any file system takes for
 //! `.git`, and no segment longer than a file system allows. Nothing else is ever turned into a tree entry.
 
-use gix::bstr::BStr;
-use gix::validate::path::component;
+use gix_validate::path::component;
 use unicode_normalization::UnicodeNormalization;
 
 /// The longest name that common file systems hold.
@@ -49,11 +49,14 @@ pub enum Reason {
 
 /// A checked path; the empty one is the root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Path(String);
+pub struct Path(String);
 
 impl Path {
     /// Checks `text`; `.` segments, doubled and trailing slashes are dropped.
-    pub(crate) fn parse(text: &str) -> Result<Self, Reason> {
+    ///
+    /// # Errors
+    /// Says which part of the invariant the text would break.
+    pub fn parse(text: &str) -> Result<Self, Reason> {
         if text.starts_with('/') {
             return Err(Reason::Absolute);
         }
@@ -71,7 +74,10 @@ impl Path {
     }
 
     /// Checks `text` as the path of a file: it must not be empty.
-    pub(crate) fn parse_file(text: &str) -> Result<Self, Reason> {
+    ///
+    /// # Errors
+    /// As [`Path::parse`], and [`Reason::Empty`].
+    pub fn parse_file(text: &str) -> Result<Self, Reason> {
         let path = Self::parse(text)?;
         if path.is_root() || text.ends_with('/') || text.ends_with("/.") {
             return Err(Reason::Empty);
@@ -80,11 +86,15 @@ impl Path {
     }
 
     /// Checks `text` as a directory; leading slashes are dropped, as in the `path` of a store.
-    pub(crate) fn parse_directory(text: &str) -> Result<Self, Reason> {
+    ///
+    /// # Errors
+    /// As [`Path::parse`].
+    pub fn parse_directory(text: &str) -> Result<Self, Reason> {
         Self::parse(text.trim_start_matches('/'))
     }
 
-    pub(crate) fn join(&self, below: &Path) -> Path {
+    /// Returns the path `below` in this directory; [`Path::check_size`] tells whether it is still one.
+    pub fn join(&self, below: &Path) -> Path {
         match (self.is_root(), below.is_root()) {
             (true, _) => below.clone(),
             (_, true) => self.clone(),
@@ -93,7 +103,7 @@ impl Path {
     }
 
     /// Returns the path relative to `directory`, if it is below it.
-    pub(crate) fn below(&self, directory: &Path) -> Option<&str> {
+    pub fn below(&self, directory: &Path) -> Option<&str> {
         if directory.is_root() {
             return Some(&self.0);
         }
@@ -101,13 +111,13 @@ impl Path {
     }
 
     /// Tells whether one of the two is the other, or below it.
-    pub(crate) fn touches(&self, other: &Path) -> bool {
+    pub fn touches(&self, other: &Path) -> bool {
         self == other || self.below(other).is_some() || other.below(self).is_some()
     }
 
     /// Returns the same text for all paths that some file system takes for this one: those that differ in case, or in the form
     /// in which Unicode composes its characters.
-    pub(crate) fn folded(&self) -> String {
+    pub fn folded(&self) -> String {
         if self.0.is_ascii() {
             return self.0.to_ascii_lowercase();
         }
@@ -117,7 +127,10 @@ impl Path {
     }
 
     /// Checks what only shows when a path is put together.
-    pub(crate) fn check_size(&self) -> Result<(), Reason> {
+    ///
+    /// # Errors
+    /// [`Reason::TooLong`] and [`Reason::TooDeep`].
+    pub fn check_size(&self) -> Result<(), Reason> {
         if self.0.len() > PATH_BYTES_MAX {
             return Err(Reason::TooLong);
         }
@@ -127,22 +140,24 @@ impl Path {
         Ok(())
     }
 
-    pub(crate) fn is_root(&self) -> bool {
+    /// Tells whether this is the root of the store.
+    pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Returns the path of its first segments.
-    pub(crate) fn first(&self, count: usize) -> Path {
+    pub fn first(&self, count: usize) -> Path {
         let end = self.0.match_indices('/').nth(count.saturating_sub(1)).map_or(self.0.len(), |(at, _)| at);
         Path(self.0[..end].to_owned())
     }
 
-    pub(crate) fn segments(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
+    /// Returns the names on the way from the root.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
         self.0.split('/').filter(|segment| !segment.is_empty())
     }
 
     /// Returns the directory that the path is in, and its last segment.
-    pub(crate) fn split(&self) -> Option<(Path, &str)> {
+    pub fn split(&self) -> Option<(Path, &str)> {
         match self.0.rsplit_once('/') {
             Some((directory, name)) => Some((Path(directory.to_owned()), name)),
             None if self.is_root() => None,
@@ -172,7 +187,7 @@ fn check(segment: &str) -> Result<(), Reason> {
     }
     // Names that only Windows refuses (`con`, a colon) stay allowed: Kubernetes names contain them.
     let options = component::Options { protect_windows: false, protect_hfs: true, protect_ntfs: true };
-    component(BStr::new(segment), None, options).map(|_| ()).map_err(|_| Reason::DotGit)
+    component(segment.into(), None, options).map(|_| ()).map_err(|_| Reason::DotGit)
 }
 
 #[cfg(test)]
