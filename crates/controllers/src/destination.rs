@@ -150,16 +150,17 @@ impl Reconcile for Destinations {
         }
         // Where it has been before is no matter of the present store.
         drop(gate);
+        let mut turn = Next::OnChange;
         if decision.cleans {
             let cleaned = self.leaving.clean(key, &mut snapshot, &writers).await;
-            let Ok(cleaned) = cleaned else { return Ok(Next::After(Duration::ZERO)) };
-            snapshot.cleaned = Some(cleaned);
+            let Ok((cleaned, next)) = cleaned else { return Ok(Next::After(Duration::ZERO)) };
+            (snapshot.cleaned, turn) = (Some(cleaned), next);
             decision = destination::decide(&snapshot);
             self.cx.act_on(&decision.plan, &mut snapshot.destination).await?;
         } else {
             self.leaving.forget(key);
         }
-        Ok(decision.plan.next)
+        Ok(decision.plan.next.sooner(turn))
     }
 
     fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {

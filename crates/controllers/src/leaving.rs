@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use kratix_core::object::ObjectKey;
-use kratix_core::plan::Plan;
+use kratix_core::plan::{Next, Plan};
 use kratix_core::state_store::SILENCE;
 use kratix_core::work_placement::{Cleaned, Leftover, Site};
 use kratix_state_store::Handle;
@@ -59,22 +59,27 @@ impl Leaving {
         self.gates.leave(key, None);
     }
 
-    /// Removes what is left at sites that were left, where that is possible.
+    /// Removes what is left at sites that were left, where that is possible. Also returns when it is time for those who were turned
+    /// away to say so.
     pub(crate) async fn clean<L: Leaver>(
         &self,
         key: &ObjectKey,
         leaver: &mut L,
         writers: &Writers,
-    ) -> Result<Vec<(Site, Cleaned)>, Replaced> {
+    ) -> Result<(Vec<(Site, Cleaned)>, Next), Replaced> {
         let place = leaver.place().map(str::to_owned);
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut next) = (Vec::new(), Next::OnChange);
         for leftover in leaver.leftovers() {
             let Some((_, former)) = writers.former.iter().find(|(site, _)| site.is(&leftover.site)) else { continue };
             let deadline = Instant::now() + SILENCE;
             // Who is turned away is called back. A store that does not answer holds up those alone who have left it.
             let _pass = match self.gates.enter(&leftover.site.store, key) {
                 Ok(pass) => pass,
-                Err(waits) if waits < SILENCE || leftover.patience.is_some() => continue,
+                Err(_) if leftover.patience.is_some() => continue,
+                Err(waits) if waits < SILENCE => {
+                    next = next.sooner(Next::After(SILENCE - waits));
+                    continue;
+                }
                 Err(_) => {
                     self.tell(leaver, &leftover.site, former).await;
                     continue;
@@ -88,7 +93,7 @@ impl Leaving {
             };
             outcomes.push((leftover.site, outcome?));
         }
-        Ok(outcomes)
+        Ok((outcomes, next))
     }
 
     async fn tell<L: Leaver>(&self, leaver: &mut L, site: &Site, writer: &Handle) {

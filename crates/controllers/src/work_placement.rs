@@ -346,17 +346,18 @@ impl WorkPlacements {
         }
         // Where it has been before is no matter of the present store, nor of those that share a file with it now.
         drop((held, turn));
+        let mut turn = Next::OnChange;
         if decision.cleans {
             let cleaned = self.leaving.clean(key, &mut snapshot, &writers).await;
-            let Ok(cleaned) = cleaned else { return Ok(Next::After(Duration::ZERO)) };
-            snapshot.cleaned = Some(cleaned);
+            let Ok((cleaned, next)) = cleaned else { return Ok(Next::After(Duration::ZERO)) };
+            (snapshot.cleaned, turn) = (Some(cleaned), next);
             snapshot.now = self.cx.now();
             decision = work_placement::decide(&snapshot);
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
         } else {
             self.leaving.forget(key);
         }
-        Ok(decision.plan.next)
+        Ok(decision.plan.next.sooner(turn))
     }
 
     async fn large_turn(&self, store: Option<&StateStoreRef>) -> OwnedMutexGuard<()> {

@@ -390,6 +390,49 @@ async fn a_placement_and_a_destination_that_go_name_the_server_that_hangs_at_the
     }
 }
 
+/// So many wait at once for one store; who comes then has to say by himself for what he waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_destinations_than_may_wait_at_a_former_place_whose_server_hangs_all_say_so_and_go_once_it_answers() {
+    const MANY: usize = 64;
+    let scene = Scene::start("nestedByMetadata").await;
+    let destinations = scene.world.destinations();
+    let names: Vec<String> = (0..MANY + 3).map(|at| format!("many-{at}")).collect();
+    for name in &names {
+        scene.world.add_destination(name, ("GitStateStore", "default"), "none", json!({ "cleanup": "all" })).await;
+    }
+    for name in &names {
+        delivery::says(&destinations, name, "TestDocumentsWritten", "").await;
+    }
+    scene.server.fail(Fault::Hang);
+    let other = tempfile::tempdir().unwrap();
+    kratix_state_store::init_bare(other.path().join("other.git"), "main").unwrap();
+    let url = format!("file://{}", other.path().join("other.git").display());
+    scene.world.add_git_store("other", &url, json!({})).await;
+    let reference = json!({ "spec": { "stateStoreRef": { "kind": "GitStateStore", "name": "other" } } });
+    for name in &names {
+        destinations.patch(name, &PatchParams::default(), &Patch::Merge(&reference)).await.unwrap();
+    }
+    // Each has noted the new place before it goes.
+    for name in &names {
+        let is_noted = |found: &Destination| found.annotations()["kratix.io/files-at"].contains("other");
+        wait::until(&destinations, name, "the new place to be noted", is_noted).await;
+        destinations.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    let silence = format!("no answer from {} yet", scene.server.url("state.git"));
+    for name in &names {
+        let what = format!("test documents (kratix-canary) in {name} of GitStateStore/default");
+        let expected = format!("waiting for {what} to be removed: {silence}");
+        delivery::ready(&destinations, name, &expected, |ready| ready.message == expected).await;
+    }
+    scene.server.fail(Fault::None);
+    let author = Patch::Merge(json!({ "spec": { "gitAuthor": { "name": "another" } } }));
+    scene.world.git_stores().patch("default", &PatchParams::default(), &author).await.unwrap();
+    for name in &names {
+        wait::gone(&destinations, name).await;
+    }
+    assert!(scene.files().iter().all(|file| !file.contains("kratix-canary")), "{:?}", scene.files());
+}
+
 /// What the metric tells: everybody who waits, also for a store that is not ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_length_of_a_queue_counts_who_waits_for_a_turn_and_for_a_store_that_is_not_ready() {
