@@ -8,7 +8,7 @@
 //! `02-workflows.md` §14.2, §14.3; decisions 6, 10
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kratix_api::part::{self, INLINE_BYTES_MAX, Split};
@@ -69,10 +69,29 @@ pub struct Config {
 /// [`Error`].
 pub async fn run(config: &Config, client: &Client, now: Timestamp) -> Result<Vec<String>, Error> {
     let wrapped = |error| Error::WorkWriter(Box::new(error));
-    match collect(config).map_err(wrapped)? {
-        None => Ok(vec!["workflow suspended by workflow-control.yaml, no Work written".to_owned()]),
-        Some(groups) => write(config, groups, client, now).await.map(|line| vec![line]).map_err(wrapped),
-    }
+    let mut lines = misnamed(&config.root.join("metadata"));
+    lines.push(match collect(config).map_err(wrapped)? {
+        None => "workflow suspended by workflow-control.yaml, no Work written".to_owned(),
+        Some(groups) => write(config, groups, client, now).await.map_err(wrapped)?,
+    });
+    Ok(lines)
+}
+
+/// Returns a warning for each file beside those that Kratix reads whose name looks as if one of them was meant.
+fn misnamed(metadata: &Path) -> Vec<String> {
+    const READ: [&str; 3] = ["destination-selectors.yaml", "status.yaml", "workflow-control.yaml"];
+    let names = std::fs::read_dir(metadata).into_iter().flatten().flatten();
+    let mut names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.retain(|name| {
+        !READ.contains(&name.as_str()) && ["selector", "status", "control"].iter().any(|word| name.contains(word))
+    });
+    names.sort();
+    let read = READ.join(", ");
+    let warning = |name: &String| {
+        let name = name.escape_debug();
+        format!("Warning: /kratix/metadata/{name} is not read; Kratix reads {read} there")
+    };
+    names.iter().map(warning).collect()
 }
 
 /// Reads what the pipeline left; nothing when it asked to be suspended or run again.

@@ -21,6 +21,19 @@ const RESERVED_CONDITIONS: [&str; 8] = [
     PIPELINE_FAILING,
     "Deleting",
 ];
+
+/// Fields of a request's status that only Kratix writes: which version is to be torn down, and whether its turn has come, is read
+/// from them. A workflow's own would be overwritten with the next success.
+pub(super) const RESERVED_KEYS: [&str; 7] = [
+    "observedGeneration",
+    "promiseVersion",
+    "resourceBindingVersion",
+    "lastSuccessfulConfigureWorkflowTime",
+    "workflows",
+    "workflowsSucceeded",
+    "workflowsFailed",
+];
+
 /// Checks what a pipeline wrote to `status.yaml`.
 ///
 /// # Errors
@@ -67,6 +80,10 @@ pub(super) fn merge(
         incoming.retain(|key, _| key == "message");
     }
     for (key, value) in incoming {
+        if RESERVED_KEYS.contains(&key.as_str()) {
+            warnings.push(format!("Warning: {key} in status.yaml is left out, it is managed by Kratix"));
+            continue;
+        }
         let value = match value {
             Value::Array(conditions) if key == "conditions" => {
                 merged_conditions(status.get(&key), conditions, warnings)

@@ -1,3 +1,4 @@
+use super::incoming::RESERVED_KEYS;
 use super::*;
 use kratix_api::Duration;
 
@@ -67,6 +68,20 @@ fn conditions_of_kratix_are_not_a_workflows_to_write() {
         assert_eq!(outcome.status["conditions"], object()["status"]["conditions"], "{type}");
         let warning = format!("Warning: condition {type} in status.yaml is left out, it is managed by Kratix");
         assert_eq!(outcome.warnings, [warning]);
+    }
+}
+
+/// 04 §28.12
+#[test]
+fn what_tells_kratix_of_versions_and_turns_is_not_a_workflows_to_write() {
+    for key in RESERVED_KEYS {
+        let outcome = after(json!({ key: "v9", "mine": 1 }), &Control::Continue, &run("one"));
+        assert_eq!(
+            (&outcome.status["mine"], outcome.status.get(key)),
+            (&json!(1), object()["status"].get(key)),
+            "{key}"
+        );
+        assert_eq!(outcome.warnings, [format!("Warning: {key} in status.yaml is left out, it is managed by Kratix")]);
     }
 }
 

@@ -224,6 +224,22 @@ fn selectors_that_no_object_can_hold_are_refused() {
 }
 
 #[test]
+fn a_file_whose_name_looks_like_one_that_is_read_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(misnamed(&dir.path().join("metadata")), Vec::<String>::new());
+    for name in ["destinaion-selectors.yaml", "status.yml", "status.yaml", "workflow-control.yaml", "notes.yaml"] {
+        std::fs::write(dir.path().join(name), "").unwrap();
+    }
+    let warning = |name: &str| {
+        format!(
+            "Warning: /kratix/metadata/{name} is not read; Kratix reads destination-selectors.yaml, status.yaml, \
+             workflow-control.yaml there"
+        )
+    };
+    assert_eq!(misnamed(dir.path()), [warning("destinaion-selectors.yaml"), warning("status.yml")]);
+}
+
+#[test]
 fn what_a_pipeline_left_is_collected_unless_it_asked_to_be_suspended() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { root: dir.path().to_owned(), ..config() };
