@@ -263,7 +263,11 @@ fn finalizers(snapshot: &Snapshot) -> Option<Write> {
 fn labels(snapshot: &Snapshot) -> Option<Write> {
     let mut useless = Vec::new();
     if snapshot.configure_pipelines() == 0 {
-        useless.extend([keys::MANUAL_RECONCILIATION, keys::RUN_FROM_START]);
+        useless.push(keys::RUN_FROM_START);
+        // It stops the Job of a pipeline that is gone.
+        if !snapshot.has_label(keys::MANUAL_RECONCILIATION) || !is_configuring(snapshot) {
+            useless.push(keys::MANUAL_RECONCILIATION);
+        }
     }
     if !snapshot.promise.spec.has_api() {
         useless.push(keys::RECONCILE_RESOURCES);
@@ -275,6 +279,13 @@ fn labels(snapshot: &Snapshot) -> Option<Write> {
         return None;
     }
     Write::metadata(snapshot.target(), &json!({ "labels": removed }))
+}
+
+/// Returns whether a Job of the promise workflow runs.
+fn is_configuring(snapshot: &Snapshot) -> bool {
+    let jobs = snapshot.jobs_of(&Parent::of_promise(&snapshot.promise));
+    let runs = |job: &Arc<Job>| workflow::history::state(job) == workflow::history::State::Running;
+    jobs.iter().any(|job| workflow::history::action(job) == Action::Configure && runs(job))
 }
 
 /// Collects what the steps of one pass ask for.
@@ -411,6 +422,12 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
         Progress::Finished if workflow.pipelines.is_empty() => {
             forget_workflow(walk, &written);
             return (Workflows::Finished, Summary::default());
+        }
+        Progress::InProgress { waits_for } if workflow.pipelines.is_empty() => {
+            // What is gone from the spec keeps nobody from using the Promise, however long its pod runs.
+            walk.findings.push(Finding::Workflow { waits_for });
+            let last = workflow::live_configure_job(&view).map(|job| workflow::history::pipeline(job).to_owned());
+            return (Workflows::Finished, Summary { awaited: last.into_iter().collect(), ..Summary::default() });
         }
         Progress::Finished => {
             let is_settled =

@@ -322,7 +322,12 @@ impl Pass<'_> {
                 plan.events.extend(events);
                 finding
             }
-            Progress::InProgress { waits_for } => Finding::InProgress { waits_for },
+            Progress::InProgress { waits_for } => {
+                if workflow.pipelines.is_empty() {
+                    settled::await_the_last_job(&mut document, &waits_for, self.snapshot.now);
+                }
+                Finding::InProgress { waits_for }
+            }
             Progress::Suspended { pipeline } => Finding::Suspended { pipeline },
             Progress::Failed { pipeline } => Finding::Failed { pipeline },
             Progress::Relabelled => unreachable!("handled above"),

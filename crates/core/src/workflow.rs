@@ -61,7 +61,8 @@ pub(crate) use stop::{PIPELINE_SUSPENDED, stop, stopped};
 
 /// Annotation on parents and Jobs: how often the workflow was told to start over.
 pub const RUN: &str = "internal.workflows.kratix.io/run";
-/// Annotation on parents: number of the Job whose suspended pipeline is to run again.
+/// Annotation on parents: the Job whose suspended pipeline is to run again. It may come back with a saved document, so it holds what no
+/// other Job has; earlier versions wrote the number of the Job.
 pub const RESUME: &str = "internal.workflows.kratix.io/resume";
 /// Annotation on Jobs: version of the Promise that the parent had when the Job was made.
 pub const PREVIOUS_VERSION: &str = "internal.workflows.kratix.io/previous-version";

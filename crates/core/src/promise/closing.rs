@@ -8,7 +8,7 @@ use kratix_api::pipeline::{Action, WorkflowType, decode_workflow};
 use kratix_api::{Work, keys};
 use kube_core::ResourceExt;
 
-use super::{Fault, Seen, Snapshot, Walk, Workflows, api, fault, requirement};
+use super::{Fault, Seen, Snapshot, Walk, Workflows, api, fault, requirement, revision};
 use crate::work::{Readiness, readiness};
 use crate::workflow::works::Summary;
 
@@ -107,12 +107,18 @@ fn reconciled(walk: &mut Walk<'_>, seen: &Seen, works: Option<&Status>) {
         return;
     }
     let (status, reason, message) = if seen.requirements == requirement::State::Unfulfilled {
-        (Status::Unknown, "RequirementsNotFulfilled", "Pending")
+        (Status::Unknown, "RequirementsNotFulfilled", "Pending".to_owned())
+    } else if seen.revision == revision::State::Leaving {
+        let version = snapshot.promise.version();
+        let message = format!(
+            "Pending: waiting for the revision of version {version:?}, which is being deleted with its requests"
+        );
+        (Status::Unknown, "RevisionDeleting", message)
     } else {
         match works {
-            Some(Status::True) => (Status::True, "Reconciled", "Reconciled"),
-            Some(Status::False) => (Status::False, "WorksFailing", "Failing"),
-            Some(_) => (Status::Unknown, "WorksPending", "Pending"),
+            Some(Status::True) => (Status::True, "Reconciled", "Reconciled".to_owned()),
+            Some(Status::False) => (Status::False, "WorksFailing", "Failing".to_owned()),
+            Some(_) => (Status::Unknown, "WorksPending", "Pending".to_owned()),
             None => return,
         }
     };

@@ -31,7 +31,7 @@ use kratix_api::{ObjectMeta, PromiseSpec, keys};
 use kube_core::{Resource, ResourceExt};
 use serde_json::json;
 
-use super::{Decision, Fault, Finding, Request, Requests, Snapshot, api, fault, follow_pods, status};
+use super::{Decision, Fault, Finding, Request, Requests, Snapshot, api, fault, follow_pods, revision, status};
 use crate::object::{Kind, ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
 use crate::text::listed;
@@ -83,9 +83,23 @@ pub fn decide(snapshot: &Snapshot) -> Decision {
     let finalizers = snapshot.promise.finalizers();
     let has = |finalizer: &str| finalizers.iter().any(|present| present == finalizer);
     if !keys::PROMISE_FINALIZERS.iter().any(|finalizer| has(finalizer)) {
-        return Decision::of(Plan::silent(), Requests::Stopped);
+        // Nothing of Kratix is left; whoever keeps the Promise is named.
+        let plan = match finalizers {
+            [] => Plan::silent(),
+            others => {
+                let waits_for = format!("finalizers of others: {}", listed(others));
+                Plan { next: Next::OnChange, ..wait(snapshot, Vec::new(), waits_for) }
+            }
+        };
+        return Decision::of(plan, Requests::Stopped);
     }
     let running = api::requests(snapshot);
+    // Requests go by their revision.
+    if has(keys::FINALIZER_RESOURCE_REQUEST_CLEANUP)
+        && let Some(write) = revision::mend(snapshot)
+    {
+        return Decision::of(Plan::from(write), running);
+    }
     type Take = fn(&Snapshot) -> Step;
     let steps: [(&str, Take, bool); 7] = [
         (keys::FINALIZER_DELETE_WORKFLOWS, delete_workflow, true),

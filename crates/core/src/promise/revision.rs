@@ -17,6 +17,8 @@ use crate::plan::Write;
 pub(super) enum State {
     /// It is being written, or not marked as the latest yet.
     Settling,
+    /// It is being deleted, so there is no latest one.
+    Leaving,
     /// It says what the Promise says and is the latest.
     Latest,
 }
@@ -52,9 +54,10 @@ pub(super) fn keep(walk: &mut Walk<'_>) -> State {
     }
     let kept = snapshot.revisions.iter().find(|revision| is_ours(snapshot, revision) && !is_legacy(revision));
     if let Some(revision) = kept {
-        // A deleted one is made again when it is gone; its deletion brings the Promise back.
+        // A deleted one is made again when it is gone; its deletion brings the Promise back. Until then requests go by it.
         if revision.metadata.deletion_timestamp.is_some() {
-            return State::Settling;
+            walk.writes.extend(mend(snapshot));
+            return State::Leaving;
         }
         let Some(patch) = patch(snapshot, revision) else {
             return if revision.is_latest() { State::Latest } else { State::Settling };
@@ -72,6 +75,14 @@ pub(super) fn keep(walk: &mut Walk<'_>) -> State {
     walk.events.push(snapshot.normal("RevisionCreated", format!("Revision {free} created")).of(&write));
     walk.writes.push(write);
     State::Settling
+}
+
+/// Returns the write that brings to an existing revision of the present version what the Promise says now, where it or the Promise is
+/// being deleted: the delete workflow of requests is that of their revision, and whoever has mended it expects it to run.
+pub(super) fn mend(snapshot: &Snapshot) -> Option<Write> {
+    let revision = snapshot.revisions.iter().find(|revision| is_ours(snapshot, revision))?;
+    let change = spec_change(snapshot, revision)?;
+    Some(Write::Patch { target: Target::of(&**revision), patch: json!({ "spec": change }) })
 }
 
 /// Returns whether a revision is of this Promise at its present version.
@@ -174,11 +185,12 @@ fn patch(snapshot: &Snapshot, revision: &PromiseRevision) -> Option<Value> {
     if !metadata.is_empty() {
         patch.insert("metadata".to_owned(), metadata.into());
     }
-    let present = without_nulls(&to_value(&revision.spec));
-    if let Some(change) = between(&present, &without_nulls(&spec(snapshot))) {
-        patch.insert("spec".to_owned(), change);
-    }
+    patch.extend(spec_change(snapshot, revision).map(|change| ("spec".to_owned(), change)));
     (!patch.is_empty()).then(|| patch.into())
+}
+
+fn spec_change(snapshot: &Snapshot, revision: &PromiseRevision) -> Option<Value> {
+    between(&without_nulls(&to_value(&revision.spec)), &without_nulls(&spec(snapshot)))
 }
 
 /// Drops null members, which a merge patch cannot write and which the API server keeps or drops as it likes.

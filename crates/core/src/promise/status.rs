@@ -103,6 +103,9 @@ impl Draft {
         (self.now.workflows, self.now.workflows_succeeded, self.now.workflows_failed) = (0, 0, 0);
         self.kratix().workflows = Some(Default::default());
         condition::remove(&mut self.now.conditions, condition::CONFIGURE_WORKFLOW_COMPLETED);
+        if self.now.message == PENDING {
+            self.now.message.clear();
+        }
     }
 
     pub(super) fn set_version(&mut self, snapshot: &Snapshot) {

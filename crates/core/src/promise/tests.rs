@@ -1,4 +1,5 @@
 mod deletion;
+mod emptied;
 mod failure;
 mod golden;
 mod golden_stages;

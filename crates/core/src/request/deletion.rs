@@ -139,7 +139,17 @@ impl Pass<'_> {
             };
             return self.waiting(&done, writes, reason, waits_for);
         }
-        self.finalizers_without(&FINALIZERS).map_or_else(Plan::silent, Plan::from)
+        self.finalizers_without(&FINALIZERS).map_or_else(|| self.wait_for_others(), Plan::from)
+    }
+
+    /// Nothing of Kratix is left. Whoever keeps the request is named, so that nobody looks for it among what has gone.
+    fn wait_for_others(&self) -> Plan<Finding> {
+        let others = self.snapshot.request.finalizers();
+        if others.is_empty() {
+            return Plan::silent();
+        }
+        let waits_for = format!("finalizers of others: {}", listed(others));
+        Plan { next: Next::OnChange, ..self.waiting(&[], Vec::new(), "FinalizersRemaining", waits_for) }
     }
 
     /// Returns the plan of a step that is not done: finalizers of the steps before it go, its objects are removed.

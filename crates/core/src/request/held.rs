@@ -69,6 +69,11 @@ impl Pass<'_> {
                 document.set("message", PENDING);
             }
         }
+        // The reason is the memory of the pause, whose end starts a run; the text is what people see.
+        if document.has_condition(condition::RECONCILED, &Status::Unknown, PAUSED) {
+            let message = "Pending: waits for its Promise after the pause";
+            document.set_condition(condition::RECONCILED, Status::Unknown, PAUSED, message, self.snapshot.now);
+        }
         let events = self.follow_pods(&mut document).into_iter().collect();
         let next = Next::After(UNAVAILABLE);
         self.with_status(Plan { findings: vec![Finding::Unavailable], events, next, ..Plan::silent() }, document)

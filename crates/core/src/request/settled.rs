@@ -134,6 +134,12 @@ fn rolled_out(engine: &workflow::Snapshot<'_>, version: &str) -> bool {
     before.is_some_and(|before| !before.is_empty() && before != version)
 }
 
+/// Says what a request whose pipelines are gone still waits for: nothing else that it shows would tell.
+pub(super) fn await_the_last_job(document: &mut Document, waits_for: &str, now: kratix_api::Timestamp) {
+    let message = format!("{PENDING}: waits for {waits_for}");
+    document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowPending", &message, now);
+}
+
 /// A workflow without pipelines leaves nothing to wait for: no stale message, no condition of a run that no longer exists.
 fn settle_without_pipelines(document: &mut Document, now: kratix_api::Timestamp) {
     let counters = ["workflows", "workflowsSucceeded", "workflowsFailed"];

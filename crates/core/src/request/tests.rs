@@ -4,6 +4,7 @@ mod binding;
 mod columns;
 mod concern;
 mod deletion;
+mod emptied;
 mod engine;
 mod failure;
 mod golden;

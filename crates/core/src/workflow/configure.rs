@@ -11,7 +11,7 @@ use kratix_api::{WorkflowType, keys};
 use super::history::{self, History, State};
 use super::status::{Document, Entry, PENDING};
 use super::{
-    Outcome, PROMISE_GENERATION, Progress, RUN, Snapshot, describe, failure, retention, stop, suspension, works,
+    Outcome, PROMISE_GENERATION, Progress, RESUME, RUN, Snapshot, describe, failure, retention, stop, suspension, works,
 };
 use crate::plan::{Event, Next, Write};
 use crate::refusal;
@@ -32,8 +32,9 @@ enum Start {
 /// Decides the next step of a configure workflow.
 ///
 /// # Guarantees
-/// With no pipelines the workflow is finished and the status keeps what it says of workflows, but for what kept them from
-/// getting on; control labels that would start a run are removed. A finished or failed workflow on record asks for nothing but the removal of surplus Jobs and stale Works.
+/// With no pipelines the workflow is finished once the last Job has ended, and the status keeps what it says of workflows, but for
+/// what kept them from getting on; control labels that would start a run are removed, and so is the suspension that a pipeline has
+/// asked for. A finished or failed workflow on record asks for nothing but the removal of surplus Jobs and stale Works.
 /// # Source
 /// `02-workflows.md` §8, §9, §12.3
 pub fn configure(snapshot: &Snapshot<'_>) -> Outcome {
@@ -46,21 +47,16 @@ pub fn configure(snapshot: &Snapshot<'_>) -> Outcome {
     let triggers = [(keys::MANUAL_RECONCILIATION, None), (keys::RUN_FROM_START, None)];
 
     if snapshot.workflow.pipelines.is_empty() {
-        if manual || restart {
-            return snapshot.relabel(&triggers, &[]);
-        }
-        let mut writes = surplus(snapshot);
-        // No start will do it; a pod that still runs keeps what it may do.
-        if running.is_none() {
-            writes.extend(snapshot.outdated_access());
-        }
-        let mut document = snapshot.document();
-        failure::clear(&mut document);
-        let mut outcome = Outcome { writes, ..Outcome::new(document, Progress::Finished) };
-        if let Some(job) = running {
-            snapshot.stop_before_start(job, &mut outcome);
-        }
-        return outcome;
+        return match running {
+            Some(job) if manual => stop_for_manual_run(snapshot, job),
+            Some(_) if restart => snapshot.relabel(&triggers, &[]),
+            Some(job) => wait_for_the_last(snapshot, job),
+            None => without_pipelines(snapshot),
+        };
+    }
+    if latest.is_none() && parent.annotations.contains_key(RESUME) {
+        // It speaks of a Job that is gone, or of one of an earlier object whose document somebody has applied again.
+        return snapshot.forget_resume();
     }
     if let Some(run) = latest.map(|job| history::run(job)).filter(|run| *run > parent.run()) {
         // Either the parent in hand is older than the one that started the Job, and the write conflicts; or somebody has
@@ -96,6 +92,32 @@ pub fn configure(snapshot: &Snapshot<'_>) -> Outcome {
         None if starts_over => start(snapshot, 0, &history, Start::Fresh),
         None => advance(snapshot, &history),
     }
+}
+
+/// Removes what an earlier spec with pipelines has left, and what would hold or start the pipelines of a later one. A suspension that
+/// nobody but a person can have asked for stays.
+fn without_pipelines(snapshot: &Snapshot<'_>) -> Outcome {
+    let mut document = snapshot.document();
+    let mut labels = vec![keys::MANUAL_RECONCILIATION, keys::RUN_FROM_START];
+    if document.suspended().is_some() {
+        labels.push(keys::WORKFLOW_SUSPENDED);
+    }
+    if labels.iter().any(|label| snapshot.parent.has_label(label)) {
+        let removed: Vec<_> = labels.into_iter().map(|label| (label, None)).collect();
+        return snapshot.relabel(&removed, &[]);
+    }
+    let mut writes = surplus(snapshot);
+    // No start will do it.
+    writes.extend(snapshot.outdated_access());
+    failure::clear(&mut document);
+    Outcome { writes, ..Outcome::new(document, Progress::Finished) }
+}
+
+/// Waits for the Job of a pipeline that is gone, as for that of any other that was removed: its pod reports to the list of pipelines.
+fn wait_for_the_last(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
+    let mut outcome = wait_for(snapshot, job, true);
+    outcome.writes.splice(0..0, surplus(snapshot));
+    outcome
 }
 
 /// Returns whether the Promise asks for a run only because its spec has changed, and the latest Job was already made for

@@ -10,12 +10,13 @@ use kratix_api::condition::{self, Status};
 use kratix_api::pipeline::{Action, WorkflowType};
 use kratix_api::{Timestamp, keys};
 use kube_core::ResourceExt;
+use serde_json::json;
 
 use super::configure::next_run_after;
 use super::history::History;
 use super::status::Document;
 use super::{GENERATION, Outcome, Progress, RESUME, Snapshot, failure, retention};
-use crate::plan::{Event, Next};
+use crate::plan::{Event, Next, Write};
 
 /// Decides about a workflow whose parent carries the label.
 pub(super) fn hold(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
@@ -45,16 +46,37 @@ pub(super) fn hold(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
 /// Releases the label, if there is one, and marks the suspended pipeline as to be run again. A pipeline that asks for that again and
 /// again leaves no more Jobs than any other.
 pub(super) fn resume(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
-    let latest = history.latest().map(|job| super::history::sequence(job)).unwrap_or_default();
-    let mut outcome = snapshot.relabel(&[(keys::WORKFLOW_SUSPENDED, None)], &[(RESUME, latest.to_string())]);
+    let mark: Vec<_> = history.latest().map(|job| (RESUME, mark(job))).into_iter().collect();
+    let mut outcome = snapshot.relabel(&[(keys::WORKFLOW_SUSPENDED, None)], &mark);
     outcome.writes.extend(retention::removals_while_suspended(snapshot, history));
     outcome
 }
 
 /// Returns whether [`resume`] has marked the pipeline that the latest Job suspended.
 pub(super) fn is_resumed(snapshot: &Snapshot<'_>, history: &History<'_>) -> bool {
-    let latest = history.latest().map(|job| super::history::sequence(job).to_string());
-    latest.is_some() && snapshot.parent.annotations.get(RESUME) == latest.as_ref()
+    let Some((latest, marked)) = history.latest().zip(snapshot.parent.annotations.get(RESUME)) else { return false };
+    *marked == mark(latest) || *marked == number(latest)
+}
+
+/// Returns what tells a Job from all others, those of an earlier object of the same name included.
+fn mark(job: &Job) -> String {
+    job.uid().unwrap_or_else(|| number(job))
+}
+
+/// Returns what earlier versions told a Job by. A saved document may hold such a number as well: the engine drops what is there
+/// before the first Job.
+fn number(job: &Job) -> String {
+    super::history::sequence(job).to_string()
+}
+
+impl Snapshot<'_> {
+    /// Returns the outcome that only drops the mark of [`resume`].
+    pub(super) fn forget_resume(&self) -> Outcome {
+        let patch = json!({ "annotations": { RESUME: null } });
+        let mut outcome = Outcome::new(self.document(), Progress::Relabelled);
+        outcome.writes.extend(Write::metadata(self.parent.target.clone(), &patch));
+        outcome
+    }
 }
 
 /// A manual run, or a change of the spec since the suspended pipeline has read it, starts over.

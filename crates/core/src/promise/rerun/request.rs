@@ -1,7 +1,7 @@
 //! A request, as far as its Promise looks at it.
 
 use jiff::Timestamp;
-use kratix_api::condition::PIPELINE_FAILING;
+use kratix_api::condition::{PIPELINE_FAILING, RECONCILED};
 use kratix_api::keys;
 use kube_core::{DynamicObject, ResourceExt};
 use serde_json::Value;
@@ -133,7 +133,8 @@ fn standing(request: &DynamicObject) -> Standing {
         Some((text("status"), text("reason")))
     };
     let blocked = condition("Reconciled").is_some_and(|(_, reason)| BLOCKED.contains(&reason));
-    if blocked || has_label(request, keys::PAUSED) || has_label(request, keys::WORKFLOW_SUSPENDED) {
+    let suspended = has_label(request, keys::WORKFLOW_SUSPENDED) && !is_done_without_pipelines(request);
+    if blocked || suspended || has_label(request, keys::PAUSED) {
         return Standing::Held;
     }
     match condition("ConfigureWorkflowCompleted") {
@@ -142,4 +143,11 @@ fn standing(request: &DynamicObject) -> Standing {
         Some(("False", _)) => Standing::Failed,
         _ => Standing::Settled,
     }
+}
+
+/// Returns whether the request is reconciled and has no pipeline that a label could hold.
+fn is_done_without_pipelines(request: &DynamicObject) -> bool {
+    let pipelines = request.data.pointer("/status/kratix/workflows/pipelines").and_then(Value::as_array);
+    let reconciled = condition(request, RECONCILED).is_some_and(|told| told["status"] == "True");
+    reconciled && pipelines.is_some_and(Vec::is_empty)
 }

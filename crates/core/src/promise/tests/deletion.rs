@@ -393,11 +393,22 @@ fn requests_that_are_not_known_yet_are_waited_for() {
 }
 
 #[test]
-fn without_finalizers_of_ours_nothing_is_done() {
-    let mut world = World::with(json!({}));
-    world.patch_promise(json!({ "metadata": { "finalizers": ["example.com/mine"] } }));
-    world.delete_promise();
-    assert!(world.is_silent());
+fn with_finalizers_of_others_alone_nothing_is_done_but_they_are_named() {
+    let mut never_taken_in = World::with(json!({}));
+    never_taken_in.patch_promise(json!({ "metadata": { "finalizers": ["example.com/mine"] } }));
+    let mut full = full();
+    let ours = full.promise()["metadata"]["finalizers"].as_array().unwrap().clone();
+    let all: Vec<_> = ours.into_iter().chain([json!("example.com/mine")]).collect();
+    full.patch_promise(json!({ "metadata": { "finalizers": all } }));
+    for mut world in [never_taken_in, full] {
+        world.delete_promise();
+        world.settle();
+        assert_eq!(world.promise()["metadata"]["finalizers"], json!(["example.com/mine"]));
+        let says = "Unknown/Deleting/Deleting: waiting for finalizers of others: example.com/mine";
+        assert_eq!(world.says("Reconciled"), says);
+        assert_eq!(world.objects.len(), 1, "{:?}", world.objects.keys());
+        assert!(world.is_silent());
+    }
 }
 
 #[test]
@@ -409,4 +420,59 @@ fn it_can_be_deleted_after_its_requirement_is_gone() {
     world.delete_promise();
     world.settle();
     assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+}
+
+/// Returns the name of the delete pipeline of requests in the only revision.
+fn delete_pipeline(world: &World) -> serde_json::Value {
+    let revision = world.get("PromiseRevision", world.kinds("PromiseRevision")[0]).unwrap();
+    revision["spec"]["promiseSpec"]["workflows"]["resource"]["delete"][0]["metadata"]["name"].clone()
+}
+
+fn with_delete_pipeline_of_requests(name: &str) -> serde_json::Value {
+    json!({ "spec": { "workflows": { "resource": { "delete": [pipeline(name)] } } } })
+}
+
+// 03 §16.1: what is wrong can be mended on the way
+#[test]
+fn a_delete_pipeline_of_requests_can_be_mended_while_they_go_with_their_promise() {
+    let mut world = full();
+    world.patch_promise(with_delete_pipeline_of_requests("broken"));
+    world.settle();
+    // Somebody else's finalizer stands for a delete workflow that fails.
+    let held = json!({ "metadata": { "finalizers": ["example.com/held"] } });
+    world.change_request("a", held);
+    world.delete_promise();
+    for _ in 0..20 {
+        world.pass();
+        world.finish_jobs();
+    }
+    assert!(world.condition("Reconciled").unwrap().2.contains("resource requests: default/a"));
+    assert_eq!(delete_pipeline(&world), "broken");
+    world.patch_promise(with_delete_pipeline_of_requests("mended"));
+    world.pass();
+    assert_eq!(delete_pipeline(&world), "mended");
+    world.pass();
+    assert!(world.is_silent());
+}
+
+#[test]
+fn a_revision_that_goes_takes_what_was_mended_along_and_is_named() {
+    let mut world = full();
+    world.patch_promise(with_delete_pipeline_of_requests("broken"));
+    world.settle();
+    let key = world.kinds("PromiseRevision")[0].clone();
+    world.delete("PromiseRevision", &key);
+    world.patch_promise(with_delete_pipeline_of_requests("mended"));
+    for _ in 0..5 {
+        world.pass();
+        world.finish_jobs();
+    }
+    assert_eq!(delete_pipeline(&world), "mended");
+    let says = "Unknown/RevisionDeleting/Pending: waiting for the revision of version \"not-set\", which is being deleted with its \
+                requests";
+    assert_eq!(world.says("Reconciled"), says);
+    let gone = json!({ "metadata": { "finalizers": null } });
+    world.patch("PromiseRevision", &key, &gone);
+    world.settle();
+    assert_eq!(world.says("Reconciled"), "True/Reconciled/Reconciled");
 }

@@ -475,3 +475,29 @@ fn what_is_left_is_told() {
     world.pass();
     assert!(world.pass().plan.findings.contains(&Finding::Rerunning { left: 1 }));
 }
+
+/// A label holds a workflow only where there is one.
+#[test]
+fn a_request_without_pipelines_is_not_held_up_by_a_label() {
+    let mut world = with_requests(1);
+    let label = "kratix.io/workflow-suspended";
+    let stands = |reconciled: &str, pipelines: serde_json::Value| {
+        let told = json!([{ "type": "Reconciled", "status": reconciled, "reason": "R", "message": "m" }]);
+        json!({
+            "metadata": { "labels": { label: "true", LABEL: null } },
+            "status": { "conditions": told, "kratix": { "workflows": { "pipelines": pipelines } } },
+        })
+    };
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.settle();
+    world.change_request("r000", stands("True", json!([])));
+    world.settle();
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), DONE);
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("b")] } }));
+    world.settle();
+    for held in [stands("Unknown", json!([])), stands("True", json!([{ "name": "p", "phase": "Succeeded" }]))] {
+        world.change_request("r000", held);
+        world.settle();
+        assert!(world.says(REQUESTS_UP_TO_DATE).starts_with("False/RequestsHeldUp/"));
+    }
+}

@@ -423,6 +423,8 @@ fn finalizers_of_others_are_left_alone() {
     world.change("Env", &key("a"), json!({ "metadata": { "finalizers": finalizers } }));
     world.settle("a");
     assert_eq!(world.request("a")["metadata"]["finalizers"], json!(["example.org/mine"]));
+    assert_eq!(says(&world), "waits for finalizers of others: example.org/mine");
+    assert!(world.decide("a").is_silent());
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn go_on(world: &mut World) {
 }
 
 /// Returns the status of a container of a pod.
-fn container(name: &str, state: Value) -> Value {
+pub(super) fn container(name: &str, state: Value) -> Value {
     json!({ "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state })
 }
 

@@ -1,4 +1,4 @@
-//! What a request says of a deletion that takes its time.
+//! What a request says of what takes its time: a deletion, a Promise that has not come back.
 
 use super::deletion::{deleted, is_gone, says};
 use super::failure::pod;
@@ -59,4 +59,31 @@ fn a_deletion_that_has_waited_long_for_a_pipeline_says_where_it_is_and_what_stop
         world.settle("a");
         assert!(is_gone(&world, "a"));
     }
+}
+
+/// The reason stays: it is the memory of the pause, whose end starts a run.
+#[test]
+fn a_request_whose_pause_is_over_waits_for_its_promise_and_says_so() {
+    let mut world = two_pipelines();
+    world.play("a");
+    let requires = |world: &mut World, state: &str| {
+        let status = json!({ "status": { "requiredPromises": [{ "name": "r", "state": state }] } });
+        world.change("Promise", &ObjectKey::cluster(PROMISE), status);
+        world.settle("a");
+    };
+    let column = |world: &World| Document::read(world.status("a")).condition(condition::RECONCILED).unwrap().message;
+    requires(&mut world, "Requirement not installed");
+    assert_eq!(column(&world), "Reconciled");
+    world.label("a", keys::PAUSED, Some("true"));
+    world.settle("a");
+    assert_eq!(column(&world), "Paused");
+    world.label("a", keys::PAUSED, None);
+    world.settle("a");
+    assert_eq!(column(&world), "Pending: waits for its Promise after the pause");
+    assert_eq!(world.told("a", "Reconciled"), "Unknown/PausedReconciliation");
+    assert!(world.decide("a").is_silent());
+    requires(&mut world, "Requirement installed");
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "second", "first", "second"]);
+    assert_eq!(column(&world), "Reconciled");
 }

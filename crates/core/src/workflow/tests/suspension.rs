@@ -72,7 +72,10 @@ fn relabelled(parent: &mut Parent, outcome: &Outcome) {
         parent.labels.remove(key);
     }
     for (key, value) in patch["metadata"]["annotations"].as_object().into_iter().flatten() {
-        parent.annotations.insert(key.clone(), value.as_str().unwrap().to_owned());
+        match value.as_str() {
+            Some(value) => drop(parent.annotations.insert(key.clone(), value.to_owned())),
+            None => drop(parent.annotations.remove(key)),
+        }
     }
 }
 
@@ -171,4 +174,65 @@ fn what_asks_for_a_run_is_gone_from_the_status_before_the_job_of_that_run_is_mad
         assert_eq!(third.progress, Progress::Finished, "{what}");
         assert_eq!(entry(&third)["phase"], "Succeeded", "{what}");
     }
+}
+
+/// Returns the pipelines that run for a parent, each to its good end.
+fn runs(parent: &mut Parent, workflow: &Workflow) -> Vec<String> {
+    let mut jobs: Vec<Arc<Job>> = Vec::new();
+    loop {
+        let outcome = asked(parent, workflow, &jobs);
+        let made = outcome.writes.iter().find_map(|write| match write {
+            Write::Create { kind, object, .. } if kind.kind == "Job" => Some(object),
+            _ => None,
+        });
+        if outcome.progress == Progress::Relabelled {
+            relabelled(parent, &outcome);
+        } else if let Some(object) = made {
+            let mut job: Job = serde_json::from_value(object.clone()).unwrap();
+            job.metadata.uid = Some(format!("uid of {}", jobs.len()));
+            job.status = Some(
+                serde_json::from_value(json!({ "conditions": [{ "type": "Complete", "status": "True" }] })).unwrap(),
+            );
+            jobs.push(Arc::new(job));
+        } else if outcome.progress == Progress::Finished && outcome.status == parent.status {
+            return jobs.iter().map(|job| super::super::history::pipeline(job).to_owned()).collect();
+        }
+        parent.status = outcome.status;
+    }
+}
+
+/// A document that was saved and is applied again after the object is gone brings annotations along, and no status.
+#[test]
+fn a_saved_document_that_is_applied_again_runs_each_pipeline_once() {
+    let spec = spec(&[pipeline("first", json!([])), pipeline("second", json!([]))], &[], "");
+    let marks = [(RESUME, "1"), (RESUME, "2"), (RESUME, "uid of 1"), (RUN, "3")];
+    for (key, value) in marks {
+        let (mut parent, workflow) = of_request(&spec, "a", Action::Configure);
+        parent.annotations.insert(key.into(), value.into());
+        assert_eq!(runs(&mut parent, &workflow), ["first", "second"], "{key}={value}");
+    }
+}
+
+/// The mark belongs to one Job, whatever the numbers of others.
+#[test]
+fn only_the_job_that_asked_to_be_held_is_resumed() {
+    let (mut parent, workflow, jobs) = suspended(1, "2027-01-15T07:59:59Z");
+    let mut job = jobs[0].as_ref().clone();
+    job.metadata.uid = Some("the one".into());
+    let outcome = asked(&parent, &workflow, &[Arc::new(job.clone())]);
+    relabelled(&mut parent, &outcome);
+    assert_eq!(parent.annotations[RESUME], "the one");
+    // What follows is on record, and the manager ends before it makes the Job.
+    parent.status = asked(&parent, &workflow, &[Arc::new(job.clone())]).status;
+    let makes_a_job = |parent: &Parent, job: &Job| {
+        let outcome = asked(parent, &workflow, &[Arc::new(job.clone())]);
+        outcome.writes.iter().any(Write::is_irrevocable)
+    };
+    assert!(makes_a_job(&parent, &job));
+    let mut another = job.clone();
+    another.metadata.uid = Some("another".into());
+    assert!(!makes_a_job(&parent, &another));
+    // As an earlier version has left it.
+    parent.annotations.insert(RESUME.into(), "1".into());
+    assert!(makes_a_job(&parent, &job));
 }
