@@ -1,5 +1,7 @@
 //! One watch per resource, shared by all controllers, and the indexes by which passes find what is theirs.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
@@ -8,6 +10,7 @@ use kratix_api::destination::StateStoreRef;
 use kratix_api::{
     BucketStateStore, Destination, GitStateStore, Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, keys,
 };
+use kratix_core::state_store::{self, Store};
 use kratix_core::work::selection_entries;
 use kratix_core::work_placement::{ledger_name, noted_sites, other_sites};
 use kratix_core::workflow::history;
@@ -30,9 +33,9 @@ pub(crate) struct Caches {
     pub(crate) bindings: Cache<ResourceBinding>,
     /// Indexed by [`store_entry`], [`site_entry`] and [`former_entry`].
     pub(crate) destinations: Cache<Destination>,
-    /// Indexed by [`secret_entry`].
+    /// Indexed by [`secret_entry`] and [`address_entry`].
     pub(crate) git_stores: Cache<GitStateStore>,
-    /// Indexed by [`secret_entry`].
+    /// Indexed by [`secret_entry`] and [`address_entry`].
     pub(crate) bucket_stores: Cache<BucketStateStore>,
     /// All but parts; indexed by [`promise_entry`], [`request_entry`] and [`selection_entries`].
     pub(crate) works: Cache<Work>,
@@ -111,6 +114,11 @@ pub(crate) fn secret_entry(namespace: &str, name: &str) -> String {
     format!("secret={namespace}/{name}")
 }
 
+/// Index entry of the state stores whose files are in the repository or bucket of `place`.
+pub(crate) fn address_entry(place: &str) -> String {
+    format!("address={}", state_store::address(place))
+}
+
 /// Index entry of the Jobs of one parent: a Promise (`namespace` empty) or a request.
 pub(crate) fn parent_entry(kind: &str, namespace: &str, name: &str) -> String {
     format!("parent={kind}/{namespace}/{name}")
@@ -129,8 +137,8 @@ impl Caches {
             revisions: spawn.all(labelled_promise, everything()),
             bindings: spawn.all(binding_entries, everything()),
             destinations: spawn.all(destination_store, everything()),
-            git_stores: spawn.all(git_store_secret, everything()),
-            bucket_stores: spawn.all(bucket_store_secret, everything()),
+            git_stores: spawn.all(git_store_entries, everything()),
+            bucket_stores: spawn.all(bucket_store_entries, everything()),
             works: spawn.all(work_entries, everything().labels(&format!("!{}", keys::WORK_PART))),
             parts: spawn.all(part_entries, everything().labels(keys::WORK_PART)),
             placements: spawn.all(placement_entries, everything()),
@@ -307,18 +315,21 @@ fn destination_store(destination: &Destination) -> Vec<String> {
     store.into_iter().chain(noted).collect()
 }
 
-fn git_store_secret(store: &GitStateStore) -> Vec<String> {
-    secret_of(store.spec.secret_ref.as_ref())
+fn git_store_entries(store: &GitStateStore) -> Vec<String> {
+    store_entries(store.spec.secret_ref.as_ref(), &Store::Git(Arc::new(store.clone())))
 }
 
-fn bucket_store_secret(store: &BucketStateStore) -> Vec<String> {
-    secret_of(store.spec.secret_ref.as_ref())
+fn bucket_store_entries(store: &BucketStateStore) -> Vec<String> {
+    store_entries(store.spec.secret_ref.as_ref(), &Store::Bucket(Arc::new(store.clone())))
 }
 
-fn secret_of(secret: Option<&kratix_api::SecretRef>) -> Vec<String> {
-    let Some(secret) = secret else { return Vec::new() };
-    let namespace = if secret.namespace.is_empty() { "default" } else { &secret.namespace };
-    vec![secret_entry(namespace, &secret.name)]
+fn store_entries(secret: Option<&kratix_api::SecretRef>, store: &Store) -> Vec<String> {
+    let secret = secret.map(|secret| {
+        let namespace = if secret.namespace.is_empty() { "default" } else { &secret.namespace };
+        secret_entry(namespace, &secret.name)
+    });
+    let address = address_entry(&state_store::place(store));
+    secret.into_iter().chain([address]).collect()
 }
 
 #[cfg(test)]
@@ -350,7 +361,8 @@ mod tests {
             for auth_method in [BucketAuthMethod::AccessKey, BucketAuthMethod::Iam] {
                 let secret = SecretRef { name: "s".into(), namespace: namespace.into() };
                 let spec = BucketStateStoreSpec { auth_method, secret_ref: Some(secret), ..Default::default() };
-                assert_eq!(bucket_store_secret(&BucketStateStore::new("b", spec)), [secret_entry(found, "s")]);
+                let entries = bucket_store_entries(&BucketStateStore::new("b", spec));
+                assert!(entries.contains(&secret_entry(found, "s")), "{entries:?}");
             }
         }
     }

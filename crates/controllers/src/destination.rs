@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::gates::{self, Gates};
 use crate::leaving::{Leaver, Leaving, Writers};
 use crate::queue::Queue;
-use crate::state_store::{self, Attempts, Registry};
+use crate::state_store::{self, Attempts, Registry, Tried};
 
 /// Passes over Destinations of one store at once.
 pub(crate) const STORE_PASSES_MAX: usize = 64;
@@ -50,6 +50,14 @@ impl Destinations {
             None => Vec::new(),
         };
         let refusal = reference.and_then(|store| state_store::complaint(&self.cx.caches, store));
+        let beside = match store.place() {
+            Some(place) if destination::forgoes_documents(&destination) => {
+                state_store::destinations_beside(&self.cx, place, |other, _| {
+                    other.metadata.name != destination.metadata.name
+                })
+            }
+            _ => Vec::new(),
+        };
         let sites = destination::former_sites(&destination, store.place().unwrap_or_default());
         let others = if sites.is_empty() { Vec::new() } else { self.others(key) };
         let (mut former, mut writers) = (Vec::new(), Vec::new());
@@ -62,7 +70,8 @@ impl Destinations {
         let interval = self.cx.config().state_store_reconciliation_interval;
         let now = self.cx.now();
         let cleaned = None;
-        let snapshot = Snapshot { now, destination, store, refusal, placements, attempt, interval, former, cleaned };
+        let snapshot =
+            Snapshot { now, destination, store, refusal, placements, beside, attempt, interval, former, cleaned };
         (snapshot, Writers { present: handle, former: writers })
     }
 
@@ -136,7 +145,7 @@ impl Reconcile for Destinations {
             let write = self.stores.write(reference, handle, effect.change, effect.stamp, || self.cx.now());
             let deadline = Instant::now() + SILENCE;
             let written = gates::telling(write, deadline, self.tell(&mut snapshot, reference)).await;
-            let Ok((attempt, _)) = written else { return Ok(Next::After(Duration::ZERO)) };
+            let Ok(Tried { attempt, .. }) = written else { return Ok(Next::After(Duration::ZERO)) };
             self.attempts.put(key, attempt.clone(), None);
             if self.cx.caches.destinations.get(key).is_none()
                 && let Some((store, directory)) = work_placement::left(Some(&snapshot.destination), None)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
-use kratix_api::Destination;
 use kratix_api::destination::{StateStoreKind, StateStoreRef};
+use kratix_api::{Destination, WorkPlacement};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Plan, Reporter};
 use kratix_core::state_store::{self, Complaint, Connection, Effect, Finding, OpenFailure, Opened, Snapshot, Store};
@@ -14,7 +14,7 @@ use kratix_core::work_placement;
 use kratix_state_store::Handle;
 use kube::{Api, ResourceExt};
 
-use crate::caches::{Caches, destination_entry, ledger_entry, secret_entry, store_entry};
+use crate::caches::{Caches, address_entry, destination_entry, ledger_entry, secret_entry, store_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
@@ -32,7 +32,7 @@ pub(crate) use self::attempts::Attempts;
 pub(crate) use self::backlog::backlog;
 pub(crate) use self::exchanges::Exchanges;
 use self::exchanges::{Answer, Question, Stand};
-pub(crate) use self::registry::{Registry, Replaced, silence};
+pub(crate) use self::registry::{Registry, Replaced, Tried, silence};
 
 /// The controller of one kind of state store.
 pub(crate) struct StateStores {
@@ -82,7 +82,9 @@ impl StateStores {
     fn writer(&self, store: &StateStoreRef, connection: &Connection) -> Result<Handle, OpenFailure> {
         let config = translation::store_config(&store.name, connection, &self.cx.config(), &self.cx.options.git);
         let placements = self.cx.caches.placements.clone();
-        let lives = Arc::new(move |ledger: &str| !placements.indexed(&ledger_entry(ledger)).is_empty());
+        let lives = Arc::new(move |ledger: &str| {
+            placements.any(&ledger_entry(ledger), |placement: &WorkPlacement| work_placement::keeps_paths(placement))
+        });
         let handle = kratix_state_store::open_with(config, self.registry.cache_dir(), lives);
         handle.map_err(|error| translation::open_failure(&error))
     }
@@ -316,6 +318,28 @@ pub(crate) fn places(caches: &Caches) -> BTreeMap<StateStoreRef, String> {
     let git = caches.git_stores.all().into_iter().map(Store::Git);
     let buckets = caches.bucket_stores.all().into_iter().map(Store::Bucket);
     git.chain(buckets).map(|store| (store.reference(), state_store::place(&store))).collect()
+}
+
+/// Returns the stores at the address of `place`, each with its own place: two stores may write one repository or bucket.
+pub(crate) fn beside(caches: &Caches, place: &str) -> BTreeMap<StateStoreRef, String> {
+    let entry = address_entry(place);
+    let git = caches.git_stores.indexed(&entry).into_iter().map(Store::Git);
+    let buckets = caches.bucket_stores.indexed(&entry).into_iter().map(Store::Bucket);
+    git.chain(buckets).map(|store| (store.reference(), state_store::place(&store))).collect()
+}
+
+/// Returns the Destinations of the stores at the address of `place` that are asked for, each with the place of its store.
+pub(crate) fn destinations_beside(
+    cx: &Context,
+    place: &str,
+    is_wanted: impl Fn(&Destination, &str) -> bool,
+) -> Vec<(Arc<Destination>, String)> {
+    let mut found = Vec::new();
+    for (store, place) in beside(&cx.caches, place) {
+        let wanted = destinations(cx, &store).into_iter().filter(|destination| is_wanted(destination, &place));
+        found.extend(wanted.map(|destination| (destination, place.clone())));
+    }
+    found
 }
 
 /// Returns the Destinations of a store.

@@ -11,7 +11,7 @@ use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
 use kratix_core::state_store::{Attempt, SILENCE};
 use kratix_core::trace::Subject;
-use kratix_core::work_placement::{self, Decision, Effect, Neighbour, Parts, Rival, Snapshot};
+use kratix_core::work_placement::{self, Decision, Effect, Neighbour, Parts, Snapshot};
 use kratix_state_store::{Handle, Imprint};
 use kube::ResourceExt;
 use tokio::sync::OwnedMutexGuard;
@@ -25,14 +25,17 @@ use crate::gates::{self, Gates};
 use crate::leaving::{Leaving, Writers};
 use crate::parts;
 use crate::queue::Queue;
-use crate::state_store::{self, Attempts, Registry, Replaced};
+use crate::state_store::{self, Attempts, Registry, Replaced, Tried};
 use crate::telemetry::Pass;
 
 mod drift;
 mod former;
+mod heirs;
 mod namesakes;
+mod rivals;
 mod turns;
 
+use self::heirs::Heirs;
 pub(crate) use self::namesakes::Namesakes;
 use self::turns::Turns;
 
@@ -48,6 +51,7 @@ pub(crate) struct WorkPlacements {
     stores: Arc<Registry>,
     namesakes: Arc<Namesakes>,
     attempts: Attempts,
+    heirs: Arc<Heirs>,
     gates: Gates,
     /// Of those who only ask whether their store still holds what they have written: they stand behind no write, which may have
     /// to wait for a push.
@@ -59,7 +63,8 @@ pub(crate) struct WorkPlacements {
     comparisons: Turns,
     /// One large placement at a time for each store: while it is written its content is in memory.
     large: Turns,
-    /// Where placements go whose content another placement's change has brought into the store.
+    /// Where placements go to which another placement's change gives something to do: it has brought their content into the store, or
+    /// has given up a path.
     served: Queue<ObjectKey>,
 }
 
@@ -76,6 +81,7 @@ impl WorkPlacements {
             stores: Arc::clone(stores),
             namesakes: Arc::clone(namesakes),
             attempts: Attempts::default(),
+            heirs: Heirs::follow(&cx.caches.placements, queue),
             gates: gates.clone(),
             asking: Gates::new(queue, ASKING_PASSES_MAX),
             leaving: Leaving::new(cx, stores, gates),
@@ -94,31 +100,8 @@ impl WorkPlacements {
         let destination = self.destination(&placement);
         let reference = destination.as_ref().and_then(|destination| destination.spec.state_store_ref.as_ref());
         let (store, handle) = self.stores.availability(&self.cx.caches, reference);
-        let rivals = self.namesakes.of(&placement).into_iter().filter(|rival| rival != key);
-        let rivals = rivals.filter_map(|rival| self.cx.caches.placements.get(&rival));
-        // A Promise with many Destinations has a namesake on each of them.
-        let rivals = rivals.filter_map(|placement| {
-            let (own, at) = (destination.as_deref()?, self.destination(&placement)?);
-            work_placement::may_meet(own, &at).then(|| {
-                let has_written = self.attempts.has_written(&ObjectKey::of(&*placement));
-                Rival { destination: Some(at), placement, has_written }
-            })
-        });
-        let rivals: Vec<Rival> = rivals.collect();
-        let neighbours: Vec<Neighbour> = match (&destination, reference) {
-            (Some(shared), Some(reference)) if work_placement::aggregates(shared) => {
-                let mut neighbours = state_store::destinations(&self.cx, reference);
-                neighbours.retain(|other| {
-                    other.metadata.name != shared.metadata.name && work_placement::shares_file(shared, other)
-                });
-                let neighbours = neighbours.into_iter().map(|destination| {
-                    let members = self.members(&ObjectKey::of(&*destination).name);
-                    Neighbour { destination, members }
-                });
-                neighbours.collect()
-            }
-            _ => Vec::new(),
-        };
+        let rivals = rivals::namesakes(self, key, &placement, destination.as_deref(), &store);
+        let neighbours = rivals::neighbours(self, destination.as_deref(), &store);
         let members = match neighbours.is_empty() {
             true => Vec::new(), // until a decision lacks them
             false => self.members(&placement.spec.target_destination_name),
@@ -126,6 +109,7 @@ impl WorkPlacements {
         let written = self.written(&members, &neighbours);
         let interval = self.cx.config().state_store_reconciliation_interval;
         let (former, formers) = former::observe(self, &placement, destination.as_deref(), &store);
+        let handover = self.handover(key, &placement);
         let snapshot = Snapshot {
             now: self.cx.now(),
             placement,
@@ -136,8 +120,9 @@ impl WorkPlacements {
             members,
             parts: Parts::new(), // until a decision lacks them
             written,
-            attempt: self.attempts.get(key),
+            attempt: self.attempts.get(key).filter(|_| !self.heirs.is_over(key)),
             is_doubted: self.attempts.is_doubted(key),
+            handover,
             interval,
             former,
             cleaned: None,
@@ -189,7 +174,7 @@ impl WorkPlacements {
         handle: &Handle,
         effect: Effect,
         deadline: Instant,
-    ) -> Result<(Attempt, Option<Imprint>), Replaced> {
+    ) -> Result<Tried, Replaced> {
         let write = self.stores.write(store, handle, effect.change, effect.stamp, || self.cx.now());
         // What is said names what the store owes by then; that begins with this call at the latest.
         let deadline = deadline.max(Instant::now() + SILENCE);
@@ -271,10 +256,18 @@ impl Reconcile for WorkPlacements {
         let taken = gates::telling(self.take_turns(&turns), deadline, tell).await;
         let Some(placement) = self.cx.caches.placements.get(key) else {
             self.attempts.forget(key);
+            self.heirs.forget(key);
             self.leaving.forget(key);
             return Ok(Next::OnChange);
         };
-        let (snapshot, writers) = self.observe(key, placement);
+        let (mut snapshot, mut writers) = self.observe(key, placement);
+        if work_placement::yields(&snapshot) {
+            self.heirs.begin(&snapshot.placement);
+            (snapshot, writers) = self.observe(key, Arc::clone(&snapshot.placement));
+            if !work_placement::yields(&snapshot) {
+                self.heirs.proceed(&snapshot.placement);
+            }
+        }
         if work_placement::turns_of(&snapshot) != turns {
             return Ok(Next::After(Duration::ZERO)); // it has moved while it waited
         }
@@ -335,11 +328,16 @@ impl WorkPlacements {
         }
         if let (Some(mut effect), Some(store), Some(handle)) = (decision.effect.take(), &store, &writers.present) {
             let covers = std::mem::take(&mut effect.covers);
+            let began = std::time::Instant::now();
             let written = self.write(&mut snapshot, store, handle, effect, deadline).await;
-            let Ok((attempt, imprint)) = written else { return Ok(Next::After(Duration::ZERO)) };
+            let Ok(Tried { attempt, imprint, owner }) = written else { return Ok(Next::After(Duration::ZERO)) };
             let attempt = self.note(key, &snapshot.placement, covers, attempt, imprint.as_ref());
+            self.note_owner(&snapshot.placement, &attempt, owner.as_deref(), began);
+            if self.heirs.is_over(key) {
+                return Ok(Next::After(Duration::ZERO)); // the path is free by now
+            }
             self.cx.act(&work_placement::repaired(&snapshot, &attempt)).await?;
-            snapshot.now = self.cx.now();
+            (snapshot.now, snapshot.handover) = (self.cx.now(), self.handover(key, &snapshot.placement));
             decision = work_placement::record(&snapshot, attempt.clone());
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
             snapshot = Snapshot { attempt: Some(attempt), is_doubted: false, ..snapshot };
@@ -415,11 +413,11 @@ pub(crate) fn watch(cx: &Arc<Context>, stores: &Arc<Registry>, namesakes: &Arc<N
             return;
         }
         // Those with the same file, before or now, have another owner perhaps.
-        let sides = || old.into_iter().chain(new);
-        let on_store = sides().filter_map(|side| side.spec.state_store_ref.as_ref());
-        let mut concerned: Vec<_> = on_store.flat_map(|store| state_store::destinations(&cx, store)).collect();
-        concerned.retain(|other| sides().any(|side| work_placement::shares_file(side, other)));
-        for destination in concerned.iter().chain(new.or(old)) {
+        let sides = old.into_iter().chain(new).filter(|side| work_placement::aggregates(side));
+        let placed = sides
+            .filter_map(|side| Some((side, state_store::place_of(&cx.caches, side.spec.state_store_ref.as_ref()?)?)));
+        let concerned: Vec<_> = placed.flat_map(|(side, place)| rivals::sharing(&cx, (side, &place))).collect();
+        for destination in concerned.iter().map(|(sharing, _)| sharing).chain(new.or(old)) {
             let entry = destination_entry(&ObjectKey::of(&**destination).name);
             cx.caches.placements.indexed(&entry).iter().for_each(|found| placements.add(ObjectKey::of(&**found)));
         }

@@ -61,6 +61,9 @@ pub struct Snapshot {
     pub refusal: Option<Complaint>,
     /// The placements on it, sorted by key; needed only while it is being deleted.
     pub placements: Vec<Arc<WorkPlacement>>,
+    /// Other Destinations of stores at the address of its own, each with the place of its store; needed only while no test
+    /// documents of its own are to be there ([`forgoes_documents`]).
+    pub beside: Vec<(Arc<Destination>, String)>,
     /// What the process last tried for it.
     pub attempt: Option<Attempt>,
     /// How often the test documents are written again; `None` for never.
@@ -124,6 +127,11 @@ pub fn test_documents(destination: &Destination) -> [File; 2] {
             content: CONFIG_MAP_DOCUMENT.as_bytes().to_vec(),
         },
     ]
+}
+
+/// Tells whether test documents of the Destination are to be removed where it is, if there are any.
+pub fn forgoes_documents(destination: &Destination) -> bool {
+    destination.metadata.deletion_timestamp.is_some() || !destination.spec.init_workloads.enabled
 }
 
 /// Tells whether a change of a Destination concerns itself: its own status writes do not.
@@ -248,7 +256,7 @@ fn decide_ready(snapshot: &Snapshot, place: &str, purpose: Purpose) -> Decision 
             decision
         }
     };
-    decision.effect = Some(Effect { change: change(destination, purpose), stamp });
+    decision.effect = Some(Effect { change: change(snapshot, purpose), stamp });
     decision
 }
 
@@ -256,6 +264,10 @@ fn decide_deletion(snapshot: &Snapshot) -> Decision {
     let destination = &*snapshot.destination;
     if !has_finalizer(destination) {
         return Decision::from(Plan::silent());
+    }
+    // The way out for who cannot wait: its files stay, and its placements go without it.
+    if destination.spec.cleanup != Cleanup::All {
+        return drop_finalizer(destination);
     }
     if !snapshot.placements.is_empty() {
         let alive = snapshot.placements.iter().filter(|placement| placement.metadata.deletion_timestamp.is_none());
@@ -348,15 +360,13 @@ fn repaired(snapshot: &Snapshot, attempt: &Attempt) -> Option<Event> {
     Some(Event::warning(Reporter::Destination, Target::of(destination), "DriftRepaired", note))
 }
 
-fn change(destination: &Destination, purpose: Purpose) -> Change {
-    let documents = test_documents(destination);
-    let (kind, operation) = match purpose {
-        Purpose::Write => (ChangeKind::Update, Operation::Edit { write: documents.into(), remove: Vec::new() }),
-        Purpose::Remove => {
-            let remove = documents.into_iter().map(|document| document.path).collect();
-            (ChangeKind::Delete, Operation::Edit { write: Vec::new(), remove })
-        }
+fn change(snapshot: &Snapshot, purpose: Purpose) -> Change {
+    let destination = &*snapshot.destination;
+    let (kind, write, remove) = match purpose {
+        Purpose::Write => (ChangeKind::Update, test_documents(destination).into(), Vec::new()),
+        Purpose::Remove => (ChangeKind::Delete, Vec::new(), leftover::removable(snapshot)),
     };
+    let operation = Operation::Edit { write, remove };
     change_at(&join(&[&destination.spec.path]), kind, operation)
 }
 

@@ -28,6 +28,7 @@ use crate::work::speaks_of_present;
 mod content;
 mod deletion;
 mod drift;
+mod handover;
 mod location;
 mod namesake;
 mod reach;
@@ -40,15 +41,17 @@ mod status;
 mod verdict;
 
 pub use self::content::{CONTENT_BYTES_MAX, Parts};
+pub use self::handover::{Handover, keeps_paths, yields};
 pub(crate) use self::location::apart;
 pub use self::location::{DIRECTORY_NAMESPACE, Location, ledger_name};
 pub(crate) use self::location::{clean, is_below, join, pipeline};
 pub use self::reach::{
-    aggregates, collision_key, concerns_itself, concerns_placements, left, may_meet, shares_file, turns, turns_of,
+    Placed, aggregates, collision_key, concerns_itself, concerns_placements, left, may_meet, shares_file, turns,
+    turns_of,
 };
 pub use self::relocation::{Claim, Former, Leftover, former_sites, leftovers, may_claim};
 pub use self::site::{FILES_AT, STORE_LOCATION, Site, noted_sites, others as other_sites};
-pub(crate) use self::site::{Relation, SITES_MAX, rendered as rendered_sites, site};
+pub(crate) use self::site::{Relation, SITES_MAX, rendered as rendered_sites, rooted, site};
 pub use self::snapshot::{Decision, Effect, Finding, Neighbour, Rival, Snapshot};
 use self::stamp::{Purpose, covered, stamp};
 use self::status::Content;
@@ -261,7 +264,12 @@ fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Locat
                 ),
                 // Nobody knows yet whether anything is wrong with it.
                 About::Turn => unwritten(snapshot, None, None),
-                _ => failed(snapshot, failure),
+                _ => match handover::passing(snapshot, failure) {
+                    Some(message) => {
+                        waiting(snapshot, Content::Waiting { reason: "WaitingForPath", message, warns: false })
+                    }
+                    None => failed(snapshot, failure),
+                },
             };
             if !failure.retry {
                 return decision.and_next(Next::OnChange);

@@ -59,7 +59,8 @@ pub enum Operation {
     /// unless another ledger of the same directory lists them too.
     ///
     /// # Errors
-    /// [`WriteError::Owned`](crate::WriteError::Owned) for a path that another ledger in the ledger's directory already lists;
+    /// [`WriteError::Owned`](crate::WriteError::Owned) for a path that another ledger in the ledger's directory already lists, unless
+    /// its owner gives the path up in the same batch;
     /// [`WriteError::Ledger`](crate::WriteError::Ledger) for a ledger that cannot be understood.
     Share {
         /// Where the ledger is.

@@ -97,6 +97,16 @@ impl Checked {
             _ => self.prefix.touches(&other.prefix),
         }
     }
+
+    /// Tells whether both keep one ledger.
+    pub(crate) fn has_ledger_of(&self, other: &Self) -> bool {
+        match (&self.work, &other.work) {
+            (Work::Share { ledger: one, .. }, Work::Share { ledger: two, .. }) => {
+                self.prefix == other.prefix && one == two
+            }
+            _ => false,
+        }
+    }
 }
 
 fn checked(path: &str, rule: fn(&str) -> Result<Path, Reason>) -> Result<Path, WriteError> {

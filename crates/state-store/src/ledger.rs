@@ -68,13 +68,7 @@ struct Document {
 
 impl List {
     pub(crate) fn parse(content: &Bytes, place: &Place<'_>) -> Result<Self, String> {
-        let text = std::str::from_utf8(content).map_err(|_| "it is not UTF-8 text".to_owned())?;
-        let document: Document = if text.trim().is_empty() {
-            Document { files: None }
-        } else {
-            serde_saphyr::from_str(text).map_err(|error| one_line(&error.to_string()))?
-        };
-        let entries = document.files.unwrap_or_default();
+        let entries = entries(content)?;
         // An entry that this store refuses to write was never written by it, and nothing is removed for it.
         let paths = entries.iter().filter_map(|entry| resolve(entry, place)).collect();
         Ok(Self { entries, paths })
@@ -82,9 +76,18 @@ impl List {
 
     /// Returns the entries, as they are written, that name none of these paths.
     pub(crate) fn without(&self, taken: &HashSet<&Path>, place: &Place<'_>) -> Vec<&str> {
-        let is_kept = |entry: &&str| resolve(entry, place).is_none_or(|path| !taken.contains(&path));
+        let is_kept = |entry: &&str| !claims(entry, place).iter().any(|path| taken.contains(path));
         self.entries.iter().map(String::as_str).filter(is_kept).collect()
     }
+}
+
+fn entries(content: &Bytes) -> Result<Vec<String>, String> {
+    let text = std::str::from_utf8(content).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let document: Document = serde_saphyr::from_str(text).map_err(|error| one_line(&error.to_string()))?;
+    Ok(document.files.unwrap_or_default())
 }
 
 fn one_line(text: &str) -> String {
@@ -97,6 +100,19 @@ fn resolve(entry: &str, place: &Place<'_>) -> Option<Path> {
         return Some(path);
     }
     Some(place.prefix.join(&Path::parse_file(entry).ok()?))
+}
+
+/// Returns the paths that an entry may name which others have written. Theirs may be another store of the same repository or
+/// bucket, whose path lies above the shared directory too: what is not below that, seen from this store, is seen from there.
+fn claims(entry: &str, place: &Place<'_>) -> Vec<Path> {
+    let Ok(path) = Path::parse_file(entry.trim_start_matches('/')) else { return Vec::new() };
+    let own = place.root.join(&path);
+    if place.prefix.is_root() || own.below(place.prefix).is_some() {
+        return vec![own];
+    }
+    let above = (1..=place.prefix.segments().count()).map(|count| place.prefix.first(count));
+    let named = [Path::default()].into_iter().chain(above).map(|root| root.join(&path));
+    named.filter(|path| path.below(place.prefix).is_some()).collect()
 }
 
 /// Returns the text of a ledger that lists `entries`.
@@ -129,10 +145,10 @@ fn is_plain(text: &str) -> bool {
     word && starts && !keyword
 }
 
-/// Tells whether the owner with a ledger of this name (without its extension) still exists.
+/// Tells whether the owner with a ledger of this name (without its extension) still exists, and is not about to go.
 ///
-/// A ledger that was left behind by an owner who is gone owns nothing: its paths are free for others. It stops listing what
-/// others take, so that an owner of the same name who comes later meets them as any other does.
+/// A ledger of an owner who is gone owns nothing: its paths are free for others. It stops listing what others take, so that an
+/// owner of the same name who comes later meets them as any other does, and one who is about to go removes the rest only.
 pub type Liveness = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Who owns what in shared directories, as far as it was asked for.
@@ -256,7 +272,8 @@ impl<I: PartialEq> Index<I> {
     /// Remembers the content of a ledger of the place's directory.
     pub(crate) fn learn(&mut self, place: &Place<'_>, name: &str, id: I, content: &Bytes) {
         // What cannot be understood owns nothing; its own owner is told when it writes.
-        let list = List::parse(content, place).map(|list| list.paths).unwrap_or_default();
+        let entries = entries(content).unwrap_or_default();
+        let list = entries.iter().flat_map(|entry| claims(entry, place)).collect();
         self.directories.entry(place.directory().0).or_default().learn(name, id, list);
     }
 

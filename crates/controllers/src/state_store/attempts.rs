@@ -1,6 +1,7 @@
 //! What the process last tried in the stores, by object.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use kratix_core::object::ObjectKey;
@@ -21,6 +22,7 @@ enum Entry {
         attempt: Attempt,
         /// Only of successful ones.
         imprint: Option<Imprint>,
+        noted: Instant,
     },
     /// What was written is not in the store any more.
     Doubted,
@@ -47,13 +49,21 @@ impl Attempts {
     }
 
     pub(crate) fn put(&self, key: &ObjectKey, attempt: Attempt, imprint: Option<Imprint>) {
-        self.0.lock().insert(key.clone(), Entry::Tried { attempt, imprint });
+        self.0.lock().insert(key.clone(), Entry::Tried { attempt, imprint, noted: Instant::now() });
+    }
+
+    /// Tells whether an attempt has succeeded and was noted since then.
+    pub(crate) fn is_noted_since(&self, key: &ObjectKey, then: Instant) -> bool {
+        match self.0.lock().get(key) {
+            Some(Entry::Tried { attempt, noted, .. }) => attempt.outcome.is_ok() && *noted >= then,
+            Some(Entry::Doubted) | None => false,
+        }
     }
 
     /// Notes what came of another object's change that served this one too. Returns whether that was news.
     pub(crate) fn put_served(&self, key: &ObjectKey, attempt: Attempt, imprint: Option<Imprint>) -> bool {
         let mut attempts = self.0.lock();
-        let Some(Entry::Tried { attempt: present, imprint: left }) =
+        let Some(Entry::Tried { attempt: present, imprint: left, .. }) =
             attempts.get_mut(key).filter(|entry| match entry {
                 Entry::Tried { attempt: present, .. } => {
                     present.stamp == attempt.stamp && (present.outcome.is_ok() || present.outcome == attempt.outcome)
@@ -61,7 +71,7 @@ impl Attempts {
                 Entry::Doubted => false,
             })
         else {
-            attempts.insert(key.clone(), Entry::Tried { attempt, imprint });
+            attempts.insert(key.clone(), Entry::Tried { attempt, imprint, noted: Instant::now() });
             return true;
         };
         // The same once more: when it was last tried counts, not that it was. A failure says nothing of what was written
@@ -76,7 +86,7 @@ impl Attempts {
     /// Returns what the last attempt left in the store, with its stamp.
     pub(crate) fn imprint(&self, key: &ObjectKey) -> Option<(String, Imprint)> {
         match self.0.lock().get(key)? {
-            Entry::Tried { attempt, imprint } => Some((attempt.stamp.clone(), imprint.clone()?)),
+            Entry::Tried { attempt, imprint, .. } => Some((attempt.stamp.clone(), imprint.clone()?)),
             Entry::Doubted => None,
         }
     }
@@ -94,7 +104,7 @@ impl Attempts {
         let mut attempts = self.0.lock();
         let Some(entry) = attempts.get_mut(key) else { return true };
         match entry {
-            Entry::Tried { attempt, imprint }
+            Entry::Tried { attempt, imprint, .. }
                 if attempt.stamp == stamp && attempt.outcome.is_ok() && imprint.as_ref() == looked_for =>
             {
                 if holds {

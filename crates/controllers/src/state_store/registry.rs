@@ -16,7 +16,7 @@ mod former;
 mod pushes;
 mod suspicion;
 
-pub(crate) use self::pushes::{Replaced, silence};
+pub(crate) use self::pushes::{Replaced, Tried, silence};
 use self::suspicion::Suspicion;
 
 /// How many writers of previous addresses are kept.

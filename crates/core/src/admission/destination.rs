@@ -13,8 +13,9 @@ use serde_json::Value;
 
 use super::question::{existing, list};
 use super::{Allowed, Denial, Operation, Ruling, Snapshot};
+use crate::destination::test_documents;
 use crate::object::ObjectKey;
-use crate::state_store::display;
+use crate::state_store::{File, display};
 use crate::work_placement::{clean, is_below, join};
 
 const MUTATING: &str = "mdestination.kb.io";
@@ -27,7 +28,7 @@ pub(super) fn rule(snapshot: &Snapshot) -> Ruling<Allowed> {
     }
     let destination: Destination = review.read(MUTATING)?;
     let object = with_filename(&destination.spec, &review.object);
-    let warnings = if review.is_about_spec() { warnings(snapshot, &destination.spec)? } else { Vec::new() };
+    let warnings = if review.is_about_spec() { warnings(snapshot, &destination)? } else { Vec::new() };
     Ok(Allowed { object, warnings })
 }
 
@@ -42,7 +43,8 @@ fn with_filename(spec: &DestinationSpec, object: &Value) -> Option<Value> {
 }
 
 /// Checks the rules; what breaks none but is worth knowing is returned.
-fn warnings(snapshot: &Snapshot, spec: &DestinationSpec) -> Ruling<Vec<String>> {
+fn warnings(snapshot: &Snapshot, destination: &Destination) -> Ruling<Vec<String>> {
+    let spec = &destination.spec;
     if spec.path.is_empty() {
         return Err(Denial::rule(VALIDATING, "path field is required").into());
     }
@@ -56,15 +58,7 @@ fn warnings(snapshot: &Snapshot, spec: &DestinationSpec) -> Ruling<Vec<String>> 
         let message = format!("destination path '{}' cannot be written to a state store: {reason}", spec.path);
         return Err(Denial::rule(VALIDATING, message).into());
     }
-    let filename = &spec.filepath.filename;
-    if spec.filepath.mode == FilepathMode::AggregatedYaml
-        && !filename.is_empty()
-        && let Err(reason) = Path::parse_file(&clean(filename))
-    {
-        let message =
-            format!("destination filepath.filename '{filename}' cannot be written to a state store: {reason}");
-        return Err(Denial::rule(VALIDATING, message).into());
-    }
+    check_single_file(destination)?;
     let Some(reference) = &spec.state_store_ref else {
         return Err(Denial::rule(VALIDATING, "stateStoreRef field is required").into());
     };
@@ -76,6 +70,22 @@ fn warnings(snapshot: &Snapshot, spec: &DestinationSpec) -> Ruling<Vec<String>> 
     warnings.extend(neighbours(snapshot, reference, &spec.path)?);
     warnings.extend(move_warning(snapshot, spec));
     Ok(warnings)
+}
+
+/// Checks the name of the one file of a Destination whose placements share one.
+fn check_single_file(destination: &Destination) -> Result<(), Denial> {
+    let name = &destination.spec.filepath.filename;
+    if destination.spec.filepath.mode != FilepathMode::AggregatedYaml || name.is_empty() {
+        return Ok(());
+    }
+    let refuse = |why: String| Denial::rule(VALIDATING, format!("destination filepath.filename '{name}' {why}"));
+    let path = Path::parse_file(&clean(name))
+        .map_err(|reason| refuse(format!("cannot be written to a state store: {reason}")))?;
+    let is_it = |document: &File| Path::parse_file(&document.path).is_ok_and(|it| it.folded() == path.folded());
+    match test_documents(destination).iter().find(|document| is_it(document)) {
+        Some(document) => Err(refuse(format!("is the test document {}; choose another name", document.path))),
+        None => Ok(()),
+    }
 }
 
 fn has_store(snapshot: &Snapshot, reference: &StateStoreRef) -> Ruling<bool> {

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kratix_api::Destination;
+use kratix_api::destination::Cleanup;
 use kratix_store_path::Reason;
 use serde_json::json;
 
 use super::{CANARY, Decision, RETRY_AFTER, Snapshot, change_at, drop_finalizer, test_documents, wait};
 use crate::object::Target;
 use crate::plan::{Event, Next, Reporter, Write};
-use crate::state_store::{Availability, ChangeKind, Operation, SILENCE};
+use crate::state_store::{Availability, ChangeKind, Operation, SILENCE, address};
 use crate::work_placement::{
-    Cleaned, FILES_AT, Left, Leftover, Relation, SITES_MAX, Site, Verdict, other_sites, rendered_sites,
+    Cleaned, FILES_AT, Left, Leftover, Relation, SITES_MAX, Site, Verdict, join, other_sites, rendered_sites, rooted,
 };
 
 /// A site that the Destination has left, and what is known of it.
@@ -159,6 +160,26 @@ fn judge(snapshot: &Snapshot, outcomes: &[(Site, Cleaned)], is_final: bool) -> J
 
 fn relation(site: &Site, present: Option<&Site>) -> Relation {
     present.map_or(Relation::Apart, |present| site.relation_of_test_documents(present))
+}
+
+/// Returns the paths of the test documents that are the Destination's alone where it is: another one may have the same files,
+/// in the same store or in another one at its address.
+pub(super) fn removable(snapshot: &Snapshot) -> Vec<String> {
+    let place = snapshot.store.place().unwrap_or_default();
+    let paths = |destination: &Destination, place: &str| {
+        let directory = rooted(place, &destination.spec.path);
+        test_documents(destination).map(|document| join(&[&directory, &document.path]))
+    };
+    let has_documents = |other: &Destination| {
+        // It removes them itself.
+        let cleans_up = other.metadata.deletion_timestamp.is_some() && other.spec.cleanup == Cleanup::All;
+        other.spec.init_workloads.enabled && !cleans_up
+    };
+    let beside = snapshot.beside.iter().filter(|(other, at)| address(at) == address(place) && has_documents(other));
+    let taken: Vec<String> = beside.flat_map(|(other, at)| paths(other, at)).collect();
+    let own = test_documents(&snapshot.destination).into_iter().map(|document| document.path);
+    let alone = own.zip(paths(&snapshot.destination, place)).filter(|(_, path)| !taken.contains(path));
+    alone.map(|(document, _)| document).collect()
 }
 
 /// Another Destination has its test documents there now.

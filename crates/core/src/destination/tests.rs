@@ -9,6 +9,7 @@ use crate::state_store::{About, Written};
 use crate::work::tests::{at, patched, reasons};
 use crate::work_placement::{Leftover, SITES_MAX};
 
+mod beside;
 mod refusal;
 
 fn destination(mode: FilepathMode) -> Destination {
@@ -56,6 +57,7 @@ struct World {
     /// The stores of sites that were left, where they are not ready.
     former: Option<Availability>,
     others: Vec<(Arc<Destination>, String)>,
+    beside: Vec<(Arc<Destination>, String)>,
     cleaning: Cleaning,
     refusal: Option<Complaint>,
 }
@@ -76,6 +78,7 @@ impl World {
             statuses: 0,
             former: None,
             others: Vec::new(),
+            beside: Vec::new(),
             cleaning: Cleaning::default(),
             refusal: None,
         }
@@ -88,6 +91,7 @@ impl World {
             store: self.store.clone(),
             refusal: self.refusal.clone(),
             placements: self.placements.iter().cloned().map(Arc::new).collect(),
+            beside: self.beside.clone(),
             attempt: self.attempt.clone(),
             interval: self.interval,
             former: self.formers(),
@@ -323,6 +327,23 @@ fn deleting_with_clean_up_waits_for_placements_and_removes_the_test_documents() 
     world.placements.clear();
     world.settle();
     assert!(world.destination.is_none() && world.files.is_empty());
+}
+
+// spec 05 §7.3 (2), §13.3
+#[test]
+fn clean_up_that_is_called_off_lets_a_destination_go_at_once() {
+    let mut world = World::new(destination(FilepathMode::None));
+    world.destination.as_mut().unwrap().spec.cleanup = Cleanup::All;
+    world.settle();
+    world.store = not_ready();
+    world.placements = vec![placement("a")];
+    world.delete();
+    world.pass();
+    assert_eq!(world.ready().1, "WaitingForWorkPlacements");
+    world.destination.as_mut().unwrap().spec.cleanup = Cleanup::None;
+    world.settle();
+    assert!(world.destination.is_none());
+    assert_eq!(world.files.len(), 2, "its files stay");
 }
 
 #[test]

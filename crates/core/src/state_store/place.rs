@@ -19,6 +19,11 @@ pub fn place(store: &Store) -> String {
     format!("{}/{}/{}", short(server), short(name), join(&[root]))
 }
 
+/// Returns what the places of all stores begin with that write one branch of a repository, or one bucket.
+pub fn address(place: &str) -> &str {
+    place.match_indices('/').nth(1).map_or(place, |(end, _)| &place[..end])
+}
+
 /// The parts of a [`place`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Address<'a> {

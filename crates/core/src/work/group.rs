@@ -96,8 +96,12 @@ pub(super) fn place(snapshot: &Snapshot, group: &WorkloadGroup) -> Placed {
         let is_placed = apply(snapshot, group, &selector, site, &mut placed);
         on.extend((is_placed && !site.is_misplaced).then(|| site.destination.to_owned()));
     }
-    // Those on their way out hold their place: their files are removed before anything new is chosen.
-    placed.unwritten.extend(existing.iter().filter(|p| is_terminating(p)).map(|p| Some(created(p))));
+    // Those on their way out hold their place: their files are removed before anything new is chosen. So they count where they
+    // should not be any more, but nothing is written to them.
+    for leaving in existing.iter().filter(|p| is_terminating(p)) {
+        mark(group, &selector, &occupied(snapshot, &selector, leaving), &mut placed);
+        placed.unwritten.push(Some(created(leaving)));
+    }
     if !on.is_empty() {
         placed.findings.insert(0, Finding::Placed { group: group.id.clone(), on });
     }
@@ -154,6 +158,19 @@ pub(super) fn clears(destination: &Destination) -> bool {
         && destination.finalizers().iter().any(|f| f == keys::FINALIZER_DESTINATION_CLEANUP)
 }
 
+/// Notes that a placement is where it should not be, if so.
+fn mark(group: &WorkloadGroup, selector: &Selector, site: &Site<'_>, placed: &mut Placed) {
+    if !site.is_misplaced {
+        return;
+    }
+    let because = site.object.map(|destination| selector.obstacles(destination)).unwrap_or_default();
+    let on = site.destination.to_owned();
+    placed.findings.push(Finding::Misplaced { group: group.id.clone(), on, because });
+    if placed.outcome == Outcome::Placed {
+        placed.outcome = Outcome::Misplaced;
+    }
+}
+
 /// Returns false if the placement is refused.
 fn apply(
     snapshot: &Snapshot,
@@ -169,14 +186,7 @@ fn apply(
         object: site.object.map(|destination| &**destination),
         is_misplaced: site.is_misplaced,
     };
-    if site.is_misplaced {
-        let because = site.object.map(|destination| selector.obstacles(destination)).unwrap_or_default();
-        let on = site.destination.to_owned();
-        placed.findings.push(Finding::Misplaced { group: group.id.clone(), on, because });
-        if placed.outcome == Outcome::Placed {
-            placed.outcome = Outcome::Misplaced;
-        }
-    }
+    mark(group, selector, site, placed);
     let changed = match site.existing {
         None => wanted.create(snapshot).map(|write| {
             placed.events.push(reconciled(snapshot, &wanted.name(), "created").of(&write));

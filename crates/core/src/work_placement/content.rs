@@ -45,21 +45,27 @@ pub(super) fn update(snapshot: &Snapshot, destination: &Destination, location: &
                 let text = format!("path {:?} cannot be written: it belongs to Kratix", file.path);
                 return Err(Failure::content(with_hint(&text, ANOTHER_NAME)));
             }
-            let canaries = destination::test_documents(destination);
-            if let Some(file) = files.iter().find(|file| canaries.iter().any(|canary| canary.path == file.path)) {
-                let owner = destination.name_any();
-                let text = format!("path {:?} already belongs to the test documents of destination {owner}", file.path);
-                return Err(Failure::content(with_hint(&text, ANOTHER_NAME)));
-            }
+            files.iter().try_for_each(|file| check_canaries(destination, &file.path, ANOTHER_NAME))?;
             let operation = Operation::Share { ledger: ledger.clone(), files: Some(files) };
             Ok(change(placement, ChangeKind::Update, directory, operation))
         }
         Location::Aggregate { directory, file } => {
+            check_canaries(destination, file, "set another spec.filepath.filename")?;
             let members = snapshot.members.iter().filter(|member| member.metadata.deletion_timestamp.is_none());
             let content = aggregate(members, &snapshot.parts)?;
             Ok(aggregate_change(placement, directory, file, Some(content)))
         }
     }
+}
+
+/// Refuses a path that is a test document's.
+fn check_canaries(destination: &Destination, path: &str, hint: &str) -> Result<(), Failure> {
+    if destination::test_documents(destination).iter().all(|canary| canary.path != path) {
+        return Ok(());
+    }
+    let owner = destination.name_any();
+    let text = format!("path {path:?} already belongs to the test documents of destination {owner}");
+    Err(Failure::content(with_hint(&text, hint)))
 }
 
 /// Returns the change that removes what the placement has in the store.

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::status::Content;
 use super::{
-    Decision, Effect, Finding, Location, Purpose, RETRY_AFTER, Site, Snapshot, aggregates, content, covered, keep,
-    relocation, rival, settled, since, site, stamp, warn,
+    Decision, Effect, Finding, Location, Purpose, RETRY_AFTER, Site, Snapshot, aggregates, content, covered, handover,
+    keep, relocation, rival, settled, since, site, stamp, warn,
 };
 use crate::object::Target;
 use crate::plan::{Event, Next, Plan, Write};
@@ -63,6 +63,10 @@ pub(super) fn decide(snapshot: &Snapshot) -> Decision {
 }
 
 fn remove(snapshot: &Snapshot, destination: &Destination, location: &Location, place: &str) -> Decision {
+    if handover::yields(snapshot) {
+        let decision = keep(Finding::Waiting { for_: "those who take over its paths".to_owned() });
+        return decision.and_next(Next::After(handover::remaining(snapshot)));
+    }
     let stamp = stamp(&snapshot.placement, destination, location, place, Purpose::Removal);
     let attempt = snapshot.attempt.as_ref().filter(|attempt| attempt.stamp == stamp);
     let mut decision = match attempt.map(|attempt| (&attempt.outcome, since(attempt.at, snapshot.now))) {

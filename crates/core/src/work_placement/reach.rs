@@ -10,16 +10,35 @@ use kube_core::ResourceExt;
 use super::location::{self, DIRECTORY_NAMESPACE, join, pipeline};
 use super::site::{self, FILES_AT, STORE_LOCATION, Site};
 use super::snapshot::Snapshot;
+use crate::state_store::address;
 
 /// Tells whether all placements of a Destination share one file.
 pub fn aggregates(destination: &Destination) -> bool {
     destination.spec.filepath.mode == kratix_api::destination::FilepathMode::AggregatedYaml
 }
 
+/// A Destination, with the place of its store: two stores may have one address.
+pub type Placed<'a> = (&'a Destination, &'a str);
+
 /// Tells whether all placements of two Destinations share one file.
-pub fn shares_file(one: &Destination, other: &Destination) -> bool {
-    let file = location::aggregate(one);
-    one.spec.state_store_ref == other.spec.state_store_ref && file.is_some() && file == location::aggregate(other)
+pub fn shares_file(one: Placed<'_>, other: Placed<'_>) -> bool {
+    in_common(one, other, location::aggregate).is_some_and(|(one, other)| one == other)
+}
+
+/// Returns a path of each, relative to what their stores have in common, if both have such a path and that is anything.
+fn in_common(
+    one: Placed<'_>,
+    other: Placed<'_>,
+    path: impl Fn(&Destination) -> Option<String>,
+) -> Option<(String, String)> {
+    if one.1 == other.1 {
+        return Some((path(one.0)?, path(other.0)?));
+    }
+    if address(one.1) != address(other.1) {
+        return None;
+    }
+    let rooted = |(destination, place)| Some(site::rooted(place, &path(destination)?));
+    Some((rooted(one)?, rooted(other)?))
 }
 
 /// Names what placements that take turns have in common: those of one aggregate, so that each is computed from the ones
@@ -45,9 +64,9 @@ pub fn collision_key(placement: &WorkPlacement) -> (String, String) {
 }
 
 /// Tells whether placements of two Destinations could have directories of which one is, or contains, the other.
-pub fn may_meet(one: &Destination, other: &Destination) -> bool {
-    one.spec.state_store_ref == other.spec.state_store_ref
-        && site::touches(&join(&[&one.spec.path]), &join(&[&other.spec.path]))
+pub fn may_meet(one: Placed<'_>, other: Placed<'_>) -> bool {
+    let directory = |destination: &Destination| Some(join(&[&destination.spec.path]));
+    in_common(one, other, directory).is_some_and(|(one, other)| site::touches(&one, &other))
 }
 
 /// Tells whether a change of a Destination concerns its placements.

@@ -8,7 +8,7 @@ use kratix_api::{Destination, WorkPlacement, condition};
 use kube_core::ResourceExt;
 
 use super::site::{self, Site};
-use super::{Location, Rival, Snapshot, namesake};
+use super::{Location, Placed, Rival, Snapshot, namesake};
 use crate::object::ObjectKey;
 
 /// Who has the path already.
@@ -45,64 +45,86 @@ fn before_in_directory(
     place: &str,
 ) -> Option<Owner> {
     let has_written = snapshot.attempt.as_ref().is_some_and(|attempt| attempt.outcome.is_ok());
-    let own = rank(&snapshot.placement, destination, place, has_written);
+    let own = rank(&snapshot.placement, (destination, place), has_written);
+    let own_location = rooted(location, place);
     let mut rivals: Vec<_> = snapshot
         .rivals
         .iter()
-        .filter_map(|Rival { placement, destination: at, has_written }| {
-            let at = at.as_deref().filter(|at| super::may_meet(at, destination))?;
-            let other = Location::of(placement, at).ok()?;
+        .filter(|rival| super::may_meet(rival.placed(), (destination, place)))
+        .filter_map(|rival| {
+            let other = rooted(&Location::of(&rival.placement, &rival.destination).ok()?, &rival.place);
             let Location::Directory(directory) = &other else { return None };
-            if !location.overlaps(&other) {
+            if !own_location.overlaps(&other) {
                 return None;
             }
-            let rank = rank(placement, at, place, *has_written);
-            (rank < own).then(|| (rank, &**placement, directory.clone()))
+            let rank = rank(&rival.placement, rival.placed(), rival.has_written);
+            (rank < own).then(|| (rank, rival, seen_from(place, directory)))
         })
         .collect();
     rivals.sort_by(|(one, ..), (other, ..)| one.cmp(other));
-    let (_, rival, path) = rivals.into_iter().next()?;
+    let (_, Rival { placement: rival, destination: at, .. }, path) = rivals.into_iter().next()?;
     let is_leaving = rival.metadata.deletion_timestamp.is_some();
     let namespace = namesake::request_namespace(rival).map(str::to_owned);
-    let owner = format!("workplacement {}", ObjectKey::of(rival));
-    Some(Owner { owner, path, remedy: "delete one of the two", is_leaving, namespace })
+    let owner = format!("workplacement {}", ObjectKey::of(&**rival));
+    let remedy = match at.name_any() == destination.name_any() {
+        true => "delete one of the two",
+        false => "give one of the two Destinations another path",
+    };
+    Some(Owner { owner, path, remedy, is_leaving, namespace })
+}
+
+/// Returns a location relative to the repository or bucket, so that those of several stores can be compared.
+fn rooted(location: &Location, place: &str) -> Location {
+    match location {
+        Location::Directory(directory) => Location::Directory(site::rooted(place, directory)),
+        other => other.clone(),
+    }
+}
+
+/// Returns a path of the repository or bucket as whoever has a store there knows it.
+fn seen_from(place: &str, path: &str) -> String {
+    let root = site::rooted(place, "");
+    let below = path.strip_prefix(&root).and_then(|path| path.strip_prefix('/'));
+    below.filter(|_| !root.is_empty()).unwrap_or(path).to_owned()
 }
 
 /// The placements of one Destination share its file; of two Destinations with one file, the one has it of which something is
 /// in there, then the older.
 fn before_in_file(snapshot: &Snapshot, destination: &Destination, place: &str) -> Option<Owner> {
-    let rank = |destination: &Destination, members: &[Arc<WorkPlacement>]| {
+    let rank = |(destination, place): Placed<'_>, members: &[Arc<WorkPlacement>]| {
         let is_there = |member: &Arc<WorkPlacement>| {
-            has_written(member, destination, place, snapshot.written.contains(&ObjectKey::of(&**member)))
+            has_written(member, (destination, place), snapshot.written.contains(&ObjectKey::of(&**member)))
         };
         (!members.iter().any(is_there), created(&destination.metadata), destination.name_any())
     };
-    let own = rank(destination, &snapshot.members);
-    let neighbours = snapshot.neighbours.iter().filter(|other| super::shares_file(&other.destination, destination));
-    let ranked = neighbours.map(|other| (rank(&other.destination, &other.members), &*other.destination));
+    let own = rank((destination, place), &snapshot.members);
+    let neighbours = snapshot.neighbours.iter().map(|other| ((&*other.destination, &*other.place), &other.members));
+    let neighbours = neighbours.filter(|(other, _)| super::shares_file(*other, (destination, place)));
+    let ranked = neighbours.map(|(other, members)| (rank(other, members), other.0));
     let (_, owner) = ranked.filter(|(rank, _)| *rank < own).min_by(|(one, _), (other, _)| one.cmp(other))?;
     Some(Owner {
         owner: format!("destination {}", owner.name_any()),
-        path: super::location::aggregate(owner)?,
+        path: super::location::aggregate(destination)?,
         remedy: "give one of the two Destinations another path or spec.filepath.filename",
         is_leaving: owner.metadata.deletion_timestamp.is_some(),
         namespace: None,
     })
 }
 
+impl Rival {
+    fn placed(&self) -> Placed<'_> {
+        (&self.destination, &self.place)
+    }
+}
+
 /// What decides between placements, the smaller first.
-fn rank(
-    placement: &WorkPlacement,
-    destination: &Destination,
-    place: &str,
-    is_known_to_have: bool,
-) -> (bool, Timestamp, ObjectKey) {
-    let has_written = has_written(placement, destination, place, is_known_to_have);
+fn rank(placement: &WorkPlacement, at: Placed<'_>, is_known_to_have: bool) -> (bool, Timestamp, ObjectKey) {
+    let has_written = has_written(placement, at, is_known_to_have);
     (!has_written, created(&placement.metadata), ObjectKey::of(placement))
 }
 
 /// A placement that has moved has not written where it is now. One whose last write failed still has what it wrote before.
-fn has_written(placement: &WorkPlacement, destination: &Destination, place: &str, is_known_to_have: bool) -> bool {
+fn has_written(placement: &WorkPlacement, (destination, place): Placed<'_>, is_known_to_have: bool) -> bool {
     let status = placement.status.as_ref();
     let wrote = status.is_some_and(|status| {
         condition::is_true(&status.conditions, condition::WRITE_SUCCEEDED) || !status.version_id.is_empty()

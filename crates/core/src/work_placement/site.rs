@@ -186,7 +186,7 @@ impl Site {
 
     /// Returns the directory, relative to the repository or bucket.
     fn base(&self) -> String {
-        join(&[Address::of(&self.place).root, &self.directory])
+        rooted(&self.place, &self.directory)
     }
 
     /// Returns the path that is this site's alone, relative to the repository or bucket.
@@ -204,6 +204,11 @@ impl Site {
     pub(super) fn render(&self) -> String {
         serde_json::to_string(self).expect("texts can be rendered")
     }
+}
+
+/// Returns a path of a store at `place`, relative to the repository or bucket.
+pub(crate) fn rooted(place: &str, path: &str) -> String {
+    join(&[Address::of(place).root, path])
 }
 
 /// One directory is the other, or contains it; the root contains everything.

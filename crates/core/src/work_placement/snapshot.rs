@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kratix_api::{Destination, WorkPlacement};
 
-use super::{Cleaned, Former, Parts, Site};
+use super::{Cleaned, Former, Handover, Parts, Site};
 use crate::object::ObjectKey;
 use crate::plan::Plan;
 use crate::state_store::{Attempt, Availability, Change};
@@ -26,7 +26,8 @@ pub struct Snapshot {
     /// Other placements of one [`collision_key`](super::collision_key) with their Destinations, sorted by key; needed only those
     /// of Destinations that [`may_meet`](super::may_meet).
     pub rivals: Vec<Rival>,
-    /// Other Destinations of the same store with the same file ([`shares_file`](super::shares_file)), sorted by name.
+    /// Other Destinations with the same file ([`shares_file`](super::shares_file)), of this store or another one at its address;
+    /// sorted by store and name.
     pub neighbours: Vec<Neighbour>,
     /// All placements on the Destination, sorted by key; needed only if there are neighbours, or a decision
     /// [`lacks_members`](super::lacks_members).
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub attempt: Option<Attempt>,
     /// A comparison has found that the store does not hold any more what was written.
     pub is_doubted: bool,
+    /// Whose paths it waits for, and who waits for its own.
+    pub handover: Handover,
     /// How often what was written is compared with what the store holds; `None` for never.
     pub interval: Option<Duration>,
     /// The sites that it has left ([`former_sites`](super::former_sites)).
@@ -53,6 +56,8 @@ pub struct Snapshot {
 pub struct Neighbour {
     /// The Destination.
     pub destination: Arc<Destination>,
+    /// Where its store is.
+    pub place: String,
     /// The placements on it.
     pub members: Vec<Arc<WorkPlacement>>,
 }
@@ -62,8 +67,10 @@ pub struct Neighbour {
 pub struct Rival {
     /// The placement.
     pub placement: Arc<WorkPlacement>,
-    /// Its Destination, if that exists.
-    pub destination: Option<Arc<Destination>>,
+    /// Its Destination.
+    pub destination: Arc<Destination>,
+    /// Where its Destination's store is.
+    pub place: String,
     /// The process has written it, whatever the cache shows of its status.
     pub has_written: bool,
 }

@@ -1,6 +1,7 @@
 //! Tables over `decide`, with a store in memory that applies effects.
 
 mod drift;
+mod handover;
 mod moving;
 mod namesakes;
 mod owners;

@@ -88,35 +88,22 @@ async fn once(batch: &Batch<'_>, ledgers: &mut Index<String>, shares: &[Share<'_
         look(batch, share, &place).await
     }));
     let found = found.await;
-    // Each plan sees those before it as carried out.
-    let mut plans = Vec::with_capacity(shares.len());
-    for (share, present) in shares.iter().zip(found) {
-        let place = share.place(batch.root);
-        let plan = present.and_then(|present| plan(&place, share, present, &ledgers.known(&place)));
-        if let Ok(plan) = &plan {
-            plan.foresee(ledgers, &place);
-        }
-        plans.push(plan);
-    }
-    // Plans for one object are carried out one after the other.
-    let mut stages: Vec<Vec<usize>> = Vec::new();
-    let mut touched: HashMap<&Key, usize> = HashMap::new();
-    for (index, plan) in plans.iter().enumerate() {
-        let Ok(plan) = plan else { continue };
-        let stage = plan.keys().filter_map(|key| touched.get(key)).max().map_or(0, |stage| stage + 1);
-        touched.extend(plan.keys().map(|key| (key, stage)));
-        if stages.len() <= stage {
-            stages.push(Vec::new());
-        }
-        stages[stage].push(index);
-    }
+    let mut plans = plan_all(batch, ledgers, shares, &found);
+    let handed_over = hand_over(&mut plans);
     let mut results: BTreeMap<usize, Result<(Done, Option<Meta>), Fault>> = BTreeMap::new();
-    for stage in stages {
+    for stage in stages(&plans, &handed_over) {
         let running = stage.iter().map(async |index| match &plans[*index] {
+            // Who was to take over a path has failed, so what becomes of it has to be found out anew.
+            Ok(plan)
+                if handed_over.iter().any(|(from, to)| from == index && matches!(results.get(to), Some(Err(_)))) =>
+            {
+                (*index, Err(Fault::Moved(plan.ledger.clone())))
+            }
             Ok(plan) => (*index, plan.carry_out(batch, &shares[*index]).await),
             Err(error) => (*index, Err(error.clone().into())),
         });
-        results.extend(join_all(running).await);
+        let done = join_all(running).await;
+        results.extend(done);
     }
     let mut outcomes = Vec::with_capacity(shares.len());
     for (index, (share, plan)) in shares.iter().zip(&plans).enumerate() {
@@ -138,6 +125,97 @@ async fn once(batch: &Batch<'_>, ledgers: &mut Index<String>, shares: &[Share<'_
         });
     }
     outcomes
+}
+
+/// Makes a plan for each owner; each sees those before it as carried out. One who was refused a path of another owner looks again
+/// for as long as that helps: a path that its owner gives up at the same time is free, whoever was queued first.
+fn plan_all<'c>(
+    batch: &Batch<'_>,
+    ledgers: &mut Index<String>,
+    shares: &[Share<'c>],
+    found: &[Result<Present, WriteError>],
+) -> Vec<Result<Plan<'c>, WriteError>> {
+    let mut plans = BTreeMap::new();
+    let mut unplanned: Vec<usize> = (0..shares.len()).collect();
+    loop {
+        let before = unplanned.len();
+        for index in &unplanned {
+            let share = &shares[*index];
+            let place = share.place(batch.root);
+            let present = found[*index].as_ref().map_err(Clone::clone);
+            let plan = present.and_then(|present| plan(&place, share, present, &ledgers.known(&place)));
+            if let Ok(plan) = &plan {
+                plan.foresee(ledgers, &place);
+            }
+            plans.insert(*index, plan);
+        }
+        unplanned.retain(|index| plans[index].as_ref().is_err_and(WriteError::is_of_owner));
+        if unplanned.is_empty() || unplanned.len() == before {
+            return plans.into_values().collect();
+        }
+    }
+}
+
+/// Leaves what one gives up and another one writes to the latter: it is there at every moment. Returns who comes after whom, so
+/// that it is in a ledger at every moment too.
+fn hand_over(plans: &mut [Result<Plan<'_>, WriteError>]) -> Vec<(usize, usize)> {
+    let of = |key: &Key, index: usize| (key.clone(), index);
+    let given_up: HashSet<Key> = plans.iter().flatten().flat_map(|plan| &plan.gone).cloned().collect();
+    let taken: HashSet<Key> =
+        plans.iter().flatten().flat_map(|plan| &plan.disowned).map(|(path, _)| key(path)).collect();
+    if given_up.is_empty() && taken.is_empty() {
+        return Vec::new();
+    }
+    let (mut writers, mut losers) = (HashMap::new(), HashMap::new());
+    for (index, plan) in plans.iter().enumerate() {
+        let Ok(plan) = plan else { continue };
+        writers.extend(plan.files.iter().filter(|(key, _)| given_up.contains(key)).map(|(key, _)| of(key, index)));
+        losers.extend(taken.get(&plan.ledger).map(|ledger| of(ledger, index)));
+    }
+    let mut after = Vec::new();
+    for (index, plan) in plans.iter_mut().enumerate() {
+        let Ok(plan) = plan else { continue };
+        plan.gone.retain(|key| match writers.get(key) {
+            Some(writer) if *writer != index => {
+                after.push((index, *writer));
+                false
+            }
+            _ => true,
+        });
+        let losers = plan.disowned.iter().filter_map(|(path, _)| losers.get(&key(path)));
+        after.extend(losers.map(|loser| (*loser, index)));
+    }
+    after
+}
+
+/// Sorts plans into stages that are carried out one after the other: who comes `after` another one, and, in their order, plans for
+/// one object.
+fn stages(plans: &[Result<Plan<'_>, WriteError>], after: &[(usize, usize)]) -> Vec<Vec<usize>> {
+    let mut edges = after.to_vec();
+    let mut touched: HashMap<&Key, usize> = HashMap::new();
+    for (index, plan) in plans.iter().enumerate() {
+        let Ok(plan) = plan else { continue };
+        edges.extend(plan.keys().filter_map(|key| Some((index, touched.insert(key, index)?))));
+    }
+    let mut levels = vec![0; plans.len()];
+    // Two of whom each has to wait for the other go in some order.
+    for _ in plans {
+        let mut is_news = false;
+        for (later, earlier) in &edges {
+            if later != earlier && levels[*later] <= levels[*earlier] {
+                levels[*later] = levels[*earlier] + 1;
+                is_news = true;
+            }
+        }
+        if !is_news {
+            break;
+        }
+    }
+    let mut stages: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (index, _) in plans.iter().enumerate().filter(|(_, plan)| plan.is_ok()) {
+        stages.entry(levels[index]).or_default().push(index);
+    }
+    stages.into_values().collect()
 }
 
 /// Brings what is known of the ledgers beside this one up to date.
@@ -221,11 +299,12 @@ struct Plan<'c> {
 fn plan<'c>(
     place: &ledger::Place<'_>,
     share: &Share<'c>,
-    present: Present,
+    present: &Present,
     owners: &Owners<'_>,
 ) -> Result<Plan<'c>, WriteError> {
     let wanted: Vec<Path> = share.files.into_iter().flatten().map(|(path, _)| share.prefix.join(path)).collect();
-    let (old, read) = present.ledger.unzip();
+    let old = present.ledger.as_ref().map(|(list, _)| list);
+    let read = present.ledger.as_ref().map(|(_, meta)| meta.clone());
     let old_paths: HashSet<&Path> = old.iter().flat_map(|old| &old.paths).collect();
     let wanted_paths: HashSet<&Path> = wanted.iter().collect();
 
@@ -256,7 +335,7 @@ fn plan<'c>(
     let is_same = old.is_some() && entries == listed;
     let last = share.files.map(|_| Bytes::from(ledger::render(&listed)));
     let first = (!gone.is_empty()).then(|| {
-        let left = old.as_ref().map(|old| old.without(&wanted_paths, place)).unwrap_or_default();
+        let left = old.map(|old| old.without(&wanted_paths, place)).unwrap_or_default();
         let mut all = [listed.as_slice(), &left].concat();
         if all == entries {
             all.extend(left.first());
@@ -267,7 +346,8 @@ fn plan<'c>(
     let disowned =
         disowned.into_iter().filter_map(|(ledger, paths)| Some((place.beside(ledger)?.path, paths))).collect();
     let files = share.files.map(|files| targets(&share.prefix, files)).unwrap_or_default();
-    let kept = present.files.into_iter().filter(|(_, (_, holds))| *holds).map(|(key, (meta, _))| (key, meta)).collect();
+    let kept = present.files.iter().filter(|(_, (_, holds))| *holds);
+    let kept = kept.map(|(key, (meta, _))| (key.clone(), meta.clone())).collect();
     Ok(Plan { ledger: key(&place.path), read, first, disowned, files, kept, gone, last, ends_with_ledger })
 }
 

@@ -101,6 +101,19 @@ impl WriteError {
         }
     }
 
+    /// Returns the name of the ledger, without its extension, of who has the path already.
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            Self::Owned { owner, .. } | Self::AlikeOwned { owner, .. } => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// Tells whether the path is somebody else's.
+    pub(crate) fn is_of_owner(&self) -> bool {
+        self.owner().is_some()
+    }
+
     /// Returns when trying again makes sense.
     pub fn retry(&self) -> Retry {
         match self {

@@ -52,6 +52,7 @@ pub(super) fn build(
     for change in changes {
         outcomes.push(apply(&mut overlay, root, change, ledgers)?);
     }
+    take_over(&mut outcomes, changes, |change| apply(&mut overlay, root, change, ledgers))?;
     if !outcomes.iter().flatten().any(|outcome| outcome.changed) {
         return Ok(Batch { outcomes, commit: None });
     }
@@ -77,6 +78,29 @@ pub(super) fn build(
     let id = tree::hash(ObjectKind::Commit, &data);
     objects.push((ObjectKind::Commit, id, data));
     Ok(Batch { outcomes, commit: Some(Commit { id, objects }) })
+}
+
+/// Tries changes again that were refused a path of another owner, for as long as that helps: a path that its owner gives up in the
+/// same batch is free, whoever was queued first, and no state of the branch is without it.
+fn take_over(
+    outcomes: &mut [Result<Outcome, WriteError>],
+    changes: &[&Checked],
+    mut apply: impl FnMut(&Checked) -> Result<Result<Outcome, WriteError>, Trouble>,
+) -> Result<(), Trouble> {
+    let is_refused = |outcome: &Result<Outcome, WriteError>| outcome.as_ref().is_err_and(WriteError::is_of_owner);
+    // What its own asker has replaced since must not come after that.
+    let is_last = |at: usize| !changes[at + 1..].iter().any(|later| later.has_ledger_of(changes[at]));
+    let mut refused: Vec<usize> = (0..changes.len()).filter(|at| is_refused(&outcomes[*at]) && is_last(*at)).collect();
+    loop {
+        let before = refused.len();
+        for at in &refused {
+            outcomes[*at] = apply(changes[*at])?;
+        }
+        refused.retain(|at| is_refused(&outcomes[*at]));
+        if refused.is_empty() || refused.len() == before {
+            return Ok(());
+        }
+    }
 }
 
 /// Applies one change; one that cannot be applied leaves nothing behind.

@@ -14,6 +14,7 @@ mod paths;
 mod process;
 mod queue;
 mod remote;
+mod roots;
 mod share;
 mod signing;
 mod situations;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kratix_state_store::{Change, File, WriteError, open_with};
+use kratix_state_store::{Change, File, Handle, WriteError, Written, open_with};
 
 use crate::{Bed, file};
 
@@ -59,6 +59,62 @@ async fn one_path_has_one_owner_also_within_a_batch() {
     store.write(share("a", None)).await.expect("written");
     store.write(share("b", Some(vec![file("same.yaml", "b")]))).await.expect("written");
     assert_eq!(bed.git(&["show", "main:worker-1/same.yaml"]), "b");
+}
+
+/// Returns what comes of changes that wait at the same time.
+async fn together(store: &Handle, changes: Vec<Change>) -> Vec<Result<Written, WriteError>> {
+    let mut pending = Vec::new();
+    for change in changes {
+        pending.push(store.reserve().await.expect("a place").send(change));
+    }
+    futures::future::join_all(pending).await
+}
+
+#[tokio::test]
+async fn a_path_passes_from_owner_to_owner_in_one_commit_whoever_was_queued_first() {
+    for order in [["a", "b", "c"], ["a", "c", "b"], ["b", "a", "c"], ["b", "c", "a"], ["c", "a", "b"], ["c", "b", "a"]]
+    {
+        let bed = Bed::new();
+        let store = bed.store();
+        store.write(share("a", Some(vec![file("x.yaml", "x"), file("stays.yaml", "a")]))).await.expect("written");
+        store.write(share("b", Some(vec![file("y.yaml", "y")]))).await.expect("written");
+        let commits = bed.commits();
+        // The one takes over what another one gives up, who takes over what a third one gives up.
+        let change = |owner: &str| match owner {
+            "a" => share("a", Some(vec![file("stays.yaml", "a")])),
+            "b" => share("b", Some(vec![file("x.yaml", "x")])),
+            _ => share("c", Some(vec![file("y.yaml", "other")])),
+        };
+        let outcomes = together(&store, order.map(change).into()).await;
+        assert!(
+            outcomes.iter().all(|outcome| outcome.as_ref().is_ok_and(|done| done.changed)),
+            "{order:?} {outcomes:?}"
+        );
+        assert_eq!(bed.commits(), commits + 1, "{order:?}");
+        let there = [("x.yaml", "x"), ("y.yaml", "other"), ("stays.yaml", "a")];
+        for (path, content) in there {
+            assert_eq!(bed.git(&["show", &format!("main:worker-1/{path}")]), content, "{order:?}");
+        }
+        assert_eq!(ledger(&bed, "b"), "files:\n- worker-1/x.yaml\n", "{order:?}");
+        let imprints = outcomes.into_iter().flatten().map(|done| done.imprint).collect();
+        assert_eq!(store.verify(imprints).await, Ok(vec![true; 3]), "{order:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_its_own_asker_has_replaced_is_not_brought_back_when_a_path_becomes_free() {
+    let bed = Bed::new();
+    let store = bed.store();
+    store.write(share("a", Some(vec![file("x.yaml", "a")]))).await.expect("written");
+    let changes = vec![
+        share("b", Some(vec![file("x.yaml", "b"), file("old.yaml", "b")])),
+        share("b", Some(vec![file("new.yaml", "b")])),
+        share("a", Some(vec![])),
+    ];
+    let outcomes = together(&store, changes).await;
+    assert!(matches!(outcomes[0], Err(WriteError::Owned { .. })) && outcomes[1].is_ok() && outcomes[2].is_ok());
+    let paths = ["worker-1/.kratix/default-a.yaml", "worker-1/.kratix/default-b.yaml", "worker-1/new.yaml"];
+    assert_eq!(bed.paths(), paths);
 }
 
 #[tokio::test]

@@ -11,9 +11,19 @@ use crate::state_store::translation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Replaced;
 
+/// What has come of a change.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    pub(crate) attempt: Attempt,
+    /// What it has left in the store.
+    pub(crate) imprint: Option<Imprint>,
+    /// Of a path that somebody else has: the name of that one's ledger.
+    pub(crate) owner: Option<String>,
+}
+
 impl Registry {
-    /// Makes `change` durable and returns the attempt, with what it has left in the store; nothing of an attempt whose writer has
-    /// been replaced meanwhile, of which nobody knows what has come.
+    /// Makes `change` durable and returns what has come of it; nothing of an attempt whose writer has been replaced meanwhile, of which
+    /// nobody knows.
     pub(crate) async fn write(
         &self,
         store: &StateStoreRef,
@@ -21,13 +31,14 @@ impl Registry {
         change: Change,
         stamp: String,
         now: impl Fn() -> jiff::Timestamp,
-    ) -> Result<(Attempt, Option<Imprint>), Replaced> {
+    ) -> Result<Tried, Replaced> {
         let (ledger, asker) = (translation::ledger(&change), Asker::of(&change));
         let result = self.heed_silence(store, handle, handle.write(translation::change(change))).await;
         if self.is_replaced(store, handle, &result) {
             return Err(Replaced);
         }
         self.lost(store, handle);
+        let owner = result.as_ref().err().and_then(WriteError::owner).map(str::to_owned);
         let (outcome, imprint) = match result {
             Ok(written) => {
                 if written.changed {
@@ -50,7 +61,7 @@ impl Registry {
                 (Err(translation::failure_of(&error, ledger.as_deref())), None)
             }
         };
-        Ok((Attempt { stamp, at: now(), outcome }, imprint))
+        Ok(Tried { attempt: Attempt { stamp, at: now(), outcome }, imprint, owner })
     }
 
     /// Tells whether a call has ended because its writer is not the store's any more.

@@ -295,7 +295,7 @@ async fn a_repository_that_was_emptied_starts_a_new_epoch_with_the_write_that_fi
         let operation = Operation::Replace(vec![file]);
         let change = Change { id: name.into(), kind: ChangeKind::Update, prefix: name.into(), operation };
         let written = registry.write(&store(), &handle, change, String::new(), jiff::Timestamp::now).await;
-        let (attempt, _) = written.unwrap();
+        let attempt = written.unwrap().attempt;
         assert!(attempt.outcome.is_ok(), "{attempt:?}");
         match registry.availability_at(&store(), "here".into()) {
             (Availability::Ready { epoch, .. }, Some(_)) => (epoch, heard.load(Ordering::Relaxed)),
@@ -326,7 +326,7 @@ async fn a_store_refuses_for_as_long_as_somebody_asks_for_what_it_refuses() {
     let write = async |id: &str, directory: &str, files: Vec<File>| {
         let operation = Operation::Replace(files);
         let change = Change { id: id.into(), kind: ChangeKind::Update, prefix: directory.into(), operation };
-        registry.write(&store(), &handle, change, String::new(), jiff::Timestamp::now).await.unwrap().0.outcome
+        registry.write(&store(), &handle, change, String::new(), jiff::Timestamp::now).await.unwrap().attempt.outcome
     };
     let file = || vec![File { path: "f".into(), content: b"x".to_vec() }];
     let is_refusing = || matches!(registry.pushes(&store()), Pushes::Refused(_));

@@ -104,6 +104,12 @@ fn a_single_file_that_no_store_takes_is_refused() {
             format!("destination filepath.filename '{name}' cannot be written to a state store: {reason}")
         );
     }
+    for name in ["kratix-canary-namespace.yaml", "./Kratix-Canary-ConfigMap.yaml"] {
+        let message = world(&[]).denial(with_file("aggregatedYAML", name));
+        let document = name.trim_start_matches("./").to_lowercase();
+        let reason = format!("is the test document {document}; choose another name");
+        assert_eq!(message, format!("destination filepath.filename '{name}' {reason}"));
+    }
     for name in ["all/of/it.yaml", "a/../b.yaml", "./x.yaml"] {
         assert_eq!(world(&[]).warnings(with_file("aggregatedYAML", name)), Vec::<String>::new());
     }

@@ -163,6 +163,26 @@ fn a_placement_that_was_deleted_comes_back() {
     }
 }
 
+// spec 05 §5.3, §4.3
+#[test]
+fn a_placement_that_goes_from_where_it_should_not_be_counts_until_it_has_gone() {
+    for work in [request("w", vec![group(".", DEV)]), work("w", vec![group(".", DEV)])] {
+        let mut world = settled(work, vec![destination("d", &[("env", "dev")])]);
+        world.destinations = vec![destination("d", &[])];
+        world.settle();
+        assert_eq!(world.condition("ScheduleSucceeded").1, "DestinationSelectorMismatch");
+        world.placement("w.d-5058f").metadata.deletion_timestamp = Some(Time(at(0)));
+        let plan = world.decide();
+        assert!(plan.writes.is_empty() && plan.events.is_empty(), "{plan:?}");
+        world.converge();
+        assert_eq!(world.condition("ScheduleSucceeded").1, "DestinationSelectorMismatch");
+        assert_eq!(world.condition("Ready").2, "Misplaced");
+        world.finish_deletions();
+        world.settle();
+        assert_eq!(world.condition("ScheduleSucceeded").1, "UnscheduledWorkloadGroups");
+    }
+}
+
 // spec 05 §14.15, §4.2
 #[test]
 fn a_request_without_destination_looks_again_each_minute_and_a_dependency_waits_for_one() {

@@ -103,7 +103,7 @@ fn of_two_destinations_with_one_aggregate_the_one_that_has_written_keeps_it() {
     };
     // One file, cut into directory and name in two ways.
     let (younger, older) = (aggregated("young", "d/sub", "all.yaml", 5), aggregated("old", "d", "sub/all.yaml", 1));
-    assert!(shares_file(&younger, &older));
+    assert!(shares_file((&younger, "here"), (&older, "here")));
     let mut owner = World::new(placement("owner", &[("a", "1")]), younger.clone());
     owner.settle();
     assert_eq!(owner.condition("Ready").2, "Ready");
@@ -126,6 +126,73 @@ fn of_two_destinations_with_one_aggregate_the_one_that_has_written_keeps_it() {
     assert!(decide(&snapshot).effect.is_some());
     snapshot.written.insert(ObjectKey::of(&wrote));
     assert!(decide(&snapshot).effect.is_none());
+}
+
+/// A placement on the Destination `late` of a store at `place`.
+fn late(mode: FilepathMode, place: &str, path: &str) -> World {
+    let mut late = destination(path, mode);
+    late.metadata.name = Some("late".into());
+    late.spec.state_store_ref.as_mut().unwrap().name = "twin".into();
+    let mut late = World::new(placement("a-late", &[("a", "late")]), late);
+    late.store = Availability::Ready { place: place.into(), epoch: 0 };
+    let placement = late.placement.as_mut().unwrap();
+    let noted = site(placement, late.destination.as_ref().unwrap(), place).unwrap();
+    placement.annotations_mut().insert(STORE_LOCATION.into(), noted);
+    late
+}
+
+// Decision 16
+#[test]
+fn a_directory_has_one_owner_in_whatever_stores_of_one_address() {
+    for (own, owners, path) in [
+        (("server/main/", "shared"), ("server/main/", "shared"), Some("shared")),
+        (("server/main/deep", "x"), ("server/main/", "deep/x"), Some("x")),
+        (("server/main/", "deep/x"), ("server/main/deep", "x"), Some("deep/x")),
+        (("server/main/", "x"), ("server/main/deep", "x"), None),
+        (("server/main/", "shared"), ("server/dev/", "shared"), None),
+        (("server/main/", "shared"), ("other/main/", "shared"), None),
+    ] {
+        let mut world = late(FilepathMode::NestedByMetadata, own.0, own.1);
+        let there = destination(owners.1, FilepathMode::NestedByMetadata);
+        let mut owner = placement("owner", &[("a", "owner")]);
+        owner.metadata.creation_timestamp = Some(Time(at(5)));
+        let noted = site(&owner, &there, owners.0).unwrap();
+        owner.annotations_mut().insert(STORE_LOCATION.into(), noted);
+        (world.rivals, world.rivals_have_written) = (vec![owner], true);
+        world.rivals_at = Some((there, owners.0.into()));
+        world.settle();
+        let Some(path) = path else {
+            assert_eq!(world.condition("Ready").2, "Ready", "{own:?} {owners:?}");
+            continue;
+        };
+        let message = format!(
+            "path \"{path}/resources/default/redis/my-cache/configure/5058f\" already belongs to workplacement \
+             default/owner; hint: give one of the two Destinations another path"
+        );
+        assert_eq!(world.condition("WriteSucceeded"), said((Status::False, "WorkloadsFailedWrite", &message)));
+        world.delete();
+        world.settle();
+        assert!(world.placement.is_none() && world.commits.is_empty(), "{own:?} {owners:?}");
+    }
+}
+
+// Decision 16
+#[test]
+fn an_aggregate_has_one_owner_in_whatever_stores_of_one_address() {
+    let mut world = late(FilepathMode::AggregatedYaml, "server/main/deep", "d");
+    let mut older = destination("deep/d", FilepathMode::AggregatedYaml);
+    older.metadata.name = Some("a-older".into());
+    (world.neighbours, world.neighbours_at) = (vec![older], "server/main/".into());
+    world.settle();
+    let message = world.condition("WriteSucceeded").2;
+    assert!(message.starts_with("path \"d/aggregated.yaml\" already belongs to destination a-older; "), "{message}");
+    world.delete();
+    world.settle();
+    assert!(world.placement.is_none() && world.commits.is_empty());
+    let mut elsewhere = late(FilepathMode::AggregatedYaml, "server/main/deep", "d");
+    (elsewhere.neighbours, elsewhere.neighbours_at) = (world.neighbours, "server/dev/".into());
+    elsewhere.settle();
+    assert_eq!(elsewhere.condition("Ready").2, "Ready");
 }
 
 #[test]

@@ -13,7 +13,11 @@ pub(super) struct World {
     pub(super) rivals: Vec<WorkPlacement>,
     /// The process knows that the rivals have written.
     pub(super) rivals_have_written: bool,
+    /// Where the rivals are, with the place of that store, if that is not the Destination.
+    pub(super) rivals_at: Option<(Destination, String)>,
     pub(super) neighbours: Vec<Destination>,
+    /// Where the store of the neighbours is.
+    pub(super) neighbours_at: String,
     /// Placements on the neighbours.
     pub(super) foreign: Vec<WorkPlacement>,
     pub(super) members: Vec<WorkPlacement>,
@@ -23,6 +27,7 @@ pub(super) struct World {
     /// The files of the last successful attempt.
     pub(super) imprint: Files,
     pub(super) is_doubted: bool,
+    pub(super) handover: Handover,
     pub(super) interval: Option<Duration>,
     /// The stores of sites that were left, where they are not ready.
     pub(super) former: Option<Availability>,
@@ -50,13 +55,16 @@ impl World {
             store: ready(),
             rivals: Vec::new(),
             rivals_have_written: false,
+            rivals_at: None,
             neighbours: Vec::new(),
+            neighbours_at: "here".into(),
             foreign: Vec::new(),
             members: Vec::new(),
             parts: Parts::new(),
             attempt: None,
             imprint: Files::new(),
             is_doubted: false,
+            handover: Handover::default(),
             interval: None,
             former: None,
             is_retired: false,
@@ -83,20 +91,8 @@ impl World {
         Snapshot {
             now: at(self.now),
             placement: Arc::new(placement),
-            rivals: self
-                .rivals
-                .iter()
-                .map(|rival| Rival {
-                    placement: Arc::new(rival.clone()),
-                    destination: destination.clone(),
-                    has_written: self.rivals_have_written,
-                })
-                .collect(),
-            neighbours: self
-                .neighbours
-                .iter()
-                .map(|other| Neighbour { destination: Arc::new(other.clone()), members: self.members_of(other) })
-                .collect(),
+            rivals: self.rivals.iter().filter_map(|rival| self.rival(rival)).collect(),
+            neighbours: self.neighbours.iter().map(|other| self.neighbour(other)).collect(),
             written: BTreeSet::new(),
             members,
             parts: Parts::new(),
@@ -104,10 +100,23 @@ impl World {
             destination,
             store: self.store.clone(),
             attempt: self.attempt.clone(),
+            handover: self.handover.clone(),
             is_doubted: self.is_doubted,
             interval: self.interval,
             cleaned: None,
         }
+    }
+
+    fn rival(&self, placement: &WorkPlacement) -> Option<Rival> {
+        let own = || Some((self.destination.clone()?, self.store.place().unwrap_or_default().to_owned()));
+        let (destination, place) = self.rivals_at.clone().or_else(own)?;
+        let (placement, destination) = (Arc::new(placement.clone()), Arc::new(destination));
+        Some(Rival { placement, destination, place, has_written: self.rivals_have_written })
+    }
+
+    fn neighbour(&self, other: &Destination) -> Neighbour {
+        let (destination, place) = (Arc::new(other.clone()), self.neighbours_at.clone());
+        Neighbour { destination, place, members: self.members_of(other) }
     }
 
     pub(super) fn formers(&self) -> Vec<Former> {

@@ -236,3 +236,24 @@ async fn a_check_does_not_stumble_over_what_another_writer_finishes() {
     writer.join().expect("no panic");
     outcome.expect("usable all the time");
 }
+
+#[tokio::test]
+async fn a_path_passes_from_owner_to_owner_in_a_directory_too_whoever_was_queued_first() {
+    let ledger = |owner: &str| format!("w/.kratix/default-{owner}.yaml");
+    for takes_first in [true, false] {
+        let (yard, keeps) = (Yard::new(), || vec![file("stays", "a")]);
+        let share =
+            |owner: &str, files| Change::share(owner, "w", format!(".kratix/default-{owner}.yaml"), Some(files));
+        let store = yard.store();
+        store.write(share("a", [keeps(), vec![file("x", "a")]].concat())).await.expect("written");
+        let mut changes = vec![share("b", vec![file("x", "b")]), share("a", keeps())];
+        if !takes_first {
+            changes.reverse();
+        }
+        let outcomes = together(&store, changes).await;
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        let (a, b) = (ledger("a"), ledger("b"));
+        let ledgers = [(a.as_str(), "files:\n- w/stays\n"), (b.as_str(), "files:\n- w/x\n")];
+        assert_eq!(yard.files(), map(&[&ledgers[..], &[("w/stays", "a"), ("w/x", "b")]].concat()));
+    }
+}

@@ -61,12 +61,90 @@ async fn a_path_has_one_owner_in_one_batch_and_in_the_next() {
     let outcomes = together(&store, vec![share("a", files(&["y", "more"])), share("b", b)]).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     assert_eq!(shelf.server.get(BUCKET, "w/x").await.expect("there").content, "b's");
-    // In the other order it is still the first one's.
+    // In the other order as well.
     let outcomes = together(&store, vec![share("a", files(&["x", "y"])), share("b", files(&["z"]))]).await;
-    assert_eq!(outcomes[0], owned("w/x", "default-b"));
-    store.write(share("a", files(&["x", "y"]))).await.expect("free now");
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(store.write(share("b", files(&["x"]))).await, owned("w/x", "default-a"));
     let forged = store.write(share("b", files(&[".kratix/default-a.yaml"]))).await;
     assert!(matches!(forged, Err(WriteError::Owned { .. })), "{forged:?}");
+}
+
+#[tokio::test]
+async fn a_path_that_passes_from_owner_to_owner_is_never_missing_and_always_in_a_ledger() {
+    for order in [["a", "b", "c"], ["a", "c", "b"], ["b", "a", "c"], ["b", "c", "a"], ["c", "a", "b"], ["c", "b", "a"]]
+    {
+        for goes in [false, true] {
+            let Some(shelf) = Shelf::new().await else { return };
+            let store = shelf.store();
+            store.write(share("a", files(&["x", "stays"]))).await.expect("written");
+            store.write(share("b", files(&["y"]))).await.expect("written");
+            shelf.requests();
+            // The one takes over what another one gives up, who takes over what a third one gives up.
+            let change = |owner: &str| match owner {
+                "a" if goes => share("a", None),
+                "a" => share("a", files(&["stays"])),
+                "b" => share("b", files(&["x"])),
+                _ => share("c", files(&["y"])),
+            };
+            let outcomes = together(&store, order.map(change).into()).await;
+            assert!(outcomes.iter().all(|done| done.as_ref().is_ok_and(|done| done.changed)), "{order:?} {outcomes:?}");
+            let requests = shelf.requests();
+            let at = |start: &str| requests.iter().position(|request| request.starts_with(start));
+            let last = |start: &str| requests.iter().rposition(|request| request.starts_with(start));
+            assert!(at("DELETE /state/w/x").is_none() && at("DELETE /state/w/y").is_none(), "{order:?} {requests:?}");
+            let [a, b, c] = ["a", "b", "c"].map(|owner| format!("/state/w/.kratix/default-{owner}.yaml"));
+            let given_up = last(&if goes { format!("DELETE {a}") } else { format!("PUT {a}") });
+            assert!(at(&format!("PUT {b}")) < given_up, "{order:?} {requests:?}");
+            assert!(at(&format!("PUT {c}")) < last(&format!("PUT {b}")), "{order:?} {requests:?}");
+            let stays = if goes { &["w/x", "w/y"][..] } else { &["w/stays", "w/x", "w/y"] };
+            let keys = shelf.keys().await.into_iter().filter(|key| !key.contains(".kratix")).collect::<Vec<_>>();
+            assert_eq!(keys, stays, "{order:?}");
+            assert_eq!(
+                (ledger(&shelf, "b").await, ledger(&shelf, "c").await),
+                ("files:\n- w/x\n".into(), "files:\n- w/y\n".into())
+            );
+            let imprints = outcomes.into_iter().flatten().map(|done| done.imprint).collect();
+            assert_eq!(store.verify(imprints).await, Ok(vec![true; 3]), "{order:?}");
+        }
+    }
+}
+
+/// Whoever gives a path up to one whose write fails removes it, or leaves it where that one has it in its ledger.
+#[tokio::test]
+async fn a_path_whose_new_owner_cannot_be_written_is_nobodys_only_once_it_is_gone() {
+    for refused in ["PUT /state/w/.kratix/default-b.yaml", "PUT /state/w/x"] {
+        let Some(shelf) = Shelf::new().await else { return };
+        let store = shelf.store();
+        store.write(share("a", files(&["x", "stays"]))).await.expect("written");
+        shelf.server.intercept(move |request| request.starts_with(refused).then_some(Fault::Answer(400, "Crashed")));
+        let outcomes = together(&store, vec![share("b", files(&["x"])), share("a", files(&["stays"]))]).await;
+        assert!(outcomes[0].is_err() && outcomes[1].is_ok(), "{outcomes:?}");
+        shelf.server.relent();
+        let keys = shelf.keys().await;
+        let is_listed = keys.contains(&"w/.kratix/default-b.yaml".to_owned());
+        assert_eq!(keys.contains(&"w/x".to_owned()), is_listed, "{refused}: {keys:?}");
+        store.write(share("b", None)).await.expect("removed");
+        assert_eq!(shelf.keys().await, ["w/.kratix/default-a.yaml", "w/stays"], "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_taken_from_an_owner_who_is_leaving_stays_when_that_one_goes_in_the_same_batch_or_later() {
+    for orders in [&[&["b", "left"][..]][..], &[&["left", "b"]], &[&["b"], &["left"]]] {
+        let Some(shelf) = Shelf::new().await else { return };
+        shelf.store().write(share("left", files(&["one", "two"]))).await.expect("written");
+        let lives = Arc::new(|owner: &str| owner != "default-left");
+        let store = open_with(shelf.config(), "unused", lives).expect("usable");
+        shelf.requests();
+        for order in orders {
+            let change = |owner: &&str| if *owner == "b" { share("b", files(&["one"])) } else { share("left", None) };
+            let outcomes = together(&store, order.iter().map(change).collect()).await;
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        }
+        let requests = shelf.requests();
+        assert!(!requests.iter().any(|request| request.starts_with("DELETE /state/w/one")), "{requests:?}");
+        assert_eq!(shelf.keys().await, ["w/.kratix/default-b.yaml", "w/one"], "{orders:?}");
+    }
 }
 
 #[tokio::test]
