@@ -7,6 +7,7 @@ mod accepted;
 mod objects;
 mod recorded;
 mod replay;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use embedded_apiserver::{Server, Service, User};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kratix_api::{Timestamp, keys};
+use kratix_api::{Timestamp, condition, keys};
 use kratix_controllers::{Clock, Controllers, Options};
 use kratix_platform::Rules;
 use kratix_state_store::init_bare;
@@ -56,12 +56,14 @@ pub(crate) struct World {
     starts: watch::Sender<usize>,
     managers: JoinSet<()>,
     rules: Arc<Rules>,
+    clock: Clock,
+    fault: Fault,
     agents: Mutex<JoinSet<()>>,
     /// Statuses that a user has removed.
     wipes: Mutex<Vec<Call>>,
     /// Directories of Destinations that a user has removed.
     left: Mutex<Vec<String>>,
-    _node: SimulatedNode,
+    _node: Option<SimulatedNode>,
 }
 
 impl World {
@@ -89,6 +91,16 @@ impl World {
         objects: impl FnOnce(&Path) -> Vec<Value>,
         play: impl Fn(&Stage<'_>) -> Outcome + Send + Sync + 'static,
     ) -> Self {
+        let mut world = Self::still(seed, fault, commits).await;
+        for object in objects(&world.repository()) {
+            world.apply(&object).await.unwrap();
+        }
+        world.live(play);
+        world
+    }
+
+    /// Makes everything but what acts by itself: until it lives, nothing happens in it.
+    pub(crate) async fn still(seed: &Seed, fault: Fault, commits: &Commits) -> Self {
         let (began, beginning) = (Instant::now(), BEGINNING.parse::<Timestamp>().unwrap());
         let now = move || beginning.checked_add(began.elapsed()).unwrap();
         let draws = Mutex::new(seed.fork("draws"));
@@ -120,15 +132,7 @@ impl World {
         commits.count_with(&manager);
         let pods = Injector::new(fault, Whose::Pods, seed, revision(&server));
 
-        let (accounts, of_pods) = (server.clone(), pods.clone());
-        let node = SimulatedNode::builder(Client::new(server.service(User::admin("node")), "default"))
-            .clock(now)
-            .pods(move |namespace, name| {
-                of_pods.client(accounts.service(User::service_account(namespace, name)), &Life::default())
-            })
-            .start(play);
-
-        let mut world = Self {
+        let world = Self {
             user,
             manager,
             pods,
@@ -139,40 +143,60 @@ impl World {
             starts: watch::Sender::new(0),
             managers: JoinSet::new(),
             rules,
+            clock: Clock::new(now),
+            fault,
             agents: Mutex::default(),
             wipes: Mutex::default(),
             left: Mutex::default(),
-            _node: node,
+            _node: None,
             server,
         };
         init_bare(world.repository(), "main").unwrap();
         world.apply(&namespace(keys::SYSTEM_NAMESPACE)).await.unwrap();
-        for object in objects(&world.repository()) {
-            world.apply(&object).await.unwrap();
-        }
-        let clock = Clock::new(now);
-        // What some rules allow the manager alone.
-        let account = User::service_account(keys::SYSTEM_NAMESPACE, keys::MANAGER_SERVICE_ACCOUNT);
-        let count = if fault == Fault::Two { 2 } else { 1 };
+        world
+    }
+
+    /// Starts the node, in which `play` stands for the containers of pipelines, and the managers.
+    pub(crate) fn live(&mut self, play: impl Fn(&Stage<'_>) -> Outcome + Send + Sync + 'static) {
+        let (accounts, of_pods) = (self.server.clone(), self.pods.clone());
+        let clock = self.clock.clone();
+        let node = SimulatedNode::builder(Client::new(self.server.service(User::admin("node")), "default"))
+            .clock(move || clock.now())
+            .pods(move |namespace, name| {
+                of_pods.client(accounts.service(User::service_account(namespace, name)), &Life::default())
+            })
+            .start(play);
+        self._node = Some(node);
+        let count = if self.fault == Fault::Two { 2 } else { 1 };
         for number in 0..count {
             let part = Manager {
-                service: world.server.service(User::admin(account.name.clone())),
-                injector: world.manager.clone(),
+                service: self.as_manager(),
+                injector: self.manager.clone(),
                 options: Options {
                     adapter_image: "adapter".into(),
                     adapter_pull_secret: None,
-                    cache_dir: world.directory.path().join(format!("cache-{number}")),
+                    cache_dir: self.directory.path().join(format!("cache-{number}")),
                     git: kratix_core::config::GitEnvironment::default(),
                     host: format!("manager-{number}"),
-                    clock: clock.clone(),
+                    clock: self.clock.clone(),
                 },
-                restart: world.restart.subscribe(),
-                starts: world.starts.clone(),
-                is_shown_the_past: matches!(fault, Fault::Past(_)),
+                restart: self.restart.subscribe(),
+                starts: self.starts.clone(),
+                is_shown_the_past: matches!(self.fault, Fault::Past(_)),
             };
-            world.managers.spawn(part.live());
+            self.managers.spawn(part.live());
         }
-        world
+    }
+
+    /// Returns a way to the server for whoever is taken for the manager: some rules allow it more than anybody else.
+    pub(crate) fn as_manager(&self) -> Service {
+        let account = User::service_account(keys::SYSTEM_NAMESPACE, keys::MANAGER_SERVICE_ACCOUNT);
+        self.server.service(User::admin(account.name))
+    }
+
+    /// Returns the time in whole seconds, as objects tell it.
+    pub(crate) fn time(&self) -> String {
+        condition::whole_seconds(self.clock.now()).to_string()
     }
 
     pub(crate) fn repository(&self) -> PathBuf {

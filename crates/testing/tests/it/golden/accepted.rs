@@ -3,12 +3,12 @@
 use regex::Regex;
 
 /// A difference that is meant.
-struct Accepted {
+pub(super) struct Accepted {
     /// Numbers of the scenarios that have it, and must have it; without any, every scenario may.
-    scenarios: &'static [&'static str],
-    /// Matches the difference, which begins with its stage.
-    difference: &'static str,
-    reason: &'static str,
+    pub(super) scenarios: &'static [&'static str],
+    /// Matches the difference; that of a replay begins with its stage.
+    pub(super) difference: &'static str,
+    pub(super) reason: &'static str,
 }
 
 const ACCEPTED: &[Accepted] = &[
@@ -266,8 +266,13 @@ const ACCEPTED: &[Accepted] = &[
 
 /// Returns the differences that are not meant, and says which ones were meant and are not there.
 pub(super) fn unexplained(scenario: &str, differences: &[String]) -> Vec<String> {
+    unexplained_by(ACCEPTED, scenario, differences)
+}
+
+/// Does the same with other rules.
+pub(super) fn unexplained_by(accepted: &[Accepted], scenario: &str, differences: &[String]) -> Vec<String> {
     let number = &scenario[..2];
-    let rules = ACCEPTED.iter().filter(|rule| rule.scenarios.is_empty() || rule.scenarios.contains(&number));
+    let rules = accepted.iter().filter(|rule| rule.scenarios.is_empty() || rule.scenarios.contains(&number));
     let mut left = differences.to_vec();
     for rule in rules {
         let expected = Regex::new(rule.difference).unwrap();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// What the user of the recording did, or a moment at which everything was captured.
 #[derive(Clone, Debug)]
@@ -22,6 +23,22 @@ pub(super) enum Act {
     Told(String),
     /// Compares with what was captured.
     Stage(String),
+}
+
+/// A file as it is told.
+#[derive(Clone, Debug)]
+pub(super) struct File {
+    pub(super) content: Vec<u8>,
+    /// Where it is told of: size and hash are beside its path.
+    mark: String,
+}
+
+impl File {
+    /// Tells whether it is told as it was, byte by byte.
+    pub(super) fn is_whole(&self) -> bool {
+        let hash: String = Sha256::digest(&self.content).iter().map(|byte| format!("{byte:02x}")).collect();
+        self.mark.contains(&format!("size={} sha256={hash}", self.content.len()))
+    }
 }
 
 /// A recorded scenario.
@@ -74,33 +91,40 @@ impl Recorded {
         commits.filter(|line| line.starts_with("kratix ")).map(super::masked).collect()
     }
 
-    /// Returns the files in the repository at a stage.
+    /// Returns the files in the repository at a stage, without what differs from run to run.
     pub(super) fn files(&self, stage: &str) -> BTreeMap<String, String> {
-        let mut files = BTreeMap::new();
-        for earlier in self.stages().take_while(|earlier| *earlier <= stage) {
-            let before: BTreeMap<String, String> = std::mem::take(&mut files);
-            let text = read(&self.root.join(format!("store/{earlier}.txt")));
-            let mut lines = text.lines().take_while(|line| !line.starts_with("# commits")).peekable();
-            while let Some(line) = lines.next() {
-                let Some((path, rest)) = line.split_once("  mode=") else { continue };
-                let mut content = Vec::new();
-                while let Some(line) = lines.next_if(|line| line.starts_with("    ")) {
-                    content.push(line.trim_start_matches("    ").to_owned());
-                }
-                let path = super::masked(path);
-                let before = before.get(&path).filter(|_| rest.ends_with("(as before)"));
-                files.insert(path, before.cloned().unwrap_or_else(|| told(&content)));
-            }
-        }
+        let mut files = self.tree(stage);
         // Of the one who made the repository.
         files.remove("README.md");
+        let text = |file: File| String::from_utf8_lossy(&file.content).replace("\r\n", "\n");
+        files.into_iter().map(|(path, file)| (super::masked(&path), text(file))).collect()
+    }
+
+    /// Returns the files in the repository at a stage as they are told.
+    pub(super) fn tree(&self, stage: &str) -> BTreeMap<String, File> {
+        let mut files = BTreeMap::new();
+        for earlier in self.until(stage) {
+            let before: BTreeMap<String, File> = std::mem::take(&mut files);
+            let text = read(&self.root.join(format!("store/{earlier}.txt")));
+            let mut lines = text.split('\n').take_while(|line| !line.starts_with("# commits")).peekable();
+            while let Some(line) = lines.next() {
+                let Some((path, mark)) = line.split_once("  mode=") else { continue };
+                let mut content = Vec::new();
+                while let Some(line) = lines.next_if(|line| line.starts_with("    ")) {
+                    content.push(line.trim_start_matches("    "));
+                }
+                let before = before.get(path).filter(|_| mark.ends_with("(as before)"));
+                let file = before.cloned().unwrap_or_else(|| File { content: told(&content), mark: mark.to_owned() });
+                files.insert(path.to_owned(), file);
+            }
+        }
         files
     }
 
     /// Returns the objects at a stage by kind, namespace and name: each folder holds what changed since the one before.
     pub(super) fn objects(&self, stage: &str) -> BTreeMap<String, Value> {
         let mut objects = BTreeMap::new();
-        for earlier in self.stages().take_while(|earlier| *earlier <= stage) {
+        for earlier in self.until(stage) {
             let folder = self.root.join("captured").join(earlier);
             for object in documents(&read(&folder.join("objects.yaml"))) {
                 objects.insert(address(&object), object);
@@ -111,6 +135,61 @@ impl Recorded {
             }
         }
         objects
+    }
+
+    /// Returns what each Job runs that there was until a stage.
+    ///
+    /// Of a Job that runs the same as an earlier one only that is told, even when the earlier one is gone.
+    pub(super) fn jobs(&self, stage: &str) -> BTreeMap<String, Value> {
+        let mut specs = BTreeMap::new();
+        for earlier in self.until(stage) {
+            for job in documents(&read(&self.root.join("captured").join(earlier).join("objects.yaml"))) {
+                let name = job["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                if job["kind"] == "Job" && job["spec"].is_object() {
+                    specs.insert(name, job["spec"].clone());
+                }
+            }
+        }
+        specs
+    }
+
+    /// Returns the files of Works at a stage, by Work, group and path.
+    pub(super) fn contents(&self, stage: &str) -> BTreeMap<[String; 3], Vec<u8>> {
+        let mut contents = BTreeMap::new();
+        for earlier in self.until(stage) {
+            let path = self.root.join("captured").join(earlier).join("work-files.yaml");
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let files: Vec<Vec<Value>> = serde_saphyr::from_multiple(&text).unwrap();
+            for file in files.into_iter().flatten() {
+                let text = |field: &str| file[field].as_str().map(str::to_owned);
+                let encoded = text("base64").map(|encoded| STANDARD.decode(encoded).unwrap());
+                let content = encoded.or_else(|| text("text").map(String::into_bytes));
+                contents.insert(["work", "group", "filepath"].map(|field| text(field).unwrap()), content.unwrap());
+            }
+        }
+        contents
+    }
+
+    /// Returns every object of Kratix and every Job there ever was, by address, in the order in which they came.
+    pub(super) fn order(&self) -> Vec<String> {
+        let history = read(&self.root.join("captured/history.jsonl"));
+        let lines = history.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let added = lines.filter(|line| line["event"] == "ADDED");
+        added.filter_map(|line| line["object"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Returns the whole objects among what the user sent, in the order of the steps.
+    pub(super) fn sent(&self) -> Vec<Value> {
+        let created = self.acts.iter().filter_map(|act| match act {
+            Act::Create(file) => Some(file),
+            _ => None,
+        });
+        created.flat_map(|file| self.input(file)).collect()
+    }
+
+    fn until(&self, stage: &str) -> impl Iterator<Item = &str> {
+        assert!(self.stages().any(|known| known == stage), "there is no stage {stage}");
+        self.stages().take_while(move |earlier| *earlier <= stage)
     }
 
     fn stages(&self) -> impl Iterator<Item = &str> {
@@ -166,13 +245,13 @@ fn act(line: &str) -> Option<Act> {
 }
 
 /// Returns the content of a file as it is told: indented, or encoded.
-fn told(lines: &[String]) -> String {
+fn told(lines: &[&str]) -> Vec<u8> {
     if let Some(encoded) = lines.first().and_then(|line| line.strip_prefix("base64 ")) {
-        return String::from_utf8_lossy(&STANDARD.decode(encoded).unwrap()).into_owned();
+        return STANDARD.decode(encoded).unwrap();
     }
-    let is_open = lines.last().is_some_and(|line| line == "| (no newline at end)");
+    let is_open = lines.last().is_some_and(|line| *line == "| (no newline at end)");
     let lines = &lines[..lines.len() - usize::from(is_open)];
     let lines: Vec<&str> = lines.iter().map(|line| line.strip_prefix("| ").unwrap_or_default()).collect();
     let text = lines.join("\n");
-    if is_open || text.is_empty() { text } else { text + "\n" }
+    if is_open || text.is_empty() { text } else { text + "\n" }.into_bytes()
 }

@@ -261,7 +261,7 @@ impl Replay {
 }
 
 /// Runs the containers of the recorded pipelines: scripts for a shell, which finds the directories of its pod elsewhere.
-fn play(stage: &Stage<'_>) -> Outcome {
+pub(super) fn play(stage: &Stage<'_>) -> Outcome {
     let args = stage.container.args.as_ref().unwrap();
     let scratch = stage.output_directory().parent().unwrap().with_file_name("scratch");
     std::fs::create_dir_all(&scratch).unwrap();
