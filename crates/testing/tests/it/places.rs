@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kratix_api::destination::FilepathMode;
 use kratix_api::{Destination, WorkPlacement, compression, keys};
 use kube::ResourceExt;
 
@@ -11,11 +12,41 @@ const BYTES_MAX: usize = 1 << 20;
 const ID_PREFIX: usize = 5;
 /// On a placement: the namespace that stands in its directory.
 const DIRECTORY_NAMESPACE: &str = "kratix.io/directory-namespace";
-/// What a Destination has beside the files of placements.
-const TEST_DOCUMENTS: [&str; 2] =
-    ["dependencies/kratix-canary-namespace.yaml", "resources/kratix-canary-configmap.yaml"];
+/// The file that placements share in mode `aggregatedYAML`.
+const AGGREGATE: &str = "aggregated.yaml";
 
-/// Returns the directory of a placement in the mode that all Destinations here have (spec 05 §6.3).
+/// Returns what a Destination has beside the files of placements.
+fn test_documents(destination: &Destination) -> [String; 2] {
+    let (dependencies, resources) = match destination.spec.filepath.mode {
+        FilepathMode::NestedByMetadata => ("dependencies/", "resources/"),
+        _ => ("", ""),
+    };
+    let path = &destination.spec.path;
+    [
+        format!("{path}/{dependencies}kratix-canary-namespace.yaml"),
+        format!("{path}/{resources}kratix-canary-configmap.yaml"),
+    ]
+}
+
+/// Returns the paths of what a placement has (spec 05 §6.3, §6.4).
+fn paths(placement: &WorkPlacement, destination: &Destination) -> Vec<String> {
+    let path = &destination.spec.path;
+    let own = placement.spec.workloads.iter().map(|workload| file(placement, destination, &workload.filepath));
+    let ledger = (destination.spec.filepath.mode == FilepathMode::None)
+        .then(|| format!("{path}/.kratix/{}-{}.yaml", placement.namespace().unwrap_or_default(), placement.name_any()));
+    own.chain(ledger).collect()
+}
+
+/// Returns where a document of a placement is.
+fn file(placement: &WorkPlacement, destination: &Destination, path: &str) -> String {
+    match destination.spec.filepath.mode {
+        FilepathMode::None => format!("{}/{path}", destination.spec.path),
+        FilepathMode::AggregatedYaml => format!("{}/{AGGREGATE}", destination.spec.path),
+        _ => format!("{}/{path}", directory(placement, destination)),
+    }
+}
+
+/// Returns the directory of a placement in mode `nestedByMetadata`.
 fn directory(placement: &WorkPlacement, destination: &Destination) -> String {
     let spec = &placement.spec;
     let pipeline = placement.labels().get(keys::PIPELINE_NAME).map_or("", String::as_str);
@@ -35,13 +66,13 @@ pub(crate) fn missing(
     destination: &Destination,
     files: &BTreeMap<String, String>,
 ) -> Option<String> {
-    let directory = directory(placement, destination);
+    let is_shared = destination.spec.filepath.mode == FilepathMode::AggregatedYaml;
     placement.spec.workloads.iter().find_map(|workload| {
         let content = compression::decompress(&workload.content, BYTES_MAX).unwrap();
         let content = crate::record::text(&String::from_utf8_lossy(&content));
-        let path = format!("{directory}/{}", workload.filepath);
+        let path = file(placement, destination, &workload.filepath);
         match files.get(&path) {
-            Some(text) if *text == content => None,
+            Some(text) if *text == content || is_shared && text.contains(content.trim_end()) => None,
             Some(_) => Some(format!("{path} is not as {} wants it", placement.name_any())),
             None => Some(format!("{path} of {} is not there", placement.name_any())),
         }
@@ -97,12 +128,9 @@ pub(crate) fn strays(
     };
     let mut known: BTreeSet<String> = BTreeSet::new();
     for destination in destinations {
-        known.extend(TEST_DOCUMENTS.map(|document| format!("{}/{document}", destination.spec.path)));
+        known.extend(test_documents(destination));
         let own = placements.iter().filter(|placement| is_of(placement, destination));
-        known.extend(own.flat_map(|placement| {
-            let directory = directory(placement, destination);
-            placement.spec.workloads.iter().map(move |workload| format!("{directory}/{}", workload.filepath))
-        }));
+        known.extend(own.flat_map(|placement| paths(placement, destination)));
     }
     let strays = files.keys().filter(|path| !known.contains(*path) && !is_left(path));
     strays.map(|path| format!("{path} belongs to no placement")).collect()
@@ -143,4 +171,34 @@ fn a_file_that_no_placement_has_is_a_stray() {
     let found = strays(&placements, &destinations, &left, &files(&[outdated, "worker-2/a", "worker-20/a"]));
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(missing(&placements[0], &destinations[0], &files(&[outdated])).is_some_and(|text| text.contains(own)));
+}
+
+#[test]
+fn in_the_other_modes_files_are_where_they_share_a_directory_or_a_file() {
+    let destination = |mode: &str| -> Destination {
+        serde_json::from_value(crate::scenario::destination_of("flat", "flat", mode)).unwrap()
+    };
+    let placement: WorkPlacement = serde_json::from_value(serde_json::json!({
+        "metadata": { "name": "p", "namespace": "default" },
+        "spec": {
+            "targetDestinationName": "flat", "promiseName": "env", "resourceName": "a", "id": "5058f1af8388",
+            "workloads": [{ "filepath": "f.yaml", "content": compression::compress(b"a: 1\n") }],
+        },
+    }))
+    .unwrap();
+    for (mode, good, bad) in [
+        ("none", &[("flat/f.yaml", "a: 1\n"), ("flat/.kratix/default-p.yaml", "")][..], ("flat/f.yaml", "a: 2\n")),
+        ("aggregatedYAML", &[("flat/aggregated.yaml", "b: 1\n---\na: 1\n")], ("flat/aggregated.yaml", "b: 1\n")),
+    ] {
+        let files = |files: &[(&str, &str)]| -> BTreeMap<String, String> {
+            files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
+        };
+        let destination = destination(mode);
+        assert_eq!(missing(&placement, &destination, &files(good)), None, "{mode}");
+        assert!(missing(&placement, &destination, &files(&[bad])).is_some(), "{mode}");
+        let (placements, destinations) = ([placement.clone()], [destination]);
+        assert_eq!(strays(&placements, &destinations, &[], &files(good)), Vec::<String>::new(), "{mode}");
+        let other = ("flat/.kratix/default-q.yaml", "");
+        assert_eq!(strays(&placements, &destinations, &[], &files(&[other])).len(), 1, "{mode}");
+    }
 }

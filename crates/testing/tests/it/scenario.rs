@@ -205,12 +205,17 @@ pub(crate) fn namespace(name: &str) -> Value {
 
 /// A Destination in the repository.
 pub(crate) fn destination(name: &str, environment: &str) -> Value {
+    destination_of(name, environment, "nestedByMetadata")
+}
+
+/// A Destination whose files have such places.
+pub(crate) fn destination_of(name: &str, environment: &str, mode: &str) -> Value {
     json!({
         "apiVersion": PLATFORM, "kind": "Destination",
         "metadata": { "name": name, "labels": { "environment": environment } },
         "spec": {
             "path": name, "stateStoreRef": { "kind": "GitStateStore", "name": "default" },
-            "filepath": { "mode": "nestedByMetadata" },
+            "filepath": { "mode": mode },
         },
     })
 }

@@ -35,6 +35,29 @@ pub(super) fn all() -> Vec<Scenario> {
             ),
         },
         Scenario {
+            name: "suspended-pipelines-removed-and-others-added",
+            steps: then(
+                requested_with(promise(&["build"]), "build", Act::Suspend),
+                vec![Apply(promise(&[])), Rest, Apply(promise(&["test"])), Rest],
+            ),
+        },
+        Scenario {
+            name: "pipelines-removed-during-a-run-that-suspends",
+            steps: vec![
+                Apply(promise(&["build"])),
+                Rest,
+                Script("build", Act::Hold),
+                Apply(request("a", "small")),
+                Held("build"),
+                Apply(promise(&[])),
+                Calm,
+                Script("build", Act::Suspend),
+                Rest,
+                Apply(promise(&["test"])),
+                Rest,
+            ],
+        },
+        Scenario {
             name: "suspend-then-update",
             steps: then(
                 requested_with(promise(&["build", "test"]), "test", Act::Suspend),

@@ -52,6 +52,23 @@ pub(super) fn all() -> Vec<Scenario> {
             ],
         },
         Scenario {
+            name: "delete-pipeline-of-requests-mended-while-their-promise-goes",
+            steps: then(
+                begun(Act::Write),
+                vec![
+                    Script("clean", Act::Fail),
+                    Delete(the_promise()),
+                    Rest,
+                    Apply({
+                        let mut promise = full_promise();
+                        promise["spec"]["workflows"]["resource"]["delete"] = json!([pipeline("tidy")]);
+                        promise
+                    }),
+                    Rest,
+                ],
+            ),
+        },
+        Scenario {
             name: "delete-workflow-failing-then-fixed",
             steps: then(
                 begun(Act::Write),
