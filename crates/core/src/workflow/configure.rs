@@ -117,6 +117,14 @@ fn without_pipelines(snapshot: &Snapshot<'_>) -> Outcome {
 fn wait_for_the_last(snapshot: &Snapshot<'_>, job: &Job) -> Outcome {
     let mut outcome = wait_for(snapshot, job, true);
     outcome.writes.splice(0..0, surplus(snapshot));
+    let mut document = Document::read(&outcome.status);
+    let name = history::pipeline(job);
+    if document.phase(name).is_none() {
+        // Its start was never written down: a pod that asks to be held waits for its place in the list.
+        document.reset(&[name], snapshot.now);
+        document.set_phase(name, Phase::Running, snapshot.now);
+        outcome.status = document.into_value();
+    }
     outcome
 }
 

@@ -99,6 +99,21 @@ fn a_pipeline_that_has_begun_is_waited_for_where_none_is_left() {
     }
 }
 
+/// A manager that ends between the Job and the status leaves a request without a list.
+#[test]
+fn a_pipeline_whose_start_was_never_written_down_gets_its_place_in_the_list() {
+    let mut world = running_on();
+    world.change("Env", &key("a"), json!({ "status": { "kratix": null } }));
+    world.settle("a");
+    assert_eq!(pipelines(&world), json!([["first", "Running"]]));
+    assert!(world.decide("a").is_silent());
+    world.objects.retain(|(kind, _), _| kind != "Pod");
+    world.finish("a", Pod::Suspends);
+    world.settle("a");
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+    assert_eq!(pipelines(&world), json!([]));
+}
+
 /// A request that an earlier version has called done already.
 #[test]
 fn what_was_said_before_the_end_of_the_last_pipeline_is_taken_back() {
