@@ -128,7 +128,7 @@ impl Reconcile for Destinations {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let Some(destination) = self.cx.caches.destinations.get(key) else {
             self.attempts.forget(key);
-            self.gates.leave(key, None);
+            self.gates.leave(key, &[]);
             self.leaving.forget(key);
             return Ok(Next::OnChange);
         };

@@ -24,7 +24,7 @@ use crate::queue::Queue;
 /// there are places, and one that was called and goes elsewhere makes room for the next.
 ///
 /// # Limits
-/// Holds the stores for which a pass runs or a key waits, and each key once.
+/// Holds the stores for which a pass runs or a key waits, and each key once for each store that it wants.
 #[derive(Clone)]
 pub(crate) struct Gates {
     queue: Queue<ObjectKey>,
@@ -89,7 +89,12 @@ impl Gates {
 
     /// Lets the key through, or has it wait for its turn and returns for how long it has waited already.
     pub(crate) fn enter(&self, store: &StateStoreRef, key: &ObjectKey) -> Result<Pass, Duration> {
-        self.leave(key, Some(store));
+        self.leave(key, &[store]);
+        self.enter_one(store, key)
+    }
+
+    /// As [`Gates::enter`] for one of several stores that the key wants: its places at others stay.
+    pub(crate) fn enter_one(&self, store: &StateStoreRef, key: &ObjectKey) -> Result<Pass, Duration> {
         let mut gates = self.gates.lock();
         let gate = gates.entry(store.clone()).or_default();
         if gate.passes >= self.passes_max {
@@ -109,7 +114,7 @@ impl Gates {
         tell: impl Future<Output = ()>,
     ) -> Result<Option<Pass>, Next> {
         let Some(store) = store else {
-            self.leave(key, None);
+            self.leave(key, &[]);
             return Ok(None);
         };
         let waits = match self.enter(store, key) {
@@ -128,10 +133,10 @@ impl Gates {
         self.gates.lock().get(store).map_or(0, |gate| gate.passes + gate.since.len())
     }
 
-    /// Gives up the place of a key wherever it waits, except for the store that it still wants.
-    pub(crate) fn leave(&self, key: &ObjectKey, wants: Option<&StateStoreRef>) {
+    /// Gives up the places of a key wherever it waits, except for the stores that it still wants.
+    pub(crate) fn leave(&self, key: &ObjectKey, wants: &[&StateStoreRef]) {
         self.gates.lock().retain(|store, gate| {
-            if wants != Some(store) && gate.forget(key) {
+            if !wants.contains(&store) && gate.forget(key) {
                 gate.call(&self.queue, self.passes_max);
             }
             !gate.is_idle()
@@ -209,7 +214,7 @@ mod tests {
         queue.finish(&late);
         passes.clear();
         assert!(queue.take().now_or_never().is_none(), "it waited once");
-        gates.leave(&late, None);
+        gates.leave(&late, &[]);
         assert!(gates.gates.lock().is_empty());
     }
 
@@ -243,6 +248,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_wants_several_stores_keeps_its_place_at_each() {
+        let queue = Queue::new();
+        let gates = Gates::new(&queue, 1);
+        let (a, b, key) = (store("a"), store("b"), ObjectKey::namespaced("default", "p"));
+        let others = [&a, &b].map(|store| gates.enter_one(store, &ObjectKey::namespaced("default", "q")).ok().unwrap());
+        assert_eq!(gates.enter_one(&a, &key).err(), Some(Duration::ZERO));
+        assert_eq!(gates.enter_one(&b, &key).err(), Some(Duration::ZERO));
+        assert!(gates.enter_one(&a, &key).err() > Some(Duration::ZERO), "it has waited there since then");
+        let [at_a, at_b] = others;
+        drop(at_a);
+        assert_eq!(queue.take().now_or_never(), Some(key.clone()));
+        queue.finish(&key);
+        gates.leave(&key, &[&b]);
+        assert_eq!((gates.load(&a), gates.load(&b)), (0, 2));
+        drop(at_b);
+        assert_eq!(queue.take().now_or_never(), Some(key.clone()));
+        gates.leave(&key, &[]);
+        assert!(gates.gates.lock().is_empty());
+    }
+
+    #[tokio::test]
     async fn a_place_is_not_lost_with_the_key_that_was_called_to_it() {
         let queue = Queue::new();
         let gates = Gates::new(&queue, STORE_PASSES_MAX);
@@ -258,7 +284,7 @@ mod tests {
         // The placement has moved to another store meanwhile, the next one is deleted.
         let _elsewhere = gates.enter(&store("other"), &late[0]).ok().unwrap();
         assert_eq!(called(), Some(late[1].clone()));
-        gates.leave(&late[1], None);
+        gates.leave(&late[1], &[]);
         assert_eq!(called(), Some(late[2].clone()));
         // Somebody else was faster: it keeps its turn, and how long it has waited.
         passes.push(gates.enter(&store("slow"), &key(1000)).ok().unwrap());

@@ -56,7 +56,7 @@ impl Leaving {
 
     /// Gives up the place of an object that has nothing to remove any more.
     pub(crate) fn forget(&self, key: &ObjectKey) {
-        self.gates.leave(key, None);
+        self.gates.leave(key, &[]);
     }
 
     /// Removes what is left at sites that were left, where that is possible. Also returns when it is time for those who were turned
@@ -69,11 +69,14 @@ impl Leaving {
     ) -> Result<(Vec<(Site, Cleaned)>, Next), Replaced> {
         let place = leaver.place().map(str::to_owned);
         let (mut outcomes, mut next) = (Vec::new(), Next::OnChange);
-        for leftover in leaver.leftovers() {
+        let leftovers = leaver.leftovers();
+        let stores: Vec<_> = leftovers.iter().map(|leftover| &leftover.site.store).collect();
+        self.gates.leave(key, &stores);
+        for leftover in leftovers {
             let Some((_, former)) = writers.former.iter().find(|(site, _)| site.is(&leftover.site)) else { continue };
             let deadline = Instant::now() + SILENCE;
             // Who is turned away is called back. A store that does not answer holds up those alone who have left it.
-            let _pass = match self.gates.enter(&leftover.site.store, key) {
+            let _pass = match self.gates.enter_one(&leftover.site.store, key) {
                 Ok(pass) => pass,
                 Err(_) if leftover.patience.is_some() => continue,
                 Err(waits) if waits < SILENCE => {

@@ -245,7 +245,7 @@ impl Reconcile for WorkPlacements {
         // Most passes are over in no time; those of a store that does not answer are bounded.
         let asks = self.only_compares(key);
         let (gates, others) = if asks { (&self.asking, &self.gates) } else { (&self.gates, &self.asking) };
-        others.leave(key, None);
+        others.leave(key, &[]);
         let gate = match gates.admit(store.as_ref(), key, self.tell_unseen(key, store.as_ref())).await {
             Ok(gate) => gate,
             Err(next) => return Ok(next),
