@@ -10,7 +10,7 @@ use kratix_api::destination::StateStoreRef;
 use kratix_api::{
     BucketStateStore, Destination, GitStateStore, Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, keys,
 };
-use kratix_core::state_store::{self, Store};
+use kratix_core::state_store::{self, Address, Store};
 use kratix_core::work::selection_entries;
 use kratix_core::work_placement::{ledger_name, noted_sites, other_sites};
 use kratix_core::workflow::history;
@@ -116,7 +116,7 @@ pub(crate) fn secret_entry(namespace: &str, name: &str) -> String {
 
 /// Index entry of the state stores whose files are in the repository or bucket of `place`.
 pub(crate) fn address_entry(place: &str) -> String {
-    format!("address={}", state_store::address(place))
+    format!("address={}", Address::of(place))
 }
 
 /// Index entry of the Jobs of one parent: a Promise (`namespace` empty) or a request.

@@ -42,8 +42,7 @@ pub use self::connection::{
     BucketConnection, BucketCredentials, Connection, GitConnection, GitCredentials, PrivateKey,
 };
 pub(crate) use self::git::complaints as git_complaints;
-pub(crate) use self::place::Address;
-pub use self::place::{address, place};
+pub use self::place::{Address, place};
 pub use self::pushes::{Acceptance, Asker, Pushes};
 pub use self::refusal::{Complaint, Pushing, complaint, concerns_destinations, is_refusal_shown, takes_back};
 pub use self::silence::{NO_ANSWER, SILENCE, no_answer};

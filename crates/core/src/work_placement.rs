@@ -46,12 +46,12 @@ pub(crate) use self::location::apart;
 pub use self::location::{DIRECTORY_NAMESPACE, Location, ledger_name};
 pub(crate) use self::location::{clean, is_below, join, pipeline};
 pub use self::reach::{
-    Placed, aggregates, collision_key, concerns_itself, concerns_placements, left, may_meet, shares_file, turns,
-    turns_of,
+    Collision, Placed, aggregates, collisions, concerns_itself, concerns_placements, left, may_meet, shares_file,
+    turns, turns_of,
 };
 pub use self::relocation::{Claim, Former, Leftover, former_sites, leftovers, may_claim};
 pub use self::site::{FILES_AT, STORE_LOCATION, Site, noted_sites, others as other_sites};
-pub(crate) use self::site::{Relation, SITES_MAX, rendered as rendered_sites, rooted, site};
+pub(crate) use self::site::{OWN_ANNOTATIONS, Relation, SITES_MAX, rendered as rendered_sites, rooted, site};
 pub use self::snapshot::{Decision, Effect, Finding, Neighbour, Rival, Snapshot};
 use self::stamp::{Purpose, covered, stamp};
 use self::status::Content;

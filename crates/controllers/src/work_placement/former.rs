@@ -35,9 +35,6 @@ pub(super) fn observe(
 }
 
 fn claims(controller: &WorkPlacements, placement: &WorkPlacement, site: &Site) -> Vec<Claim> {
-    if !site.can_be_taken() {
-        return Vec::new();
-    }
     let caches = &controller.cx.caches;
     let place = |destination: &Destination| place_of(caches, destination.spec.state_store_ref.as_ref()?);
     let namesakes = controller.namesakes.of(placement).into_iter().filter(|found| *found != ObjectKey::of(placement));

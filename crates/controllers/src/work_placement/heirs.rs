@@ -86,7 +86,7 @@ impl Heirs {
         heirs
     }
 
-    /// Notes that the owner has given up a path before it was noted who was refused it.
+    /// Notes that a refusal says nothing any more.
     fn end(&self, key: &ObjectKey) {
         self.0.lock().refused.entry(key.clone()).and_modify(|refusal| refusal.is_over = true);
     }
@@ -179,12 +179,13 @@ impl WorkPlacements {
         if attempt.outcome.is_ok() {
             self.heirs.release(placement).into_iter().for_each(|heir| self.served.add(heir));
         }
-        let Some(ledger) = ledger else { return };
-        let has_written = |owner: &WorkPlacement| self.attempts.is_noted_since(&ObjectKey::of(owner), began);
-        let is_kept =
-            self.owner(ledger).is_some_and(|owner| work_placement::keeps_paths(&owner) && !has_written(&owner));
-        // Once is enough to find out: the store says it again of who has kept the path.
-        if !is_kept && !self.handover(&key, placement).was_refused_before {
+        if ledger.is_none() {
+            return;
+        }
+        let handover = self.handover(&key, placement);
+        let owner_has_written =
+            handover.owner.as_deref().is_some_and(|owner| self.attempts.is_noted_since(&ObjectKey::of(owner), began));
+        if handover.is_refusal_over(owner_has_written) {
             self.heirs.end(&key);
         }
     }

@@ -1,18 +1,18 @@
-//! Which placements could have one directory: those of one Promise and one request name, in whatever namespace.
+//! Which placements could have one directory or one state file.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kratix_api::WorkPlacement;
 use kratix_core::object::ObjectKey;
-use kratix_core::work_placement::collision_key;
+use kratix_core::work_placement::{Collision, collisions};
 use parking_lot::RwLock;
 
 use crate::cache::Cache;
 
-/// An index of placements by [`collision_key`]: no pass visits all placements of a Promise to find the few that matter.
+/// An index of placements by their [`collisions`]: no pass visits all placements of a Promise to find the few that matter.
 #[derive(Default)]
-pub(crate) struct Namesakes(RwLock<HashMap<(String, String), BTreeSet<ObjectKey>>>);
+pub(crate) struct Namesakes(RwLock<HashMap<Collision, BTreeSet<ObjectKey>>>);
 
 impl Namesakes {
     /// Returns an index that follows the cache.
@@ -23,33 +23,30 @@ impl Namesakes {
         index
     }
 
-    /// Returns the placements that share the key of `placement`, itself included, sorted.
-    pub(crate) fn of(&self, placement: &WorkPlacement) -> Vec<ObjectKey> {
-        self.with(&collision_key(placement))
+    /// Returns the placements that have something in common with `placement`, itself included, sorted.
+    pub(crate) fn of(&self, placement: &WorkPlacement) -> BTreeSet<ObjectKey> {
+        let index = self.0.read();
+        collisions(placement).iter().filter_map(|collision| index.get(collision)).flatten().cloned().collect()
     }
 
     /// Returns the placements of requests of one name of one Promise, sorted.
     pub(crate) fn of_request(&self, promise: &str, request: &str) -> Vec<ObjectKey> {
-        self.with(&(promise.to_owned(), request.to_owned()))
-    }
-
-    fn with(&self, key: &(String, String)) -> Vec<ObjectKey> {
-        self.0.read().get(key).into_iter().flatten().cloned().collect()
+        let key = Collision::Namesake { promise: promise.to_owned(), request: request.to_owned() };
+        self.0.read().get(&key).into_iter().flatten().cloned().collect()
     }
 
     fn change(&self, old: Option<&WorkPlacement>, new: Option<&WorkPlacement>) {
         let mut index = self.0.write();
-        if let Some(old) = old {
-            let key = collision_key(old);
-            if let Some(keys) = index.get_mut(&key) {
-                keys.remove(&ObjectKey::of(old));
+        for (old, collision) in old.iter().flat_map(|old| collisions(old).map(|collision| (old, collision))) {
+            if let Some(keys) = index.get_mut(&collision) {
+                keys.remove(&ObjectKey::of(*old));
                 if keys.is_empty() {
-                    index.remove(&key);
+                    index.remove(&collision);
                 }
             }
         }
-        if let Some(new) = new {
-            index.entry(collision_key(new)).or_default().insert(ObjectKey::of(new));
+        for (new, collision) in new.iter().flat_map(|new| collisions(new).map(|collision| (new, collision))) {
+            index.entry(collision).or_default().insert(ObjectKey::of(*new));
         }
     }
 }
@@ -59,6 +56,24 @@ mod tests {
     use kratix_api::WorkPlacementSpec;
 
     use super::*;
+
+    fn named(namespace: &str, name: &str) -> WorkPlacement {
+        let mut placement = placement(namespace, name);
+        placement.metadata.name = Some(name.into());
+        placement
+    }
+
+    #[test]
+    fn those_whose_state_files_have_one_name_are_found_by_it() {
+        let index = Namesakes::default();
+        let (one, other) = (named("a-b", "c"), named("a", "b-c"));
+        index.change(None, Some(&one));
+        index.change(None, Some(&named("a", "b-d")));
+        assert_eq!(index.of(&other), BTreeSet::from([ObjectKey::namespaced("a-b", "c")]));
+        index.change(Some(&one), None);
+        index.change(Some(&named("a", "b-d")), None);
+        assert!(index.0.read().is_empty());
+    }
 
     fn placement(namespace: &str, resource: &str) -> WorkPlacement {
         let spec = WorkPlacementSpec {
@@ -78,7 +93,7 @@ mod tests {
         index.change(None, Some(&placement("b", "x")));
         assert_eq!(index.of(&placement("c", "x")).len(), 2);
         index.change(Some(&placement("a", "x")), Some(&placement("a", "y")));
-        assert_eq!(index.of(&placement("c", "x")), [ObjectKey::namespaced("b", "p")]);
+        assert_eq!(index.of(&placement("c", "x")), BTreeSet::from([ObjectKey::namespaced("b", "p")]));
         index.change(Some(&placement("b", "x")), None);
         index.change(Some(&placement("a", "y")), None);
         assert!(index.0.read().is_empty());

@@ -1,9 +1,9 @@
 //! Two state stores with one address: what one Destination has there is not another one's to overwrite or to remove (decision 16).
 
-use kratix_api::{Condition, Destination, WorkPlacement, condition, keys};
+use kratix_api::{Condition, Destination, Work, WorkPlacement, condition, keys};
 use kratix_testing::wait;
-use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::placements::{Scene, told};
@@ -88,4 +88,36 @@ async fn stores_with_other_paths_in_one_repository_share_no_file() {
         delete(&scene, "u1").await;
         is_written(&scene, "u2").await;
     }
+}
+
+/// Weaknesses 22, 24
+#[tokio::test(flavor = "multi_thread")]
+async fn placements_whose_state_files_would_have_one_name_lose_nothing_to_each_other() {
+    let scene = Scene::start().await;
+    let flat = json!({ "path": "flat", "initWorkloads": { "enabled": false } });
+    scene.world.add_destination("d", ("GitStateStore", "default"), "none", flat).await;
+    is_ready(&scene, "d").await;
+    let spaces = ["a-b", "a"];
+    for namespace in spaces {
+        scene.world.add_namespace(namespace).await;
+    }
+    let placements = spaces.map(|namespace| Api::<WorkPlacement>::namespaced(scene.world.user.clone(), namespace));
+    let write = |status: condition::Status| {
+        move |placement: &WorkPlacement| {
+            told(placement, condition::WRITE_SUCCEEDED).is_some_and(|write| write.status == status)
+        }
+    };
+    scene.world.apply_work(("a-b", "c"), "", json!({}), &[("x.yaml", "x: 1\n")]).await;
+    wait::until(&placements[0], "c.d-5058f", "the first", write(condition::Status::True)).await;
+    scene.world.apply_work(("a", "b-c"), "", json!({}), &[("y.yaml", "y: 1\n")]).await;
+    let refused = wait::until(&placements[1], "b-c.d-5058f", "the second", write(condition::Status::False)).await;
+    let message = told(&refused, condition::WRITE_SUCCEEDED).unwrap().message.clone();
+    let taken = "path \"flat/.kratix/a-b-c.d-5058f.yaml\" already belongs to workplacement a-b/c.d-5058f; hint: ";
+    assert!(message.starts_with(taken), "{message}");
+    scene.holds("a", &["flat/.kratix/a-b-c.d-5058f.yaml", "flat/x.yaml"]).await;
+
+    let works = Api::<Work>::namespaced(scene.world.user.clone(), "a-b");
+    works.delete("c", &DeleteParams::default()).await.unwrap();
+    wait::until(&placements[1], "b-c.d-5058f", "its turn", write(condition::Status::True)).await;
+    scene.holds("a", &["flat/.kratix/a-b-c.d-5058f.yaml", "flat/y.yaml"]).await;
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{CANARY, Decision, RETRY_AFTER, Snapshot, change_at, drop_finalizer, test_documents, wait};
 use crate::object::Target;
 use crate::plan::{Event, Next, Reporter, Write};
-use crate::state_store::{Availability, ChangeKind, Operation, SILENCE, address};
+use crate::state_store::{Address, Availability, ChangeKind, Operation, SILENCE};
 use crate::work_placement::{
     Cleaned, FILES_AT, Left, Leftover, Relation, SITES_MAX, Site, Verdict, join, other_sites, rendered_sites, rooted,
 };
@@ -175,7 +175,8 @@ pub(super) fn removable(snapshot: &Snapshot) -> Vec<String> {
         let cleans_up = other.metadata.deletion_timestamp.is_some() && other.spec.cleanup == Cleanup::All;
         other.spec.init_workloads.enabled && !cleans_up
     };
-    let beside = snapshot.beside.iter().filter(|(other, at)| address(at) == address(place) && has_documents(other));
+    let is_beside = |at: &str| Address::of(at) == Address::of(place);
+    let beside = snapshot.beside.iter().filter(|(other, at)| is_beside(at) && has_documents(other));
     let taken: Vec<String> = beside.flat_map(|(other, at)| paths(other, at)).collect();
     let own = test_documents(&snapshot.destination).into_iter().map(|document| document.path);
     let alone = own.zip(paths(&snapshot.destination, place)).filter(|(_, path)| !taken.contains(path));

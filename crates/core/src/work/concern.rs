@@ -8,10 +8,7 @@ use kratix_api::{Destination, Work, WorkPlacement, condition, keys};
 use super::selector::Selector;
 use super::{group, group_of, is_request};
 use crate::trace;
-use crate::work_placement::{DIRECTORY_NAMESPACE, FILES_AT, STORE_LOCATION};
-
-/// What a placement says of itself.
-const OWN_ANNOTATIONS: [&str; 3] = [DIRECTORY_NAMESPACE, STORE_LOCATION, FILES_AT];
+use crate::work_placement::OWN_ANNOTATIONS;
 
 /// Tells whether a change of a Destination can alter where anything is scheduled.
 pub fn concerns_scheduling(old: Option<&Destination>, new: Option<&Destination>) -> bool {

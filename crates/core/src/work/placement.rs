@@ -16,7 +16,7 @@ use crate::object::{Kind, ObjectKey, Target};
 use crate::patch;
 use crate::plan::{Event, Reporter, Write};
 use crate::trace;
-use crate::work_placement::{DIRECTORY_NAMESPACE, STORE_LOCATION, apart, pipeline, site};
+use crate::work_placement::{DIRECTORY_NAMESPACE, OWN_ANNOTATIONS, STORE_LOCATION, apart, pipeline, site};
 
 /// How many characters of a group id are part of names and directories.
 pub(super) const ID_PREFIX: usize = 5;
@@ -210,9 +210,11 @@ impl Placement<'_> {
         labels
     }
 
-    /// The annotations of the Work but its trace.
+    /// The annotations of the Work but its trace, and but those by which a placement knows its own files: whoever may annotate a
+    /// Work could name those of somebody else.
     fn annotations(&self) -> BTreeMap<String, String> {
-        let is_copied = |key: &str| key != LAST_APPLIED && !trace::KEYS.contains(&key);
+        let is_own = |key: &str| OWN_ANNOTATIONS.contains(&key) || trace::KEYS.contains(&key);
+        let is_copied = |key: &str| key != LAST_APPLIED && !is_own(key);
         let copied = self.work.annotations().iter().filter(|(key, _)| is_copied(key));
         copied.map(|(key, value)| (key.clone(), value.clone())).collect()
     }

@@ -110,7 +110,8 @@ fn may_be_written(snapshot: &Snapshot, destination: &Destination) -> bool {
     let present = snapshot.store.place().and_then(|place| Site::of(&snapshot.placement, destination, place));
     let others = site::others(&*snapshot.placement);
     match present {
-        Some(present) => noted.is(&present) || others.iter().any(|site| site.is(&present)),
+        // Under the name of another store it is no other site: whoever has left that one removes its files here.
+        Some(present) => [noted].iter().chain(&others).any(|site| site.is_where(&present)),
         // The store was never there.
         None => !noted.place.is_empty() || !others.is_empty(),
     }

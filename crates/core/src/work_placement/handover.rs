@@ -10,7 +10,7 @@ use kratix_api::WorkPlacement;
 use kratix_api::condition::Status;
 use kratix_api::destination::FilepathMode;
 
-use super::{RETRY_AFTER, Snapshot, collision_key, is_written, namesake, says_of_write, since};
+use super::{RETRY_AFTER, Snapshot, is_written, namesake, says_of_write, since};
 use crate::object::ObjectKey;
 use crate::state_store::Failure;
 
@@ -23,6 +23,16 @@ pub struct Handover {
     pub was_refused_before: bool,
     /// Somebody was refused a path that this placement has.
     pub is_awaited: bool,
+}
+
+impl Handover {
+    /// Tells whether the last refusal says nothing any more, so that the path is to be asked for again at once: its owner has gone,
+    /// is leaving, or has written something else during the attempt. Once is enough to find out: the store says it again of an
+    /// owner that has kept the path.
+    pub fn is_refusal_over(&self, owner_has_written: bool) -> bool {
+        let is_kept = self.owner.as_deref().is_some_and(|owner| keeps_paths(owner) && !owner_has_written);
+        !is_kept && !self.was_refused_before
+    }
 }
 
 /// Tells whether a placement keeps its paths of a shared directory from others. Whoever is being deleted does not.
@@ -64,6 +74,7 @@ pub(super) fn passing(snapshot: &Snapshot, failure: &Failure) -> Option<String> 
 fn is_sibling(one: &WorkPlacement, other: &WorkPlacement) -> bool {
     one.spec.target_destination_name == other.spec.target_destination_name
         && one.metadata.namespace == other.metadata.namespace
-        && collision_key(one) == collision_key(other)
+        && one.spec.promise_name == other.spec.promise_name
+        && one.spec.resource_name == other.spec.resource_name
         && namesake::request_namespace(one) == namesake::request_namespace(other)
 }

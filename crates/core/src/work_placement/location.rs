@@ -72,10 +72,13 @@ impl Location {
         }
     }
 
-    /// Tells whether both are directories of which one is, or contains, the other.
+    /// Tells whether both are directories of which one is, or contains, the other, or have one state file.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
-        let (Self::Directory(one), Self::Directory(two)) = (self, other) else { return false };
-        one == two || is_below(one, two) || is_below(two, one)
+        match (self, other) {
+            (Self::Directory(one), Self::Directory(two)) => one == two || is_below(one, two) || is_below(two, one),
+            (Self::Shared { .. }, Self::Shared { .. }) => self == other,
+            _ => false,
+        }
     }
 }
 

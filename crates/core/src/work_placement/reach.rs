@@ -7,10 +7,10 @@ use kratix_api::destination::StateStoreRef;
 use kratix_api::{Destination, WorkPlacement, keys};
 use kube_core::ResourceExt;
 
-use super::location::{self, DIRECTORY_NAMESPACE, join, pipeline};
-use super::site::{self, FILES_AT, STORE_LOCATION, Site};
+use super::location::{self, join, pipeline};
+use super::site::{self, FILES_AT, OWN_ANNOTATIONS, Site};
 use super::snapshot::Snapshot;
-use crate::state_store::address;
+use crate::state_store::Address;
 
 /// Tells whether all placements of a Destination share one file.
 pub fn aggregates(destination: &Destination) -> bool {
@@ -34,7 +34,7 @@ fn in_common(
     if one.1 == other.1 {
         return Some((path(one.0)?, path(other.0)?));
     }
-    if address(one.1) != address(other.1) {
+    if Address::of(one.1) != Address::of(other.1) {
         return None;
     }
     let rooted = |(destination, place)| Some(site::rooted(place, &path(destination)?));
@@ -48,7 +48,7 @@ fn in_common(
 pub fn turns(placement: &WorkPlacement, destination: &Destination, place: Option<&str>) -> Vec<String> {
     let present = Site::of(placement, destination, place.unwrap_or_default());
     let sites = present.into_iter().chain(site::noted_sites(placement));
-    let turns: BTreeSet<String> = sites.filter_map(|site| site.turn()).collect();
+    let turns: BTreeSet<String> = sites.map(|site| site.turn()).collect();
     turns.into_iter().collect()
 }
 
@@ -58,9 +58,24 @@ pub fn turns_of(snapshot: &Snapshot) -> Vec<String> {
     snapshot.destination.as_ref().map(of).unwrap_or_default()
 }
 
-/// Names what two placements have in common if they could have the same directory.
-pub fn collision_key(placement: &WorkPlacement) -> (String, String) {
-    (placement.spec.promise_name.clone(), placement.spec.resource_name.clone())
+/// What two placements have in common if their paths could be the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Collision {
+    /// They are of one Promise and one request name, in whatever namespaces, and could have the same directory.
+    Namesake {
+        /// The Promise.
+        promise: String,
+        /// The name of the request; empty for what a Promise itself asks for.
+        request: String,
+    },
+    /// Their state files have one name: `a-b` and `c` join to the same text as `a` and `b-c`.
+    StateFile(String),
+}
+
+/// Returns all that a placement may have in common with another one.
+pub fn collisions(placement: &WorkPlacement) -> [Collision; 2] {
+    let (promise, request) = (placement.spec.promise_name.clone(), placement.spec.resource_name.clone());
+    [Collision::Namesake { promise, request }, Collision::StateFile(location::ledger_name(placement))]
 }
 
 /// Tells whether placements of two Destinations could have directories of which one is, or contains, the other.
@@ -92,10 +107,9 @@ pub fn concerns_itself(old: Option<&WorkPlacement>, new: Option<&WorkPlacement>)
     let (Some(old), Some(new)) = (old, new) else { return true };
     let metadata = |placement: &WorkPlacement| {
         let metadata = &placement.metadata;
-        let noted =
-            [DIRECTORY_NAMESPACE, STORE_LOCATION, FILES_AT].map(|key| placement.annotations().get(key).cloned());
+        let noted = OWN_ANNOTATIONS.map(|key| placement.annotations().get(key).cloned());
         // The sites that were left come after the status.
-        let is_moving = noted[2].is_some().then(|| placement.status.clone());
+        let is_moving = placement.annotations().contains_key(FILES_AT).then(|| placement.status.clone());
         let misplaced = placement.labels().get(keys::MISPLACED).cloned();
         let is_terminating = metadata.deletion_timestamp.is_some();
         let identity = (metadata.uid.clone(), metadata.generation, metadata.finalizers.clone());

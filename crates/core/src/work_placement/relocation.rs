@@ -64,7 +64,7 @@ pub fn may_claim(site: &Site, destination: &Destination, place: impl FnOnce() ->
         mode,
         kratix_api::destination::FilepathMode::None | kratix_api::destination::FilepathMode::AggregatedYaml
     );
-    is_shared && place().is_some_and(|place| site.may_be_taken_on(destination, &place))
+    is_shared && site.can_be_taken() && place().is_some_and(|place| site.may_be_taken_on(destination, &place))
 }
 
 /// Returns the sites at which files of the placement may be although they should not.

@@ -8,7 +8,7 @@ use kratix_api::{Destination, WorkPlacement, condition};
 use kube_core::ResourceExt;
 
 use super::site::{self, Site};
-use super::{Location, Placed, Rival, Snapshot, namesake};
+use super::{Location, Placed, Rival, Snapshot, join, namesake};
 use crate::object::ObjectKey;
 
 /// Who has the path already.
@@ -31,19 +31,14 @@ pub(super) struct Owner {
 pub(super) fn before(snapshot: &Snapshot, destination: &Destination, location: &Location) -> Option<Owner> {
     let place = snapshot.store.place()?;
     match location {
-        Location::Directory(_) => before_in_directory(snapshot, destination, location, place),
-        // Its state files tell whose is what, path by path.
-        Location::Shared { .. } => None,
+        // State files tell whose is what, path by path, but each is one placement's.
+        Location::Directory(_) | Location::Shared { .. } => before_at_path(snapshot, destination, location, place),
         Location::Aggregate { .. } => before_in_file(snapshot, destination, place),
     }
 }
 
-fn before_in_directory(
-    snapshot: &Snapshot,
-    destination: &Destination,
-    location: &Location,
-    place: &str,
-) -> Option<Owner> {
+/// Of two placements with one directory or state file, the one has it that has written there, then the older.
+fn before_at_path(snapshot: &Snapshot, destination: &Destination, location: &Location, place: &str) -> Option<Owner> {
     let has_written = snapshot.attempt.as_ref().is_some_and(|attempt| attempt.outcome.is_ok());
     let own = rank(&snapshot.placement, (destination, place), has_written);
     let own_location = rooted(location, place);
@@ -53,12 +48,16 @@ fn before_in_directory(
         .filter(|rival| super::may_meet(rival.placed(), (destination, place)))
         .filter_map(|rival| {
             let other = rooted(&Location::of(&rival.placement, &rival.destination).ok()?, &rival.place);
-            let Location::Directory(directory) = &other else { return None };
             if !own_location.overlaps(&other) {
                 return None;
             }
+            let path = match &other {
+                Location::Directory(directory) => directory.clone(),
+                Location::Shared { directory, ledger } => join(&[directory, ledger]),
+                Location::Aggregate { .. } => return None,
+            };
             let rank = rank(&rival.placement, rival.placed(), rival.has_written);
-            (rank < own).then(|| (rank, rival, seen_from(place, directory)))
+            (rank < own).then(|| (rank, rival, seen_from(place, &path)))
         })
         .collect();
     rivals.sort_by(|(one, ..), (other, ..)| one.cmp(other));
@@ -77,6 +76,9 @@ fn before_in_directory(
 fn rooted(location: &Location, place: &str) -> Location {
     match location {
         Location::Directory(directory) => Location::Directory(site::rooted(place, directory)),
+        Location::Shared { directory, ledger } => {
+            Location::Shared { directory: site::rooted(place, directory), ledger: ledger.clone() }
+        }
         other => other.clone(),
     }
 }
@@ -129,7 +131,7 @@ fn has_written(placement: &WorkPlacement, (destination, place): Placed<'_>, is_k
     let wrote = status.is_some_and(|status| {
         condition::is_true(&status.conditions, condition::WRITE_SUCCEEDED) || !status.version_id.is_empty()
     });
-    let is_here = |noted: &Site| Site::of(placement, destination, place).is_some_and(|present| present.is(noted));
+    let is_here = |noted: &Site| Site::of(placement, destination, place).is_some_and(|present| present.is_where(noted));
     (is_known_to_have || wrote) && site::noted(placement).as_ref().is_none_or(is_here)
 }
 

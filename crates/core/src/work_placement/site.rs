@@ -12,7 +12,7 @@ use kratix_api::{Destination, WorkPlacement};
 use kube_core::{Resource, ResourceExt};
 use serde::{Deserialize, Serialize};
 
-use super::location::{Location, is_below, join};
+use super::location::{DIRECTORY_NAMESPACE, Location, is_below, join};
 use crate::state_store::{Address, display};
 
 /// On a placement: the site of which its status speaks. The scheduler notes it when it makes the placement, and the writer
@@ -46,6 +46,9 @@ pub struct Site {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_told: bool,
 }
+
+/// What a placement says of its own files. A Work that says it too is not believed.
+pub(crate) const OWN_ANNOTATIONS: [&str; 3] = [DIRECTORY_NAMESPACE, STORE_LOCATION, FILES_AT];
 
 /// How a site that was left lies to the present one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,20 +128,29 @@ impl Site {
         }
     }
 
+    /// Tells whether the files of both are the same ones, whatever the stores are called.
+    pub(crate) fn is_where(&self, other: &Self) -> bool {
+        self.relation(other) == Relation::Same
+    }
+
     /// Tells whether others can have files there now that are not to be told from those that were left: a state file tells
     /// whose is what.
-    pub fn can_be_taken(&self) -> bool {
+    pub(crate) fn can_be_taken(&self) -> bool {
         self.ledger.is_empty()
     }
 
     /// Tells whether something at `location` in the directory of a Destination is a file of this site.
     pub(crate) fn is_taken_by(&self, claim: &super::Claim) -> bool {
-        let (own, other) = (Address::of(&self.place), Address::of(&claim.place));
-        if (own.server, own.name) != (other.server, other.name) || !self.can_be_taken() {
+        let (address, root) = Address::split(&claim.place);
+        if address != Address::of(&self.place) {
             return false;
         }
+        if !self.can_be_taken() {
+            let of_claim = Self::of(&claim.placement, &claim.destination, &claim.place);
+            return of_claim.is_some_and(|of_claim| self.is_where(&of_claim)); // one state file, two placements
+        }
         let meets = |path: &[&str]| {
-            let path = join(&[&[other.root], path].concat());
+            let path = join(&[&[root], path].concat());
             touches(&path, &self.path())
         };
         match Location::of(&claim.placement, &claim.destination) {
@@ -157,9 +169,7 @@ impl Site {
 
     /// Tells whether placements on `destination`, whose store is at `place`, could have files in this site's directory.
     pub(crate) fn may_be_taken_on(&self, destination: &Destination, place: &str) -> bool {
-        let (own, other) = (Address::of(&self.place), Address::of(place));
-        (own.server, own.name) == (other.server, other.name)
-            && touches(&join(&[other.root, &destination.spec.path]), &self.base())
+        Address::of(place) == Address::of(&self.place) && touches(&rooted(place, &destination.spec.path), &self.base())
     }
 
     /// Returns the site as one of which an event has told.
@@ -191,13 +201,13 @@ impl Site {
 
     /// Returns the path that is this site's alone, relative to the repository or bucket.
     fn path(&self) -> String {
-        join(&[Address::of(&self.place).root, &self.directory, &self.ledger, &self.file])
+        rooted(&self.place, &join(&[&self.directory, &self.ledger, &self.file]))
     }
 
-    /// Names what only one at a time may write; a shared directory's state files are read and written in one commit.
-    pub(super) fn turn(&self) -> Option<String> {
-        let address = Address::of(&self.place);
-        self.can_be_taken().then(|| format!("{}/{} {}", address.server, address.name, self.path()))
+    /// Names what only one at a time may write. Of a shared directory that is the state file: of two placements which have one,
+    /// the second is to know that the first has written.
+    pub(super) fn turn(&self) -> String {
+        format!("{} {}", Address::of(&self.place), self.path())
     }
 
     /// Returns the value of an annotation.
@@ -208,7 +218,7 @@ impl Site {
 
 /// Returns a path of a store at `place`, relative to the repository or bucket.
 pub(crate) fn rooted(place: &str, path: &str) -> String {
-    join(&[Address::of(place).root, path])
+    join(&[Address::split(place).1, path])
 }
 
 /// One directory is the other, or contains it; the root contains everything.

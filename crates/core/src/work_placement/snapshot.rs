@@ -23,7 +23,7 @@ pub struct Snapshot {
     pub destination: Option<Arc<Destination>>,
     /// Whether the Destination's state store can be written.
     pub store: Availability,
-    /// Other placements of one [`collision_key`](super::collision_key) with their Destinations, sorted by key; needed only those
+    /// Other placements with one of the [`collisions`](super::collisions) and their Destinations, sorted by key; needed only those
     /// of Destinations that [`may_meet`](super::may_meet).
     pub rivals: Vec<Rival>,
     /// Other Destinations with the same file ([`shares_file`](super::shares_file)), of this store or another one at its address;
@@ -62,7 +62,7 @@ pub struct Neighbour {
     pub members: Vec<Arc<WorkPlacement>>,
 }
 
-/// Another placement that could have the same directory.
+/// Another placement that could have the same directory, or the same state file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rival {
     /// The placement.

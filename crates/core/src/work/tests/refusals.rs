@@ -151,3 +151,24 @@ fn a_placement_says_of_which_place_its_status_speaks() {
     snapshot.placements = vec![Arc::new(placement)];
     assert_ne!(noted(&snapshot), here);
 }
+
+// Decisions 9, 10
+#[test]
+fn what_a_work_says_of_the_files_of_its_placement_is_not_believed() {
+    use crate::work_placement::OWN_ANNOTATIONS;
+    let mut work = request("w", vec![group(".", &[])]);
+    let forged = OWN_ANNOTATIONS.into_iter().chain(["team.example.org/owner"]);
+    work.metadata.annotations = Some(forged.clone().map(|key| (key.to_owned(), "forged".to_owned())).collect());
+    let mut made = World::new(work.clone(), vec![destination("d", &[])]);
+    made.settle();
+    let mut aligned = World::new(request("w", vec![group(".", &[])]), vec![destination("d", &[])]);
+    aligned.settle();
+    aligned.work = Some(work);
+    aligned.settle();
+    for mut world in [made, aligned] {
+        let placement = world.placement("w.d-5058f");
+        let believed: Vec<&str> =
+            forged.clone().filter(|key| placement.annotations().get(*key).is_some_and(|it| it == "forged")).collect();
+        assert_eq!(believed, ["team.example.org/owner"]);
+    }
+}

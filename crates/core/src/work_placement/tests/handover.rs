@@ -137,3 +137,25 @@ fn a_removal_waits_for_nobody_who_cannot_be_an_heir() {
     nested.handover.is_awaited = true;
     assert!(!yields(&nested.snapshot()));
 }
+
+#[test]
+fn a_refusal_is_over_when_its_owner_may_have_given_the_path_up_and_is_asked_for_once() {
+    let owned = |owner: Option<WorkPlacement>, was_refused_before| Handover {
+        owner: owner.map(Arc::new),
+        was_refused_before,
+        is_awaited: false,
+    };
+    let mut leaving = placement("q", &[]);
+    leaving.metadata.deletion_timestamp = Some(Time(at(0)));
+    let cases = [
+        ("kept", owned(Some(placement("q", &[])), false), false, false),
+        ("written anew meanwhile", owned(Some(placement("q", &[])), false), true, true),
+        ("leaving", owned(Some(leaving.clone()), false), false, true),
+        ("gone", owned(None, false), false, true),
+        ("asked for before", owned(Some(leaving), true), true, false),
+        ("gone, and asked for before", owned(None, true), false, false),
+    ];
+    for (what, handover, has_written, is_over) in cases {
+        assert_eq!(handover.is_refusal_over(has_written), is_over, "{what}");
+    }
+}

@@ -168,6 +168,30 @@ fn one_repository_under_two_addresses_keeps_its_files() {
 }
 
 #[test]
+fn whoever_goes_after_its_store_has_got_another_name_takes_its_files_along() {
+    for mode in [FilepathMode::NestedByMetadata, FilepathMode::None] {
+        let mut world = at_path("d", mode);
+        world.settle();
+        assert!(!world.files.is_empty());
+        world.destination.as_mut().unwrap().spec.state_store_ref.as_mut().unwrap().name = "other".into();
+        world.attempt = None; // nothing has run meanwhile
+        world.delete();
+        let mut waiting = world.clone();
+        world.settle();
+        assert!(world.placement.is_none());
+        assert_eq!(world.paths(), [""; 0]);
+
+        waiting.store = Availability::NotReady { place: "here".into(), cause: String::new() };
+        waiting.settle();
+        assert!(waiting.placement.is_some() && !waiting.files.is_empty());
+        waiting.store = ready();
+        waiting.now += 15;
+        waiting.settle();
+        assert!(waiting.placement.is_none() && waiting.files.is_empty());
+    }
+}
+
+#[test]
 fn whoever_goes_on_elsewhere_waits_for_seconds_for_the_old_place_and_whoever_leaves_for_good_to_the_end() {
     let mut world = at_path("d", FilepathMode::NestedByMetadata);
     world.settle();
@@ -236,6 +260,18 @@ fn what_another_one_has_at_the_old_place_by_now_is_left_alone() {
     world.claims = vec![claim(placement("q", &[]), destination("old", FilepathMode::AggregatedYaml))];
     world.settle();
     assert_eq!(world.paths(), ["new/aggregated.yaml", "old/aggregated.yaml"]);
+    // Two placements with one state file: what it lists is the other one's.
+    let mut twin = placement("q", &[]);
+    (twin.metadata.namespace, twin.metadata.name) = (Some("a".into()), Some("b-c".into()));
+    let mut leaving = placement("c", &[("a", "1")]);
+    leaving.metadata.namespace = Some("a-b".into());
+    let mut world = World::new(leaving, destination("old", FilepathMode::None));
+    world.settle();
+    let files = world.files.clone();
+    move_to(&mut world, "new");
+    world.claims = vec![claim(twin, destination("old", FilepathMode::None))];
+    world.settle();
+    assert!(files.keys().all(|path| world.files.contains_key(path)), "{:?}", world.paths());
 }
 
 #[test]

@@ -55,6 +55,14 @@ fn an_owner_whose_write_fails_keeps_its_directory_and_one_that_has_moved_takes_n
     world.rivals = vec![owner.placement.clone().unwrap()];
     assert!(decide(&world.snapshot()).effect.is_none(), "the older one has never written here");
 
+    // The store of the owner's Destination had another name when it wrote.
+    let mut renamed = owner.placement.clone().unwrap();
+    let noted = renamed.annotations()[STORE_LOCATION].replace("\"default\"", "\"renamed\"");
+    assert_ne!(noted, renamed.annotations()[STORE_LOCATION]);
+    renamed.annotations_mut().insert(STORE_LOCATION.into(), noted);
+    world.rivals = vec![renamed];
+    assert!(decide(&world.snapshot()).effect.is_none());
+
     // Another one has written elsewhere before.
     let mut moved = owner.placement.clone().unwrap();
     let elsewhere = site(&moved, &destination("elsewhere", FilepathMode::NestedByMetadata), "here").unwrap();
@@ -69,6 +77,33 @@ fn an_owner_whose_write_fails_keeps_its_directory_and_one_that_has_moved_takes_n
     assert!(decide(&world.snapshot()).effect.is_some());
     world.rivals_have_written = true;
     assert!(decide(&world.snapshot()).effect.is_none());
+}
+
+// Weaknesses 22, 24
+#[test]
+fn of_two_placements_with_one_state_file_the_first_keeps_it() {
+    let named = |namespace: &str, name: &str, age: i64| {
+        let mut placement = placement(name, &[(name, "1")]);
+        placement.metadata.namespace = Some(namespace.into());
+        placement.metadata.creation_timestamp = Some(Time(at(age)));
+        placement.spec.resource_name = name.into();
+        placement
+    };
+    let mut first = World::new(named("a-b", "c", 0), destination("d", FilepathMode::None));
+    first.settle();
+    assert_eq!(first.condition("Ready").2, "Ready");
+    let mut world = World::new(named("a", "b-c", 5), destination("d", FilepathMode::None));
+    world.files = first.files.clone();
+    world.rivals = vec![first.placement.clone().unwrap(), named("a", "b", 0)];
+    world.settle();
+    assert_eq!(
+        world.condition("WriteSucceeded").2,
+        "path \"d/.kratix/a-b-c.yaml\" already belongs to workplacement a-b/c; hint: delete one of the two"
+    );
+    world.delete();
+    world.settle();
+    assert!(world.placement.is_none());
+    assert_eq!(world.files, first.files);
 }
 
 #[test]
