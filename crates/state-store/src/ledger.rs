@@ -56,8 +56,9 @@ impl Place<'_> {
 pub(crate) struct List {
     /// The entries as they are written.
     pub(crate) entries: Vec<String>,
-    /// The usable entries, relative to the repository.
-    pub(crate) paths: Vec<Path>,
+    /// For each entry what it may name, relative to the repository: nothing for an unusable one, and several paths for one that
+    /// another store of the same repository may have written.
+    named: Vec<Vec<Path>>,
 }
 
 #[derive(Deserialize)]
@@ -70,14 +71,43 @@ impl List {
     pub(crate) fn parse(content: &Bytes, place: &Place<'_>) -> Result<Self, String> {
         let entries = entries(content)?;
         // An entry that this store refuses to write was never written by it, and nothing is removed for it.
-        let paths = entries.iter().filter_map(|entry| resolve(entry, place)).collect();
-        Ok(Self { entries, paths })
+        let named = entries.iter().map(|entry| claims(entry, place)).collect();
+        Ok(Self { entries, named })
+    }
+
+    /// Returns what the entries name.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.named.iter().flatten()
+    }
+
+    /// Returns the paths of which it depends on what is there whether an entry means them.
+    pub(crate) fn doubtful(&self) -> impl Iterator<Item = &Path> {
+        self.named.iter().filter(|named| named.len() > 1).flatten()
+    }
+
+    /// Decides for each entry which path it means, once it is known which of the [doubtful](Self::doubtful) ones are `there`.
+    ///
+    /// What is there comes first, since only that can be left behind. Of several, none that another owner has or that another
+    /// entry can only mean: two entries never meant one path. Where nothing is there, the likeliest is removed in vain, and
+    /// another writer of the ledger that is about to write it notices.
+    pub(crate) fn settle(&mut self, there: &HashSet<Path>, owners: &Owners<'_>) {
+        let (clear, doubtful): (Vec<_>, Vec<_>) = self.named.iter_mut().partition(|named| named.len() <= 1);
+        if doubtful.is_empty() {
+            return;
+        }
+        let clear: HashSet<&Path> = clear.iter().flat_map(|named| named.iter()).collect();
+        for named in doubtful {
+            let rank = |path: &Path| (!there.contains(path), clear.contains(path) || owners.has_other(path));
+            let meant = named.iter().min_by_key(|path| rank(path)).cloned();
+            *named = meant.into_iter().collect();
+        }
     }
 
     /// Returns the entries, as they are written, that name none of these paths.
-    pub(crate) fn without(&self, taken: &HashSet<&Path>, place: &Place<'_>) -> Vec<&str> {
-        let is_kept = |entry: &&str| !claims(entry, place).iter().any(|path| taken.contains(path));
-        self.entries.iter().map(String::as_str).filter(is_kept).collect()
+    pub(crate) fn without(&self, taken: &HashSet<&Path>) -> Vec<&str> {
+        let entries = self.entries.iter().zip(&self.named);
+        let kept = entries.filter(|(_, named)| !named.iter().any(|path| taken.contains(path)));
+        kept.map(|(entry, _)| entry.as_str()).collect()
     }
 }
 
@@ -94,16 +124,9 @@ fn one_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().trim().to_owned()
 }
 
-fn resolve(entry: &str, place: &Place<'_>) -> Option<Path> {
-    let path = place.root.join(&Path::parse_file(entry.trim_start_matches('/')).ok()?);
-    if place.prefix.is_root() || path.below(place.prefix).is_some() {
-        return Some(path);
-    }
-    Some(place.prefix.join(&Path::parse_file(entry).ok()?))
-}
-
-/// Returns the paths that an entry may name which others have written. Theirs may be another store of the same repository or
-/// bucket, whose path lies above the shared directory too: what is not below that, seen from this store, is seen from there.
+/// Returns the paths that an entry may name, the likeliest first. Who has written it may be another store of the same repository
+/// or bucket, whose path lies above the shared directory too: what is not below that, seen from this store, is seen from there.
+/// Last comes what older versions have meant.
 fn claims(entry: &str, place: &Place<'_>) -> Vec<Path> {
     let Ok(path) = Path::parse_file(entry.trim_start_matches('/')) else { return Vec::new() };
     let own = place.root.join(&path);
@@ -218,6 +241,12 @@ impl Owners<'_> {
             }
         }
         Ok(left)
+    }
+
+    /// Returns the file names of the ledgers that list exactly this path although their owners are gone.
+    pub(crate) fn left(&self, path: &Path) -> impl Iterator<Item = &str> {
+        let others = self.others(path).filter(move |(_, listed)| *listed == path).map(|(ledger, _)| ledger);
+        others.filter(|ledger| !(self.lives)(owner(ledger)))
     }
 
     /// Finds out whose a path is that several ledgers list, as those of other programs may: the first of the living, in the order
@@ -373,6 +402,6 @@ mod tests {
         let place = Place { root: &root, prefix: &prefix, path: path("s/d/.kratix/a.yaml") };
         let text = "files:\n- d/new.yaml\n- old.yaml\n- ../../escape\n- d/.git/config\n";
         let list = List::parse(&Bytes::from(text), &place).expect("readable");
-        assert_eq!(list.paths, [path("s/d/new.yaml"), path("s/d/old.yaml")]);
+        assert_eq!(list.paths().collect::<Vec<_>>(), [&path("s/d/new.yaml"), &path("s/d/old.yaml")]);
     }
 }

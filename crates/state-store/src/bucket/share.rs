@@ -57,6 +57,7 @@ pub(super) async fn apply(batch: &Batch<'_>, ledgers: &mut Index<String>, mut sh
     outcomes
 }
 
+#[derive(Clone)]
 enum Fault {
     /// A ledger is not as it was read.
     Moved(Key),
@@ -87,23 +88,25 @@ async fn once(batch: &Batch<'_>, ledgers: &mut Index<String>, shares: &[Share<'_
         }
         look(batch, share, &place).await
     }));
-    let found = found.await;
+    let mut found = found.await;
+    for (share, present) in shares.iter().zip(&mut found) {
+        if let Ok(Present { ledger: Some((list, _)), there, .. }) = present {
+            list.settle(there, &ledgers.known(&share.place(batch.root)));
+        }
+    }
     let mut plans = plan_all(batch, ledgers, shares, &found);
     let handed_over = hand_over(&mut plans);
     let mut results: BTreeMap<usize, Result<(Done, Option<Meta>), Fault>> = BTreeMap::new();
     for stage in stages(&plans, &handed_over) {
-        let running = stage.iter().map(async |index| match &plans[*index] {
-            // Who was to take over a path has failed, so what becomes of it has to be found out anew.
-            Ok(plan)
-                if handed_over.iter().any(|(from, to)| from == index && matches!(results.get(to), Some(Err(_)))) =>
-            {
-                (*index, Err(Fault::Moved(plan.ledger.clone())))
-            }
-            Ok(plan) => (*index, plan.carry_out(batch, &shares[*index]).await),
-            Err(error) => (*index, Err(error.clone().into())),
-        });
-        let done = join_all(running).await;
+        let is_let_down = |index: usize| {
+            handed_over.iter().any(|(from, to)| *from == index && matches!(results.get(to), Some(Err(_))))
+        };
+        let stage = stage.into_iter().filter_map(|index| Some((index, plans[index].as_ref().ok()?)));
+        let (let_down, ready): (Vec<_>, Vec<_>) = stage.partition(|(index, _)| is_let_down(*index));
+        let done = carry_out(batch, shares, &ready).await;
         results.extend(done);
+        // Who was to take over a path has failed, so what becomes of it has to be found out anew.
+        results.extend(let_down.into_iter().map(|(index, plan)| (index, Err(Fault::Moved(plan.ledger.clone())))));
     }
     let mut outcomes = Vec::with_capacity(shares.len());
     for (index, (share, plan)) in shares.iter().zip(&plans).enumerate() {
@@ -125,6 +128,37 @@ async fn once(batch: &Batch<'_>, ledgers: &mut Index<String>, shares: &[Share<'_
         });
     }
     outcomes
+}
+
+/// Carries out the plans of one stage. A ledger from which several of them take paths loses all of these at once: each on its own,
+/// they would be in each other's way.
+async fn carry_out(
+    batch: &Batch<'_>,
+    shares: &[Share<'_>],
+    stage: &[(usize, &Plan<'_>)],
+) -> Vec<(usize, Result<(Done, Option<Meta>), Fault>)> {
+    let announced = join_all(stage.iter().map(|(_, plan)| plan.announce(batch))).await;
+    let mut lost: HashMap<&Path, (&Share<'_>, HashSet<&Path>)> = HashMap::new();
+    for ((index, plan), _) in stage.iter().zip(&announced).filter(|(_, announced)| announced.is_ok()) {
+        for (ledger, taken) in &plan.disowned {
+            lost.entry(ledger).or_insert_with(|| (&shares[*index], HashSet::new())).1.extend(taken);
+        }
+    }
+    let disowned = join_all(lost.iter().map(async |(ledger, (share, taken))| {
+        let fault = disown(batch, &share.place(batch.root), ledger, taken).await.err()?;
+        Some((*ledger, fault))
+    }));
+    let still_there: HashMap<&Path, Fault> = disowned.await.into_iter().flatten().collect();
+    join_all(stage.iter().zip(announced).map(async |((index, plan), announced)| {
+        let fault = plan.disowned.iter().find_map(|(ledger, _)| still_there.get(ledger));
+        let done = match (announced, fault) {
+            (Err(fault), _) => Err(fault),
+            (Ok(_), Some(fault)) => Err(fault.clone()),
+            (Ok(announced), None) => plan.carry_out(batch, announced).await,
+        };
+        (*index, done)
+    }))
+    .await
 }
 
 /// Makes a plan for each owner; each sees those before it as carried out. One who was refused a path of another owner looks again
@@ -250,6 +284,8 @@ struct Present {
     ledger: Option<(List, Meta)>,
     /// Of the wanted files that the ledger lists: what is there, and whether it is as wanted.
     files: HashMap<Key, (Meta, bool)>,
+    /// What is there of that of which the ledger leaves in doubt whether it is listed.
+    there: HashSet<Path>,
 }
 
 async fn look(batch: &Batch<'_>, share: &Share<'_>, place: &ledger::Place<'_>) -> Result<Present, WriteError> {
@@ -259,7 +295,12 @@ async fn look(batch: &Batch<'_>, share: &Share<'_>, place: &ledger::Place<'_>) -
         Some((content, meta)) => Some((understand(&content, place)?, meta)),
         None => None,
     };
-    let listed: HashSet<Key> = ledger.iter().flat_map(|(list, _)| &list.paths).map(key).collect();
+    let doubtful = ledger.iter().flat_map(|(list, _)| list.doubtful());
+    let there = join_all(doubtful.map(async |path| {
+        let found = batch.objects.head(&key(path)).await?;
+        Ok(found.map(|_| path.clone()))
+    }));
+    let listed: HashSet<Key> = ledger.iter().flat_map(|(list, _)| list.paths()).map(key).collect();
     let wanted = share.files.map(|files| targets(&share.prefix, files)).unwrap_or_default();
     let files = join_all(wanted.into_iter().filter(|(key, _)| listed.contains(key)).map(async |(key, content)| {
         let meta = batch.objects.head(&key).await?;
@@ -267,13 +308,23 @@ async fn look(batch: &Batch<'_>, share: &Share<'_>, place: &ledger::Place<'_>) -
         let holds = batch.objects.holds(&key, &meta, content).await?;
         Ok(Some((key, (meta, holds))))
     }));
-    let files =
-        files.await.into_iter().collect::<Result<Vec<_>, Failure>>().map_err(|failure| batch.failed(&own, failure))?;
-    Ok(Present { ledger, files: files.into_iter().flatten().collect() })
+    let (there, files) = futures::join!(there, files);
+    let failed = |failure| batch.failed(&own, failure);
+    let there = there.into_iter().collect::<Result<Vec<_>, Failure>>().map_err(failed)?;
+    let files = files.into_iter().collect::<Result<Vec<_>, Failure>>().map_err(failed)?;
+    let (there, files) = (there.into_iter().flatten().collect(), files.into_iter().flatten().collect());
+    Ok(Present { ledger, files, there })
 }
 
 fn understand(content: &Bytes, place: &ledger::Place<'_>) -> Result<List, WriteError> {
     List::parse(content, place).map_err(|reason| WriteError::Ledger { path: place.path.to_string(), reason })
+}
+
+/// A plan whose ledger lists what it is about to write.
+struct Announced {
+    ledger: Option<Meta>,
+    /// The ledger's version, if it was written.
+    version: Option<Option<String>>,
 }
 
 /// What is done for an owner, in this order.
@@ -305,7 +356,7 @@ fn plan<'c>(
     let wanted: Vec<Path> = share.files.into_iter().flatten().map(|(path, _)| share.prefix.join(path)).collect();
     let old = present.ledger.as_ref().map(|(list, _)| list);
     let read = present.ledger.as_ref().map(|(_, meta)| meta.clone());
-    let old_paths: HashSet<&Path> = old.iter().flat_map(|old| &old.paths).collect();
+    let old_paths: HashSet<&Path> = old.iter().flat_map(|old| old.paths()).collect();
     let wanted_paths: HashSet<&Path> = wanted.iter().collect();
 
     let mut disowned: BTreeMap<&str, HashSet<Path>> = BTreeMap::new();
@@ -319,6 +370,10 @@ fn plan<'c>(
             // Other programs let several ledgers list one path. Without a difference there is nothing to settle.
             if is_altered {
                 owners.keep(path).map_err(|taken| taken.refuse(path))?;
+                // A former attempt may have come as far as to list it here.
+                for ledger in owners.left(path) {
+                    disowned.entry(ledger).or_default().insert(path.clone());
+                }
             }
         } else {
             for ledger in owners.claim(path).map_err(|taken| taken.refuse(path))? {
@@ -335,7 +390,7 @@ fn plan<'c>(
     let is_same = old.is_some() && entries == listed;
     let last = share.files.map(|_| Bytes::from(ledger::render(&listed)));
     let first = (!gone.is_empty()).then(|| {
-        let left = old.map(|old| old.without(&wanted_paths, place)).unwrap_or_default();
+        let left = old.map(|old| old.without(&wanted_paths)).unwrap_or_default();
         let mut all = [listed.as_slice(), &left].concat();
         if all == entries {
             all.extend(left.first());
@@ -369,19 +424,17 @@ impl Plan<'_> {
         }
     }
 
-    async fn carry_out(&self, batch: &Batch<'_>, share: &Share<'_>) -> Result<(Done, Option<Meta>), Fault> {
-        let mut ledger = self.read.clone();
-        let mut version = None;
-        // A ledger that lists what is written, before that is written.
+    /// Has the ledger list what is written, before that is written and before others lose it.
+    async fn announce(&self, batch: &Batch<'_>) -> Result<Announced, Fault> {
         let early = self.first.as_ref().or(self.last.as_ref().filter(|_| self.ends_with_ledger));
-        if let Some(text) = early {
-            let meta = self.put_ledger(batch, text, ledger.as_ref()).await?;
-            version = Some(meta.version.clone());
-            ledger = Some(meta);
-        }
-        for (path, taken) in &self.disowned {
-            disown(batch, &share.place(batch.root), path, taken).await?;
-        }
+        let Some(text) = early else { return Ok(Announced { ledger: self.read.clone(), version: None }) };
+        let meta = self.put_ledger(batch, text, self.read.as_ref()).await?;
+        Ok(Announced { version: Some(meta.version.clone()), ledger: Some(meta) })
+    }
+
+    /// Does the rest, once the ledgers of others have lost what is taken from them.
+    async fn carry_out(&self, batch: &Batch<'_>, announced: Announced) -> Result<(Done, Option<Meta>), Fault> {
+        let Announced { mut ledger, mut version } = announced;
         let cleared = batch.clear(self.gone.iter(), self.files.iter().map(|(key, _)| key)).await?;
         let left = join_all(self.files.iter().map(async |(key, content)| match self.kept.get(key) {
             Some(meta) => Ok(super::batch::Left { meta: meta.clone(), is_written: false }),
@@ -442,13 +495,18 @@ async fn replace_ledger(batch: &Batch<'_>, key: &Key, text: &Bytes, read: Option
 }
 
 /// Takes paths out of the ledger of an owner who is gone, and the ledger away with its last entry.
-async fn disown(batch: &Batch<'_>, place: &ledger::Place<'_>, path: &Path, taken: &HashSet<Path>) -> Result<(), Fault> {
+async fn disown(
+    batch: &Batch<'_>,
+    place: &ledger::Place<'_>,
+    path: &Path,
+    taken: &HashSet<&Path>,
+) -> Result<(), Fault> {
     let key = key(path);
     let left = ledger::Place { root: place.root, prefix: place.prefix, path: path.clone() };
     let found = batch.objects.get(&key).await.map_err(|failure| batch.failed(&key, failure))?;
     let Some((content, meta)) = found else { return Ok(()) };
     let list = understand(&content, &left)?;
-    match list.without(&taken.iter().collect(), &left).as_slice() {
+    match list.without(taken).as_slice() {
         [] => Ok(batch.remove(std::slice::from_ref(&key)).await?),
         kept => replace_ledger(batch, &key, &Bytes::from(ledger::render(kept)), Some(&meta)).await.map(drop),
     }

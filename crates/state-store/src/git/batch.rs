@@ -14,7 +14,7 @@ use super::tree::{self, At, Directory, Fault, Overlay, Undo};
 use crate::change::{Imprint, Marks};
 use crate::checked::{Checked, Files, Work};
 use crate::error::{Trouble, WriteError};
-use crate::ledger::{self, Index};
+use crate::ledger::{self, Index, List};
 
 /// What became of a batch.
 pub(super) struct Batch {
@@ -194,9 +194,18 @@ impl Edits<'_, '_> {
         files: Option<&Files>,
         ledgers: &mut Index,
     ) -> Result<Vec<Mark>, Refusal> {
-        let old = self.ledger(place)?;
+        let mut old = self.ledger(place)?;
+        if let Some(old) = old.as_mut().filter(|old| old.doubtful().next().is_some()) {
+            let mut there = HashSet::new();
+            for path in old.doubtful() {
+                if matches!(self.overlay.at(path)?, At::Blob { .. }) {
+                    there.insert(path.clone());
+                }
+            }
+            old.settle(&there, &ledgers.owners(self.overlay, place)?);
+        }
         let wanted: Vec<Path> = files.into_iter().flatten().map(|(path, _)| place.prefix.join(path)).collect();
-        let old_paths: HashSet<&Path> = old.iter().flat_map(|old| &old.paths).collect();
+        let old_paths: HashSet<&Path> = old.iter().flat_map(List::paths).collect();
         let wanted_paths: HashSet<&Path> = wanted.iter().collect();
         let new: Vec<&Path> = wanted.iter().filter(|path| !old_paths.contains(path)).collect();
         let gone: Vec<&Path> = old_paths.iter().copied().filter(|path| !wanted_paths.contains(path)).collect();
@@ -267,16 +276,16 @@ impl Edits<'_, '_> {
         // Without a directory of their own, any file with a list of files looks like a ledger.
         let Some(left) = place.beside(ledger).filter(|left| place.is_ledger(&left.path)) else { return Ok(()) };
         let Some(list) = self.ledger(&left)? else { return Ok(()) };
-        match list.without(taken, &left).as_slice() {
+        match list.without(taken).as_slice() {
             [] => self.remove(&left.path),
             kept => self.put(&left.path, &Bytes::from(ledger::render(kept))),
         }
     }
 
-    fn ledger(&mut self, place: &ledger::Place<'_>) -> Result<Option<ledger::List>, Refusal> {
+    fn ledger(&mut self, place: &ledger::Place<'_>) -> Result<Option<List>, Refusal> {
         let At::Blob { id, content, .. } = self.overlay.at(&place.path)? else { return Ok(None) };
         let content = self.overlay.content(id, content)?;
-        let list = ledger::List::parse(&content, place)
+        let list = List::parse(&content, place)
             .map_err(|reason| WriteError::Ledger { path: place.path.to_string(), reason })?;
         Ok(Some(list))
     }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kratix_state_store::{Change, File, WriteError, open_with};
+use kratix_state_store::{BucketConfig, Change, File, WriteError, open_with};
 use kratix_testing::s3::Fault;
 
-use super::{BUCKET, Shelf, file, map, together};
+use super::{BUCKET, Shelf, file, map, open_bucket, together};
 
 fn share(owner: &str, files: Option<Vec<File>>) -> Change {
     Change::share(owner, "w", format!(".kratix/default-{owner}.yaml"), files)
@@ -145,6 +145,76 @@ async fn a_path_taken_from_an_owner_who_is_leaving_stays_when_that_one_goes_in_t
         assert!(!requests.iter().any(|request| request.starts_with("DELETE /state/w/one")), "{requests:?}");
         assert_eq!(shelf.keys().await, ["w/.kratix/default-b.yaml", "w/one"], "{orders:?}");
     }
+}
+
+/// Each on its own, they would be in each other's way.
+#[tokio::test]
+async fn many_who_take_paths_of_one_owner_who_is_leaving_take_them_out_of_its_ledger_at_once() {
+    let names: Vec<String> = (0..30).map(|n| format!("path-{n:02}")).collect();
+    let heirs = || names.iter().map(|name| share(&format!("of-{name}"), files(&[name]))).collect::<Vec<_>>();
+    let is_of_left = |request: &&String| request.contains("/default-left.yaml");
+    for leaves in [None, Some(0), Some(30)] {
+        let Some(shelf) = Shelf::new().await else { return };
+        let all: Vec<&str> = names.iter().map(String::as_str).chain(["rest"]).collect();
+        shelf.store().write(share("left", files(&all))).await.expect("written");
+        let lives = Arc::new(|owner: &str| owner != "default-left");
+        let store = open_with(shelf.config(), "unused", lives).expect("usable");
+        shelf.requests();
+        let mut changes = heirs();
+        if let Some(at) = leaves {
+            changes.insert(at, share("left", None));
+        }
+        let outcomes = together(&store, changes).await;
+        assert!(outcomes.iter().all(Result::is_ok), "{leaves:?} {outcomes:?}");
+        let requests = shelf.requests();
+        let removed: Vec<&String> = requests.iter().filter(|request| request.starts_with("DELETE")).collect();
+        let mut expected: Vec<String> = names.iter().map(|name| format!("w/.kratix/default-of-{name}.yaml")).collect();
+        expected.extend(names.iter().map(|name| format!("w/{name}")));
+        if leaves.is_some() {
+            assert_eq!(removed.len(), 2, "the rest and the ledger: {removed:?}");
+        } else {
+            expected.extend(["w/.kratix/default-left.yaml".to_owned(), "w/rest".to_owned()]);
+            assert!(removed.is_empty(), "{removed:?}");
+            assert_eq!(ledger(&shelf, "left").await, "files:\n- w/rest\n");
+            let altered = requests.iter().filter(is_of_left).filter(|request| request.starts_with("PUT")).count();
+            assert_eq!(altered, 1, "{requests:?}");
+        }
+        expected.sort();
+        assert_eq!(shelf.keys().await, expected, "{leaves:?}");
+    }
+}
+
+/// A ledger lists what it is about to have before the other one loses it.
+#[tokio::test]
+async fn a_path_that_was_not_taken_out_of_the_ledger_of_who_is_gone_is_taken_out_by_the_next_attempt() {
+    let Some(shelf) = Shelf::new().await else { return };
+    shelf.store().write(share("left", files(&["one", "two"]))).await.expect("written");
+    let lives = Arc::new(|owner: &str| owner != "default-left");
+    let store = open_with(shelf.config(), "unused", lives).expect("usable");
+    let is_of_left = |request: &str| request.starts_with("PUT /state/w/.kratix/default-left.yaml");
+    shelf.server.intercept(move |request| is_of_left(request).then_some(Fault::Answer(400, "Crashed")));
+    let heirs = || [("b", "one"), ("c", "new")].map(|(owner, name)| share(owner, Some(vec![file(name, owner)]))).into();
+    let outcomes = together(&store, heirs()).await;
+    assert!(outcomes[0].is_err() && outcomes[1].is_ok(), "{outcomes:?}");
+    assert_eq!(shelf.server.get(BUCKET, "w/one").await.expect("there").content, "one", "not taken yet");
+    assert_eq!(ledger(&shelf, "b").await, "files:\n- w/one\n");
+    shelf.server.relent();
+    assert!(together(&store, heirs()).await.iter().all(Result::is_ok));
+    assert_eq!(shelf.server.get(BUCKET, "w/one").await.expect("there").content, "b");
+    assert_eq!(ledger(&shelf, "left").await, "files:\n- w/two\n");
+}
+
+#[tokio::test]
+async fn a_path_whose_heir_cannot_list_it_stays_in_the_ledger_of_who_is_gone_when_others_take_theirs() {
+    let Some(shelf) = Shelf::new().await else { return };
+    shelf.store().write(share("left", files(&["one", "two", "three"]))).await.expect("written");
+    let lives = Arc::new(|owner: &str| owner != "default-left");
+    let store = open_with(shelf.config(), "unused", lives).expect("usable");
+    let is_of_b = |request: &str| request.starts_with("PUT /state/w/.kratix/default-b.yaml");
+    shelf.server.intercept(move |request| is_of_b(request).then_some(Fault::Answer(400, "Crashed")));
+    let outcomes = together(&store, vec![share("b", files(&["one"])), share("c", files(&["two"]))]).await;
+    assert!(outcomes[0].is_err() && outcomes[1].is_ok(), "{outcomes:?}");
+    assert_eq!(ledger(&shelf, "left").await, "files:\n- w/one\n- w/three\n");
 }
 
 #[tokio::test]
@@ -374,6 +444,27 @@ async fn while_files_are_removed_the_ledger_lists_them_and_what_stays() {
         assert_eq!(ledger(&shelf, "o").await, format!("files:\n- w/{}\n", stays[0]));
         assert_eq!(shelf.keys().await.len(), 2);
     }
+}
+
+/// An entry in the words of the store above could name what is written now, and names what is removed.
+#[tokio::test]
+async fn while_files_of_another_root_are_removed_the_ledger_lists_them_too() {
+    let Some(shelf) = Shelf::new().await else { return };
+    let below = open_bucket(BucketConfig { path: "w".into(), ..shelf.config() });
+    let at =
+        |prefix: &str, name: &str| Change::share("o", prefix, ".kratix/default-o.yaml", Some(vec![file(name, name)]));
+    let listed = async || {
+        let object = shelf.server.get(BUCKET, "w/d/.kratix/default-o.yaml").await.expect("a ledger");
+        String::from_utf8_lossy(&object.content).into_owned()
+    };
+    below.write(at("d", "x")).await.expect("written");
+    shelf.server.intercept(|request| request.starts_with("DELETE").then_some(Fault::Answer(400, "Crashed")));
+    shelf.store().write(at("w/d", "d/x")).await.expect_err("refused");
+    assert_eq!(listed().await, "files:\n- w/d/d/x\n- d/x\n");
+    shelf.server.relent();
+    shelf.store().write(at("w/d", "d/x")).await.expect("written");
+    assert_eq!(listed().await, "files:\n- w/d/d/x\n");
+    assert_eq!(shelf.keys().await, ["w/d/.kratix/default-o.yaml", "w/d/d/x"]);
 }
 
 /// The request is repeated, and meets what it has written itself.
