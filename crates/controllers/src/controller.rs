@@ -90,7 +90,7 @@ pub(crate) async fn run<R: Reconcile>(
                 Ok(Err(error)) => {
                     let count = failures.count(&key);
                     let delay = delay(error.retry(), count, &key);
-                    report(R::NAME, &*controller, &key, &error, count, &context.events);
+                    report(&*controller, &key, &error, count, &failures, &context.events);
                     queue.add_after(key, delay);
                 }
                 Err(_panic) => {
@@ -119,17 +119,25 @@ async fn pass<R: Reconcile>(controller: &R, context: &Context, key: &ObjectKey) 
     controller.reconcile(key).instrument(span).await
 }
 
-fn report<R: Reconcile>(name: &str, controller: &R, key: &ObjectKey, error: &Error, count: u32, events: &Events) {
+/// Tells of a failure: people once in a series, the first time that it is more than a conflict which goes by itself.
+fn report<R: Reconcile>(
+    controller: &R,
+    key: &ObjectKey,
+    error: &Error,
+    count: u32,
+    failures: &Failures,
+    events: &Events,
+) {
     let category = error.category();
     if error.retry() == Retry::Soon && count <= CONFLICTS_MAX {
-        tracing::debug!(controller = name, object = %key, category, %error, "pass will be repeated");
+        tracing::debug!(controller = R::NAME, object = %key, category, %error, "pass will be repeated");
         return;
     }
-    tracing::warn!(controller = name, object = %key, category, count, %error, "pass failed");
-    // Once per series of failures; what the object tells itself, it tells by an event of its own.
-    if count == 1
-        && !matches!(error, Error::Told(_))
+    tracing::warn!(controller = R::NAME, object = %key, category, count, %error, "pass failed");
+    // What the object tells itself, it tells by an event of its own.
+    if !matches!(error, Error::Told(_))
         && let Some((reporter, target)) = controller.subject(key)
+        && failures.tell(key)
     {
         events.publish(&Event::warning(reporter, target, "ReconcileFailed", error.to_string()));
     }
@@ -153,16 +161,29 @@ fn jitter(delay: Duration, count: u32, key: &ObjectKey) -> Duration {
     delay - delay.mul_f64((seed % 1000) as f64 / 5000.0)
 }
 
-/// How often each object failed in a row.
+/// The failures in a row of each object.
 #[derive(Default)]
-struct Failures(Mutex<HashMap<ObjectKey, u32>>);
+struct Failures(Mutex<HashMap<ObjectKey, Series>>);
+
+/// Failures of one object since its last pass that was none.
+#[derive(Default)]
+struct Series {
+    count: u32,
+    is_told: bool,
+}
 
 impl Failures {
     fn count(&self, key: &ObjectKey) -> u32 {
         let mut failures = self.0.lock();
-        let count = failures.entry(key.clone()).or_insert(0);
-        *count = count.saturating_add(1);
-        *count
+        let series = failures.entry(key.clone()).or_default();
+        series.count = series.count.saturating_add(1);
+        series.count
+    }
+
+    /// Notes that people are told of the series; returns whether they were not before.
+    fn tell(&self, key: &ObjectKey) -> bool {
+        let mut failures = self.0.lock();
+        !std::mem::replace(&mut failures.entry(key.clone()).or_default().is_told, true)
     }
 
     fn forget(&self, key: &ObjectKey) {
@@ -173,11 +194,14 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use embedded_apiserver::{Server, User};
+    use k8s_openapi::api::events::v1::Event as Published;
     use kratix_core::object::Kind;
-    use kube::Client;
+    use kube::api::ListParams;
+    use kube::{Api, Client};
 
     use super::*;
     use crate::context::tests::context;
+    use crate::events;
 
     #[test]
     fn delays_grow_to_a_cap_and_conflicts_are_retried_at_once_a_few_times() {
@@ -232,6 +256,73 @@ mod tests {
         assert_eq!(*counted.borrow(), 3);
         *counting.version.lock() = "2";
         counted.wait_for(|passes| *passes == 4).await.unwrap();
+        stop.cancel();
+        drop(tasks);
+        server.shutdown().await;
+    }
+
+    /// Its passes fail with the codes that a test gives, the last of which comes first.
+    struct Failing {
+        codes: Mutex<Vec<u16>>,
+        passes: tokio::sync::watch::Sender<usize>,
+    }
+
+    impl Reconcile for Failing {
+        const NAME: &'static str = "Failing";
+
+        async fn reconcile(&self, _: &ObjectKey) -> Result<Next, Error> {
+            self.passes.send_modify(|passes| *passes += 1);
+            let Some(code) = self.codes.lock().pop() else { return Ok(Next::OnChange) };
+            let status = kube::core::Status::failure(&format!("code {code}"), "r").with_code(code);
+            Err(Error::read("ConfigMap a", kube::Error::Api(status.boxed())))
+        }
+
+        fn subject(&self, key: &ObjectKey) -> Option<(Reporter, Target)> {
+            let kind = Kind::new("", "v1", "ConfigMap", "configmaps");
+            Some((Reporter::Work, Target { kind, key: key.clone(), uid: None, resource_version: None }))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_series_of_failures_is_told_once_whatever_it_begins_with() {
+        let server = Server::builder().build().await.unwrap();
+        let client = Client::new(server.service(User::admin("test")), "default");
+        let mut tasks = JoinSet::new();
+        let (events, publisher) = events::channel(client.clone(), "host");
+        tasks.spawn(publisher.run());
+        let context = Arc::new(Context { events, ..context(client.clone(), &mut tasks) });
+        let (passes, mut counted) = tokio::sync::watch::channel(0);
+        let failing = Arc::new(Failing { codes: Mutex::default(), passes });
+        let (queue, stop) = (Queue::new(), CancellationToken::new());
+        // One pass after the other: with the next one, all is told of the one before.
+        tasks.spawn(run(Arc::clone(&failing), queue.clone(), 1, Arc::clone(&context), stop.clone()));
+        let mut told = 0;
+        for (codes, expected) in [
+            (&[409, 500, 500][..], Some("reading ConfigMap a failed: code 500")),
+            (&[500, 409, 403], Some("reading ConfigMap a failed: code 500")),
+            (&[409; CONFLICTS_MAX as usize], None),
+            (&[409; CONFLICTS_MAX as usize + 2], Some("reading ConfigMap a failed: code 409")),
+        ] {
+            *failing.codes.lock() = codes.iter().rev().copied().collect();
+            let before = *counted.borrow();
+            // At the end some succeed: one that was asked for by a timer may have come before the codes.
+            for pass in 1..=codes.len() + 3 {
+                queue.add(ObjectKey::cluster("a"));
+                counted.wait_for(|passes| *passes >= before + pass).await.unwrap();
+            }
+            context.events.flush().await;
+            let published = Api::<Published>::all(client.clone()).list(&ListParams::default()).await.unwrap();
+            let failed = published.iter().filter(|event| event.reason.as_deref() == Some("ReconcileFailed"));
+            let notes: Vec<(&str, i32)> = failed
+                .map(|event| {
+                    let count = event.series.as_ref().map_or(1, |series| series.count);
+                    (event.note.as_deref().unwrap_or_default(), count)
+                })
+                .collect();
+            told += usize::from(expected.is_some());
+            assert_eq!(notes.iter().map(|(_, count)| *count as usize).sum::<usize>(), told, "{codes:?}: {notes:?}");
+            assert!(expected.is_none_or(|text| notes.iter().any(|(note, _)| *note == text)), "{notes:?}");
+        }
         stop.cancel();
         drop(tasks);
         server.shutdown().await;

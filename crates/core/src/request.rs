@@ -82,7 +82,7 @@ pub struct Snapshot<'a> {
     pub revisions: Vec<Arc<PromiseRevision>>,
     /// Bindings in the request's namespace that name it or that have the name Kratix would give; sorted.
     pub bindings: Vec<Arc<ResourceBinding>>,
-    /// Jobs that name the request, in all namespaces.
+    /// Jobs that name the request, in all namespaces; anybody may make such a Job.
     pub jobs: Vec<Arc<Job>>,
     /// Works that name the request, in all namespaces.
     pub works: Vec<Arc<Work>>,
@@ -168,6 +168,10 @@ pub fn is_held(request: &DynamicObject) -> bool {
 pub fn decide(snapshot: &Snapshot<'_>) -> Plan<Finding> {
     let mut parent = Parent::of_request(snapshot.kind.clone(), &snapshot.request);
     parent.promise_generation = snapshot.promise.as_ref().and_then(|promise| promise.metadata.generation);
+    // A request that changes its revision leaves Jobs where it was before.
+    let revisions = snapshot.revisions.iter().map(|revision| &revision.spec.promise_spec);
+    let specs = revisions.chain(snapshot.promise.iter().map(|promise| &promise.spec));
+    parent.pipeline_namespaces = workflow::pipeline_namespaces(specs);
     let mut snapshot = snapshot.clone();
     let key = ObjectKey::of(snapshot.request.as_ref());
     // A Job of an early version tells its request only by name: the Promise must be the same as well.

@@ -44,7 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1;
-use kratix_api::{Promise, Timestamp, Work, keys};
+use kratix_api::{Promise, PromiseSpec, Timestamp, Work, keys};
 use kube_core::{DynamicObject, Resource, ResourceExt};
 use serde_json::Value;
 
@@ -93,13 +93,17 @@ pub struct Parent {
     pub reporter: Reporter,
     /// Generation of the Promise, for a request.
     pub promise_generation: Option<i64>,
+    /// Where its pipelines may run besides its own namespace: each `pipelineNamespace` of the Promise and its revisions.
+    pub pipeline_namespaces: BTreeSet<String>,
 }
 
 impl Parent {
     /// Returns the view on a Promise.
     pub fn of_promise(promise: &Promise) -> Self {
         let status = promise.status.as_ref().map_or(Value::Null, crate::patch::to_value);
-        Self::of(Kind::of::<Promise>(), promise, status, Reporter::Promise)
+        let mut pipeline_namespaces = pipeline_namespaces([&promise.spec]);
+        pipeline_namespaces.insert(keys::SYSTEM_NAMESPACE.to_owned());
+        Self { pipeline_namespaces, ..Self::of(Kind::of::<Promise>(), promise, status, Reporter::Promise) }
     }
 
     /// Returns the view on a request of the given kind.
@@ -117,6 +121,7 @@ impl Parent {
             status,
             reporter,
             promise_generation: None,
+            pipeline_namespaces: BTreeSet::new(),
         }
     }
 
@@ -134,6 +139,17 @@ impl Parent {
     pub fn namespace(&self) -> &str {
         self.target.key.namespace.as_deref().unwrap_or_default()
     }
+
+    /// Returns whether its pipelines may run in `namespace`.
+    fn is_at_home_in(&self, namespace: &str) -> bool {
+        namespace == self.namespace() || self.pipeline_namespaces.contains(namespace)
+    }
+}
+
+/// Returns each `pipelineNamespace` that one of the Promise specs chooses.
+pub(crate) fn pipeline_namespaces<'a>(specs: impl IntoIterator<Item = &'a PromiseSpec>) -> BTreeSet<String> {
+    let namespaces = specs.into_iter().map(|spec| &spec.workflows.config.pipeline_namespace);
+    namespaces.filter(|namespace| !namespace.is_empty()).cloned().collect()
 }
 
 fn number(annotations: &BTreeMap<String, String>, key: &str) -> i64 {

@@ -149,6 +149,7 @@ pub(super) fn open_failure(error: &kratix_state_store::Error) -> OpenFailure {
         | Trouble::NoGit(_)
         | Trouble::NoSsh(_)
         | Trouble::PrivateKey(_)
+        | Trouble::SigningKey(_)
         | Trouble::Authority { .. }
         | Trouble::AppKey(_)
         | Trouble::AppToken { .. } => Step::Configure,
@@ -366,6 +367,10 @@ mod tests {
         let unreadable = open_failure(&error(Trouble::PrivateKey("it is empty".into())));
         assert_eq!(unreadable.step, Step::Configure);
         let expected = "could not create auth method: error parsing ssh private key: it is empty; hint: ";
+        assert!(unreadable.message.starts_with(expected), "{}", unreadable.message);
+        let unreadable = open_failure(&error(Trouble::SigningKey("it is empty".into())));
+        assert_eq!(unreadable.step, Step::Configure);
+        let expected = "state store s (ssh://g@h/x): error parsing signing key: it is empty; hint: ";
         assert!(unreadable.message.starts_with(expected), "{}", unreadable.message);
         let refused = open_failure(&error(Trouble::KeyRefused("g@h".into())));
         assert_eq!(refused.step, Step::Authenticate);

@@ -75,7 +75,12 @@ async fn a_store_over_ssh_says_what_its_secret_lacks_and_is_ready_as_soon_as_it_
 
     server.refuse_pushes("ERROR: read only\n");
     put(&world, "signingKey", "none").await;
-    told(&world, initialising, "error parsing signing key: no key found").await;
+    let place = format!("state store {NAME} ({})", server.url("state.git"));
+    let unusable = told(&world, initialising, "error parsing signing key: ").await;
+    let cause = "no key found: it begins with -----BEGIN and ends with PRIVATE KEY-----";
+    let hint = "put an SSH private key without passphrase, as ssh-keygen writes it, under the key signingKey into the secret of the store";
+    let text = format!("unable to create git writer: {place}: error parsing signing key: {cause}; hint: {hint}");
+    assert_eq!(unusable.message, text);
     put(&world, "signingKey", &server.private_key()).await;
     told(&world, "ErrorValidatingPermissions", "access is forbidden: ERROR: read only").await;
     server.refuse_pushes("");

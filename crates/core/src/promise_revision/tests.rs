@@ -113,7 +113,10 @@ fn deleting_takes_pinned_requests_along_and_waits_for_them() {
     assert_eq!(deleted, [("ResourceBinding", "gone-binding"), ("Redis", "pinned")]);
     let waits_for = "resource requests pinned to this version: default/gone, default/pinned";
     assert_eq!(plan.findings, [Finding::Deleting { waits_for: waits_for.into() }]);
-    assert!(plan.status.is_some());
+    let Some(Write::PatchStatus { patch, .. }) = &plan.status else { panic!("{:?}", plan.status) };
+    let told = &patch["status"]["conditions"][0];
+    let says = ["type", "status", "reason", "message"].map(|field| told[field].as_str().unwrap());
+    assert_eq!(says, ["RequestsRemoved", "False", "Deleting", &format!("Deleting: waiting for {waits_for}")]);
     snapshot.bound.truncate(0);
     assert_eq!(only_patch(&decide(&snapshot)), json!({ "metadata": { "finalizers": [] } }));
 }

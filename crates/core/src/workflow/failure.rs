@@ -43,6 +43,8 @@ const NOT_STARTED: &str = "ContainerNotStarted";
 const IMAGE: &str = "ImageUnavailable";
 const POD_NOT_STARTED: &str = "PodNotStarted";
 const POD_REFUSED: &str = "PodRefused";
+/// Reason of a Job that has failed while no pod tells why.
+const JOB_FAILED: &str = "JobFailed";
 /// Longest cause that is repeated from a pod's status.
 const DETAIL_BYTES_MAX: usize = 400;
 
@@ -226,7 +228,7 @@ fn of_failed_job(job: &v1::Job, when: Option<&str>) -> Option<Trouble> {
     let failed = conditions.iter().find(|condition| condition.type_ == "Failed" && condition.status == "True")?;
     let reason = match failed.reason.as_deref()? {
         "DeadlineExceeded" => "DeadlineExceeded",
-        _ => "JobFailed",
+        _ => JOB_FAILED,
     };
     let subject = while_it(&format!("Job {} has failed", ObjectKey::of(job)), when);
     let detail = detail(failed.message.as_deref().unwrap_or_default());

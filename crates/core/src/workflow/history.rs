@@ -183,9 +183,17 @@ pub fn early_parent_key(job: &v1::Job) -> Option<ObjectKey> {
     }
 }
 
-/// Returns whether the Job is one of this very parent: not of another kind, nor of an earlier object of the same name.
+/// Returns whether the Job is one of this very parent: not of another kind, nor of an earlier object of the same name, nor one that
+/// somebody has made to look like it in a namespace where its pipelines do not run.
+///
+/// A Job that does not say the uid of its parent, as those of the original in a `pipelineNamespace` do not, is believed only where
+/// nobody but those who may work for the parent can make one.
 pub fn is_of(job: &v1::Job, parent: &Parent) -> bool {
-    is_of_namesake(job, parent) && parent_uid(job, parent).is_none_or(|uid| Some(uid) == parent.target.uid.as_deref())
+    let is_it = match parent_uid(job, parent) {
+        Some(uid) => Some(uid) == parent.target.uid.as_deref(),
+        None => job.metadata.namespace.as_deref().is_some_and(|namespace| parent.is_at_home_in(namespace)),
+    };
+    is_it && is_of_namesake(job, parent)
 }
 
 /// Returns whether the Job is one of an earlier object of the same kind and name, which left it behind: it has no owner with

@@ -125,11 +125,14 @@ fn the_interval_annotation_is_mirrored_if_it_is_valid_and_the_promise_is_not_rel
 
 #[test]
 fn a_revision_name_that_is_taken_is_avoided() {
+    let others = |name: &str| {
+        json!({
+            "apiVersion": "platform.kratix.io/v1alpha1", "kind": "PromiseRevision", "metadata": { "name": name },
+            "spec": { "promiseRef": { "name": "other" }, "promiseSpec": {}, "version": "v9" },
+        })
+    };
     let mut world = World::with(json!({}));
-    world.create(json!({
-        "apiVersion": "platform.kratix.io/v1alpha1", "kind": "PromiseRevision", "metadata": { "name": "redis-5a7f3" },
-        "spec": { "promiseRef": { "name": "other" }, "promiseSpec": {}, "version": "v9" },
-    }));
+    world.create(others("redis-5a7f3"));
     world.settle();
     let own: Vec<_> = world.kinds("PromiseRevision").into_iter().filter(|key| key.name != "redis-5a7f3").collect();
     assert_eq!(own.len(), 1);
@@ -137,6 +140,13 @@ fn a_revision_name_that_is_taken_is_avoided() {
     assert_eq!(own[0].name, long);
     assert_eq!(revision(&world, "redis-5a7f3")["spec"]["version"], "v9");
     assert!(world.says("Available").starts_with("True"));
+
+    let mut world = World::with(json!({}));
+    world.create(others("redis-5a7f3"));
+    world.create(others(&long));
+    world.settle();
+    let text = format!("PromiseRevision {long:?} belongs to something else; delete it");
+    assert_eq!(world.says("Reconciled"), format!("False/RevisionConflict/{text}"));
 }
 
 #[test]

@@ -251,7 +251,8 @@ fn a_running_configure_job_is_waited_for_before_a_delete_workflow_and_stopped_wi
         assert_eq!(stopped, delete.is_empty());
         let note = "PipelineSuspended Configure Pipeline suspended: build; the request is being deleted";
         assert_eq!(world.count(note), usize::from(stopped));
-        assert!(world.told("a", DELETING).starts_with("True/"), "{}", world.told("a", DELETING));
+        let reason = if delete.is_empty() { "JobsRunning" } else { "DeleteWorkflowRunning" };
+        assert_eq!(world.told("a", DELETING), format!("True/{reason}"));
         if delete.is_empty() {
             world.stop_jobs("a");
         } else {
@@ -380,6 +381,7 @@ fn works_that_take_their_time_are_named_and_finalizers_of_done_steps_are_gone() 
     let document = Document::read(world.status("a"));
     let message = document.condition(DELETING).unwrap().message;
     assert_eq!(message, "waits for Works to be removed: a/env-x--build");
+    assert_eq!(world.told("a", DELETING), "True/WorksRemaining");
     let finalizers = &world.request("a")["metadata"]["finalizers"];
     let expected = [FINALIZERS[0], FINALIZERS[1], FINALIZERS[3]];
     assert_eq!(finalizers, &json!(expected));
@@ -410,7 +412,26 @@ fn jobs_of_both_label_schemes_are_waited_for_and_named() {
     world.change("Job", &job, json!({ "metadata": { "finalizers": null } }));
     world.settle("a");
     assert_eq!(says(&world), "waits for Jobs to be removed: a/early");
+    assert_eq!(world.told("a", DELETING), "True/JobsRemaining");
     world.change("Job", &ObjectKey::namespaced("a", "early"), json!({ "metadata": { "finalizers": null } }));
+    world.settle("a");
+    assert!(is_gone(&world, "a"));
+}
+
+#[test]
+fn a_binding_whose_removal_was_cut_short_is_named() {
+    let mut world = World::new(spec(&[], &[], ""));
+    world.ask("a");
+    world.settle("a");
+    let binding = world.keys("ResourceBinding").remove(0);
+    world.delete("Env", &key("a"));
+    world.crash_before = Some(world.writes.len() + 1);
+    for _ in 0..2 {
+        let plan = world.decide("a");
+        world.act(&plan);
+    }
+    assert_eq!(says(&world), format!("waits for ResourceBindings to be removed: {binding}"));
+    assert_eq!(world.told("a", DELETING), "True/ResourceBindingRemaining");
     world.settle("a");
     assert!(is_gone(&world, "a"));
 }
@@ -424,6 +445,7 @@ fn finalizers_of_others_are_left_alone() {
     world.settle("a");
     assert_eq!(world.request("a")["metadata"]["finalizers"], json!(["example.org/mine"]));
     assert_eq!(says(&world), "waits for finalizers of others: example.org/mine");
+    assert_eq!(world.told("a", DELETING), "True/FinalizersRemaining");
     assert!(world.decide("a").is_silent());
 }
 

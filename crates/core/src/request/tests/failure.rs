@@ -255,21 +255,69 @@ fn a_job_that_can_make_no_pod_says_why_until_it_can() {
 
 #[test]
 fn a_job_that_has_failed_without_a_pod_says_what_it_knows() {
-    for (reason, text, events) in [
-        ("DeadlineExceeded", "Job was active longer than specified deadline", 1),
-        // Its pod's own story may be on its way.
-        ("BackoffLimitExceeded", "Job has reached the specified backoff limit", 0),
+    let gone = " (the pod is gone, and its log; restartPolicy: Never keeps it)";
+    for (reason, text, told_as, hint) in [
+        ("DeadlineExceeded", "Job was active longer than specified deadline", "DeadlineExceeded", ""),
+        ("BackoffLimitExceeded", "Job has reached the specified backoff limit", "JobFailed", gone),
     ] {
         let mut world = running(&[]);
         let job = ObjectKey::of(&world.running("a").unwrap());
         let condition = json!({ "type": "Failed", "status": "True", "reason": reason, "message": text });
         world.change("Job", &job, json!({ "status": { "conditions": [condition] } }));
         world.settle("a");
-        let command = format!("kubectl describe job -n a {}", job.name);
-        let shown = told(&world);
-        assert!(shown.ends_with(&format!("/pipeline first: Job {job} has failed: {text}; {command}")), "{shown}");
-        assert_eq!(world.count("DeadlineExceeded"), events);
+        let command = format!("kubectl describe job -n a {}{hint}", job.name);
+        let cause = format!("pipeline first: Job {job} has failed: {text}; {command}");
+        assert_eq!(told(&world), format!("True/{told_as}/{cause}"));
+        assert_eq!(world.count(&format!("{told_as} {cause}")), 1);
+        assert!(world.decide("a").is_silent());
+        world.label("a", "example.org/note", Some("another pass"));
+        world.settle("a");
+        assert_eq!(world.count(told_as), 1, "nobody is told again");
     }
+}
+
+#[test]
+fn that_a_job_has_failed_is_told_once_its_pod_can_tell_no_more() {
+    let fails = |world: &mut World| {
+        let job = ObjectKey::of(&world.running("a").unwrap());
+        let condition =
+            json!({ "type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "limit" });
+        world.change("Job", &job, json!({ "status": { "conditions": [condition], "failed": 1, "active": null } }));
+        world.settle("a");
+        job
+    };
+    let runs = json!({ "phase": "Running", "initContainerStatuses": [{
+        "name": "a", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": { "running": {} },
+    }]});
+    // Somebody has deleted the pod, and it goes without a word.
+    let mut world = running(&[]);
+    pod(&mut world, "p1", runs.clone());
+    let going = json!({ "deletionTimestamp": world.now.to_string(), "finalizers": ["a/b"] });
+    world.change("Pod", &ObjectKey::namespaced("a", "p1"), json!({ "metadata": going }));
+    let job = fails(&mut world);
+    let cause = format!("pipeline first: Job {job} has failed while container a ran: limit");
+    let command = format!("kubectl describe job -n a {}", job.name);
+    assert_eq!(told(&world), format!("True/JobFailed/{cause}; {command}"));
+    assert_eq!(world.count("JobFailed"), 0);
+    world.objects.retain(|(kind, _), _| kind != "Pod");
+    world.settle("a");
+    let text = format!("{cause}; {command} (the pod is gone, and its log; restartPolicy: Never keeps it)");
+    assert_eq!(told(&world), format!("True/JobFailed/{text}"));
+    assert_eq!((world.count(&format!("JobFailed {text}")), world.count("JobFailed")), (1, 1));
+    assert!(world.decide("a").is_silent());
+
+    // What the Job tells comes before what its pod tells.
+    let mut world = running(&[]);
+    pod(&mut world, "p1", runs);
+    fails(&mut world);
+    assert!(told(&world).starts_with("True/JobFailed/"), "{}", told(&world));
+    let ended = json!({ "status": ended("a", 1, "no such table") });
+    world.change("Pod", &ObjectKey::namespaced("a", "p1"), ended);
+    world.settle("a");
+    world.objects.retain(|(kind, _), _| kind != "Pod");
+    world.settle("a");
+    assert!(told(&world).starts_with("True/ContainerFailed/"), "{}", told(&world));
+    assert_eq!((world.count("JobFailed"), world.count("ContainerFailed")), (0, 1));
 }
 
 /// Lets the running Job fail as the Job controller does when there are no attempts left: its pods go with it.

@@ -20,6 +20,64 @@ fn what_an_earlier_request_left_in_a_pipeline_namespace_is_not_taken_for_the_new
     assert!(world.decide("a").is_silent());
 }
 
+/// Somebody who may make Jobs in another namespace only.
+#[test]
+fn a_job_that_was_made_elsewhere_in_the_name_of_a_request_changes_nothing() {
+    for namespace in ["", "pipes"] {
+        for is_failed in [false, true] {
+            let mut world = World::new(spec(&["first"], &["bye"], namespace));
+            world.ask("a");
+            world.play("a");
+            let own = world.keys("Job");
+            let mut forged = world.get("Job", &own[0]).clone();
+            let elsewhere = ObjectKey::namespaced("elsewhere", "forged");
+            let conditions = json!([{ "type": "Failed", "status": "True", "reason": "BackoffLimitExceeded" }]);
+            forged["status"] = if is_failed { json!({ "conditions": conditions }) } else { json!({ "active": 1 }) };
+            let metadata = forged["metadata"].as_object_mut().unwrap();
+            (metadata["namespace"], metadata["name"]) = (json!("elsewhere"), json!("forged"));
+            metadata.remove("ownerReferences");
+            let annotations = metadata["annotations"].as_object_mut().unwrap();
+            annotations.remove(workflow::PARENT_UID);
+            for number in [workflow::SEQUENCE, workflow::RUN] {
+                annotations.insert(number.to_owned(), json!("999999"));
+            }
+            world.put(forged, elsewhere.clone());
+            assert!(world.decide("a").is_silent(), "pipelines in {namespace:?}, failed: {is_failed}");
+            world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+            world.settle("a");
+            let run = &world.request("a")["metadata"]["annotations"][workflow::RUN];
+            assert_eq!(run, "1", "not a number that somebody else has chosen");
+            // Only its own are there to end now.
+            let forged = world.objects.remove(&("Job".to_owned(), elsewhere.clone())).unwrap();
+            world.play("a");
+            world.objects.insert(("Job".to_owned(), elsewhere.clone()), forged);
+            world.delete("Env", &key("a"));
+            world.settle("a");
+            let bye = world.jobs("a").into_iter().find(|job| workflow::history::action(job) == Action::Delete).unwrap();
+            world.end_job(&ObjectKey::of(&bye), "Complete");
+            world.settle("a");
+            assert!(!world.objects.contains_key(&("Env".to_owned(), key("a"))), "{}", world.told("a", DELETING));
+            assert_eq!(world.keys("Job"), [elsewhere], "it is not Kratix's to remove");
+        }
+    }
+}
+
+/// They do not say the uid of their request.
+#[test]
+fn jobs_of_the_original_are_a_requests_in_the_pipeline_namespace_of_each_revision() {
+    let mut world = World::new(spec(&["first"], &[], "pipes"));
+    world.ask("a");
+    world.play("a");
+    let job = world.keys("Job").remove(0);
+    world.change("Job", &job, json!({ "metadata": { "annotations": { workflow::PARENT_UID: null } } }));
+    assert!(world.decide("a").is_silent(), "it is known to have run");
+    world.revise("v2", spec(&["first"], &[], "others"));
+    world.change("Promise", &ObjectKey::cluster(PROMISE), json!({ "spec": spec(&["first"], &[], "others") }));
+    world.delete("Env", &key("a"));
+    world.settle("a");
+    assert_eq!(world.keys("Job"), []);
+}
+
 /// Everything that belongs to the request in `b`, and the request.
 fn of_b(world: &World) -> BTreeMap<String, Value> {
     let is_of_b = |object: &Value| {

@@ -7,7 +7,7 @@ use kratix_api::condition::{Status, failing_in_short, whole_seconds};
 use kratix_api::{Condition, Timestamp};
 use serde_json::json;
 
-use super::{PIPELINE_FAILING, REFUSED, Sight, Trouble, of_failed_job, without_pods};
+use super::{JOB_FAILED, PIPELINE_FAILING, REFUSED, Sight, Trouble, of_failed_job, of_job, without_pods};
 use crate::object::Target;
 use crate::plan::{Event, Write};
 use crate::workflow::history::{self, State};
@@ -64,30 +64,40 @@ pub(in crate::workflow) fn tell_failed(view: View<'_>, job: &v1::Job, document: 
     {
         return show(view, job, trouble, document);
     }
+    let is_gone = matches!(sight, Sight::Gone { .. });
     if let Some(told) = document.condition(PIPELINE_FAILING) {
-        if matches!(sight, Sight::Gone { .. }) {
-            lead_to_job(view, job, &told, document);
-        }
-        return None;
+        return is_gone.then(|| lead_to_job(view, job, &told, document)).flatten();
     }
     let when = match sight {
         Sight::Going { when } | Sight::Gone { when } => when,
         _ => None,
     };
-    let trouble = of_failed_job(job, when.as_deref())?;
-    let event = show(view, job, &trouble, document);
+    let mut trouble = of_failed_job(job, when.as_deref())?;
+    let may_be_explained = trouble.reason == JOB_FAILED && !is_gone;
+    if trouble.reason == JOB_FAILED && is_gone {
+        trouble.command = without_pods(job);
+    }
     // The pod's own story may be on its way, and is the better one.
-    event.filter(|_| trouble.reason != "JobFailed")
+    show(view, job, &trouble, document).filter(|_| !may_be_explained)
 }
 
 /// Replaces the command of what was told by one that still works: the Job controller removes a pod whose Job has failed, unless
-/// it is never restarted.
-fn lead_to_job(view: View<'_>, job: &v1::Job, told: &Condition, document: &mut Document) {
-    let Some((cause, command)) = told.message.rsplit_once("; kubectl ") else { return };
-    if command.starts_with("logs ") || command.starts_with("describe pod ") {
-        let message = format!("{cause}; {}", without_pods(job));
-        document.set_condition(PIPELINE_FAILING, told.status.clone(), &told.reason, &message, view.now);
+/// it is never restarted. Returns the event that waited for the pod's own story, which does not come any more.
+fn lead_to_job(view: View<'_>, job: &v1::Job, told: &Condition, document: &mut Document) -> Option<Event> {
+    let (cause, command) = told.message.rsplit_once("; kubectl ")?;
+    let is_of_pod = command.starts_with("logs ") || command.starts_with("describe pod ");
+    // The command tells whether it was said that the pod is gone, and the event with it.
+    let is_untold = told.reason == JOB_FAILED && of_job(job).strip_prefix("kubectl ") == Some(command);
+    if !is_of_pod && !is_untold {
+        return None;
     }
+    let message = format!("{cause}; {}", without_pods(job));
+    document.set_condition(PIPELINE_FAILING, told.status.clone(), &told.reason, &message, view.now);
+    is_untold.then(|| event(view, JOB_FAILED, message))
+}
+
+fn event(view: View<'_>, reason: &'static str, message: String) -> Event {
+    Event::warning(view.parent.reporter, view.parent.target.clone(), reason, message)
 }
 
 /// Tells what becomes of the last of a parent's Jobs while something else holds up the parent: nothing of its workflow is decided
@@ -148,6 +158,5 @@ fn show(view: View<'_>, job: &v1::Job, trouble: &Trouble, document: &mut Documen
         document.set("message", failing_in_short(&message));
     }
     document.set_condition(PIPELINE_FAILING, Status::True, trouble.reason, &message, view.now);
-    let (reporter, target) = (view.parent.reporter, view.parent.target.clone());
-    (!is_known).then(|| Event::warning(reporter, target, trouble.reason, message))
+    (!is_known).then(|| event(view, trouble.reason, message))
 }

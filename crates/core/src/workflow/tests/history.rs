@@ -40,6 +40,39 @@ fn jobs_of_an_earlier_object_of_the_same_name_or_of_another_kind_are_not_the_par
     assert!(!is_of(&own, &elsewhere));
 }
 
+/// §1, §8.2: in the namespace of the request, or in a `pipelineNamespace`. Whoever may make Jobs anywhere else can give them any name.
+#[test]
+fn a_job_outside_the_namespaces_of_its_pipelines_is_nobodys_unless_it_knows_the_uid() {
+    let pipelines = [pipeline("p", json!([]))];
+    let attempt = job::Attempt { index: 0, sequence: 999_999, run: 999_999, previous_version: "" };
+    let without_uid = |mut job: Job, namespace: &str| {
+        job.metadata.namespace = Some(namespace.into());
+        job.metadata.owner_references = None;
+        job.metadata.annotations.as_mut().unwrap().remove(PARENT_UID);
+        job
+    };
+    let (mut parent, workflow) = of_request(&spec(&pipelines, &[], "pipes"), "a", Action::Configure);
+    let own = job::job(&parent, &workflow, &settings(), attempt);
+    assert!(is_of(&own, &parent), "it says the uid, so its namespace need not be one of today's");
+    let of_nobody = |job: &Job, parent: &Parent| !is_of(job, parent) && !is_of_forerunner(job, parent);
+    assert!(of_nobody(&without_uid(own.clone(), "pipes"), &parent));
+    assert!(is_of(&without_uid(own.clone(), "a"), &parent), "its own");
+    parent.pipeline_namespaces = pipeline_namespaces([&spec(&[], &[], "pipes"), &spec(&[], &[], "")]);
+    assert_eq!(parent.pipeline_namespaces, ["pipes".to_owned()].into());
+    assert!(is_of(&without_uid(own.clone(), "pipes"), &parent), "of the original");
+    assert!(of_nobody(&without_uid(own, "elsewhere"), &parent));
+
+    let spec =
+        json!({ "workflows": { "config": { "pipelineNamespace": "pipes" }, "promise": { "configure": pipelines } } });
+    let promise = Promise::new("env", serde_json::from_value(spec).unwrap());
+    let parent = Parent::of_promise(&promise);
+    let workflow = Definition::of(&promise.spec).promise_workflow("env", Action::Configure).unwrap();
+    let own = job::job(&parent, &workflow, &settings(), attempt);
+    for (namespace, expected) in [("pipes", true), (keys::SYSTEM_NAMESPACE, true), ("elsewhere", false)] {
+        assert_eq!(is_of(&without_uid(own.clone(), namespace), &parent), expected, "{namespace}");
+    }
+}
+
 /// Its Jobs in another namespace have no owner.
 #[test]
 fn jobs_in_a_namespace_of_their_own_are_not_those_of_a_request_that_was_made_again() {
@@ -55,6 +88,7 @@ fn jobs_in_a_namespace_of_their_own_are_not_those_of_a_request_that_was_made_aga
     let (elsewhere, _) = of_request(&spec(&[], &[], "pipes"), "b", Action::Configure);
     assert!(!is_of_forerunner(&own, &elsewhere));
     // One of an earlier version, or of the original, tells its request by name alone.
+    successor.pipeline_namespaces = ["pipes".to_owned()].into();
     let mut earlier = own;
     earlier.metadata.annotations.as_mut().unwrap().remove(PARENT_UID);
     assert!(is_of(&earlier, &successor) && !is_of_forerunner(&earlier, &successor));

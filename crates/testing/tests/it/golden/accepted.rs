@@ -171,7 +171,7 @@ const ACCEPTED: &[Accepted] = &[
     },
     Accepted {
         scenarios: &["09"],
-        difference: r#"\.(conditions\.PipelineFailing is "True/.*, not null|message is "pipeline second: .*, not "Pending")$"#,
+        difference: r#"(\.(conditions\.PipelineFailing is "True/.*, not null|message is "pipeline second: .*, not "Pending")$|extra: Warning \| JobFailed \| ResourceRequestController \| .*: Job \S+ has failed: )"#,
         reason: "docs: what has failed, and why, is told on the request",
     },
     Accepted {
