@@ -152,8 +152,14 @@ pub(crate) fn pipeline_namespaces<'a>(specs: impl IntoIterator<Item = &'a Promis
     namespaces.filter(|namespace| !namespace.is_empty()).cloned().collect()
 }
 
-fn number(annotations: &BTreeMap<String, String>, key: &str) -> i64 {
-    annotations.get(key).and_then(|text| text.parse().ok()).unwrap_or_default()
+/// Highest [`SEQUENCE`] and [`RUN`] that count; no workflow starts that often. Whoever may annotate a Job can write a higher one, above
+/// which there would be none for the next: beyond this, Jobs are ordered by time, as those of the original.
+const NUMBER_MAX: i64 = 1 << 53;
+
+/// Returns the number in an annotation; 0 without a readable one.
+pub(crate) fn number(annotations: &BTreeMap<String, String>, key: &str) -> i64 {
+    let number: i64 = annotations.get(key).and_then(|text| text.parse().ok()).unwrap_or_default();
+    number.clamp(0, NUMBER_MAX)
 }
 
 /// What the process and the platform configuration contribute to Jobs.
@@ -319,7 +325,7 @@ impl Snapshot<'_> {
     /// lost its own.
     fn next_run(&self) -> (&'static str, String) {
         let highest = self.jobs.iter().map(|job| history::run(job)).max().unwrap_or_default();
-        (RUN, self.parent.run().max(highest).saturating_add(1).to_string())
+        (RUN, (self.parent.run().max(highest) + 1).to_string())
     }
 
     fn event(

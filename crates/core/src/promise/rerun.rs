@@ -17,18 +17,16 @@ mod progress;
 mod request;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
 use kratix_api::{Promise, condition, keys};
 use kube_core::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{Finding, SAFETY_NET, Seen, Snapshot, Walk, Workflows, api, pause, requirement, revision};
 use crate::plan::Write;
-use crate::workflow::history;
+use crate::workflow::{self, history};
 
 pub use progress::REQUESTS_UP_TO_DATE;
 pub use request::{Refusal, Request, Standing};
@@ -106,12 +104,27 @@ struct Begun {
 }
 
 impl<'a> Round<'a> {
-    fn of(token: Option<String>, requests: &'a [Request], jobs: &'a [Arc<Job>]) -> Self {
+    fn of(token: Option<String>, requests: &'a [Request], snapshot: &'a Snapshot) -> Self {
+        let revisions = snapshot.revisions.iter().map(|revision| &revision.spec.promise_spec);
+        let homes = workflow::pipeline_namespaces(revisions.chain([&snapshot.promise.spec]));
+        let uids: HashMap<_, _> = requests
+            .iter()
+            .map(|request| ((request.namespace.as_str(), request.name.as_str()), request.uid.as_deref()))
+            .collect();
         let mut begun: HashMap<_, Begun> = HashMap::new();
-        for job in jobs {
+        for job in &snapshot.jobs {
             let annotation = |key: &str| job.annotations().get(key).map(String::as_str);
             let key = annotation(keys::JOB_RESOURCE_NAMESPACE).zip(annotation(keys::JOB_RESOURCE_NAME));
-            if let Some(key) = key {
+            // As for the request itself: elsewhere anybody may make a Job that names it.
+            let is_believed = |key: &(&str, &str)| {
+                let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
+                let knows_uid = || {
+                    let uid = annotation(workflow::PARENT_UID);
+                    uid.is_some() && uids.get(key).is_some_and(|known| *known == uid)
+                };
+                namespace == key.0 || homes.contains(namespace) || knows_uid()
+            };
+            if let Some(key) = key.filter(is_believed) {
                 let begun = begun.entry(key).or_default();
                 begun.run = history::run(job).max(begun.run);
                 begun.is_live |= history::is_live(job);
@@ -244,7 +257,7 @@ pub(super) fn keep(walk: &mut Walk<'_>, seen: &Seen) {
         return;
     }
     let Some(requests) = &snapshot.requests else { return };
-    let round = Round::of(Some(token.clone()), requests, &snapshot.jobs);
+    let round = Round::of(Some(token.clone()), requests, snapshot);
     let untold = round.untold();
     let free = snapshot.settings.config.workflows.reruns_max.saturating_sub(round.running()).min(REQUESTS_MAX);
     let is_asked = |request: &&&Request| request.refusal.as_ref().is_none_or(|refusal| is_over(refusal, snapshot.now));
@@ -282,6 +295,6 @@ fn is_over(refusal: &Refusal, now: Timestamp) -> bool {
 fn follow(walk: &mut Walk<'_>) {
     let snapshot = walk.snapshot;
     let Some(requests) = snapshot.requests.as_ref().filter(|_| progress::is_open(&snapshot.promise)) else { return };
-    progress::tell(walk, &Round::of(None, requests, &snapshot.jobs));
+    progress::tell(walk, &Round::of(None, requests, snapshot));
     walk.look_again(SAFETY_NET);
 }

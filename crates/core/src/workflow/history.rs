@@ -114,7 +114,7 @@ impl<'a> History<'a> {
             let label = job.labels().get(keys::WORKFLOW_TYPE).or_else(|| job.labels().get(keys::WORK_TYPE));
             label.is_some_and(|value| value == workflow.kind.as_str())
         };
-        let next_sequence = jobs.iter().map(|job| sequence(job)).max().unwrap_or_default().saturating_add(1);
+        let next_sequence = jobs.iter().map(|job| sequence(job)).max().unwrap_or_default() + 1;
         let selected = |job: &&Arc<v1::Job>| {
             job.meta().deletion_timestamp.is_none() && r#type(job) && action(job) == workflow.action
         };

@@ -105,12 +105,13 @@ impl Snapshot<'_> {
             let own = self.jobs.iter().any(|job| ObjectKey::of(job.as_ref()) == key);
             own || self.surroundings.is_taken(&key, parent)
         };
-        // Works outlive Jobs that somebody removed; a number twice would make an old output pass for a new one.
-        let written = self.works.iter().filter_map(|work| works::written_by(work)).max().unwrap_or_default();
-        let mut sequence = next_sequence.max(written.saturating_add(1));
-        while is_taken(sequence) {
-            sequence = sequence.saturating_add(1);
-        }
+        // Works outlive Jobs that somebody removed; a number twice would make an old output pass for a new one. Those elsewhere are
+        // not this workflow's output, and may be anybody's.
+        let here = self.works.iter().filter(|work| work.namespace().as_deref() == Some(workflow.namespace.as_str()));
+        let written = here.filter_map(|work| works::written_by(work)).max().unwrap_or_default();
+        let first = next_sequence.max(written + 1);
+        // Far more numbers are left than there are Jobs.
+        let sequence = (first..i64::MAX).find(|sequence| !is_taken(*sequence)).unwrap_or(first);
         let document = self.document();
         let previous_version = document.text("promiseVersion");
         let attempt = job::Attempt { index, sequence, run: parent.run(), previous_version };

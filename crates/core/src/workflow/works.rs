@@ -12,7 +12,7 @@ use kratix_api::{Work, keys};
 use kube_core::{Resource, ResourceExt};
 
 use super::history::{self, History, State};
-use super::{SEQUENCE, Snapshot};
+use super::{SEQUENCE, Snapshot, number};
 use crate::object::Target;
 use crate::plan::Write;
 use crate::work::{Readiness, readiness};
@@ -77,7 +77,8 @@ fn by_readiness(works: &[&Arc<Work>]) -> Summary {
 
 /// Returns the number of the Job that wrote the Work last; `None` for Works of the original.
 pub(super) fn written_by(work: &Work) -> Option<i64> {
-    work.annotations().get(SEQUENCE)?.parse().ok()
+    let annotations = work.annotations();
+    annotations.get(SEQUENCE)?.parse::<i64>().ok().map(|_| number(annotations, SEQUENCE))
 }
 
 /// Returns whether the Work was written by this Job or a later one.

@@ -10,7 +10,7 @@ use super::RERUN;
 use crate::object::{Kind, ObjectKey, Target};
 use crate::refusal::{self, INVALID_PIPELINE};
 use crate::trace;
-use crate::workflow::{RUN, failure};
+use crate::workflow::{self, RUN, failure};
 
 /// Reasons of `Reconciled` with which a request waits for somebody to change something.
 const BLOCKED: [&str; 5] =
@@ -87,7 +87,7 @@ impl Request {
             resource_version: request.resource_version(),
             round: annotation(RERUN).cloned(),
             is_told: has_label(request, keys::RUN_FROM_START),
-            run: annotation(RUN).and_then(|run| run.parse().ok()).unwrap_or_default(),
+            run: workflow::number(request.annotations(), RUN),
             standing: standing(request),
             hangs_since: hangs_since(request),
             last_success: success.map(str::to_owned),

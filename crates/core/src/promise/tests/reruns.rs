@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::object::ObjectKey;
 use crate::plan::Write;
 use crate::promise::testing::{World, api, dependency, pipeline};
 use crate::promise::{Finding, REQUESTS_UP_TO_DATE, follows_requests, is_after_pause, round as going_on};
-use crate::workflow::RUN;
+use crate::workflow::{PARENT_UID, RUN};
 
 const LABEL: &str = "internal.workflows.kratix.io/run-from-start";
 
@@ -284,7 +284,7 @@ fn between_the_label_and_the_job_a_request_keeps_its_place() {
     let complete = json!([{ "type": "Complete", "status": "True" }]);
     world.create(json!({
         "apiVersion": "batch/v1", "kind": "Job", "status": { "conditions": complete }, "metadata": {
-            "name": "j", "namespace": "elsewhere", "labels": { "kratix.io/promise-name": "redis" },
+            "name": "j", "namespace": "default", "labels": { "kratix.io/promise-name": "redis" },
             "annotations": {
                 "kratix.io/job-resource-namespace": "default", "kratix.io/job-resource-name": "r000", RUN: "3",
             },
@@ -297,7 +297,7 @@ fn between_the_label_and_the_job_a_request_keeps_its_place() {
     world.settle();
     assert!(world.told_requests().is_empty());
     // The Job is seen before what the request says of it.
-    let job = ObjectKey::namespaced("elsewhere", "j");
+    let job = ObjectKey::namespaced("default", "j");
     let live = json!({ "metadata": { "annotations": { RUN: "4" } }, "status": { "active": 1, "conditions": null } });
     world.patch("Job", &job, &live);
     world.settle();
@@ -305,6 +305,42 @@ fn between_the_label_and_the_job_a_request_keeps_its_place() {
     world.patch("Job", &job, &json!({ "status": { "active": 0, "conditions": complete } }));
     world.settle();
     assert_eq!(world.told_requests(), ["r001"]);
+}
+
+/// Somebody who may make Jobs in another namespace only.
+#[test]
+fn jobs_that_were_made_elsewhere_in_the_name_of_requests_hold_no_place() {
+    let mut world = with_requests(2);
+    world.config.workflows.reruns_max = 1;
+    let job = |namespace: &str, uid: Value| {
+        json!({
+            "apiVersion": "batch/v1", "kind": "Job", "status": { "active": 1 }, "metadata": {
+                "name": "j", "namespace": namespace, "labels": { "kratix.io/promise-name": "redis" },
+                "annotations": {
+                    "kratix.io/job-resource-namespace": "default", "kratix.io/job-resource-name": "r000", RUN: "999999",
+                    PARENT_UID: uid,
+                },
+            },
+        })
+    };
+    world.create(job("elsewhere", json!("another")));
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.settle();
+    assert_eq!(world.told_requests(), ["r000"]);
+    world.request_stands("r000", "True", "PipelinesExecutedSuccessfully");
+    world.settle();
+    assert_eq!(world.told_requests(), ["r001"], "its place is free");
+
+    let mut world = with_requests(2);
+    world.config.workflows.reruns_max = 1;
+    let uid = world.get("Redis", &ObjectKey::namespaced("default", "r000")).unwrap()["metadata"]["uid"].clone();
+    assert!(uid.is_string());
+    world.create(job("once-a-pipeline-namespace", uid));
+    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+    world.settle();
+    world.request_stands("r000", "True", "PipelinesExecutedSuccessfully");
+    world.settle();
+    assert!(world.told_requests().is_empty(), "one that knows the uid is its own");
 }
 
 #[test]

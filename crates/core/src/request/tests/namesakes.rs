@@ -223,3 +223,35 @@ fn both_follow_a_change_of_their_promise_and_go_side_by_side() {
         assert_eq!(world.count("PipelineStarted Delete Pipeline started: bye"), 2);
     }
 }
+
+/// Whoever may annotate a Job or a Work writes any number.
+#[test]
+fn a_number_above_which_there_is_none_stops_nothing_and_that_of_a_work_elsewhere_does_not_count() {
+    for (kind, number) in [("Job", workflow::SEQUENCE), ("Job", workflow::RUN), ("Work", workflow::SEQUENCE)] {
+        let mut world = World::new(spec(&["first"], &[], ""));
+        world.ask("a");
+        world.play("a");
+        let object = world.keys(kind).remove(0);
+        world.change(kind, &object, json!({ "metadata": { "annotations": { number: i64::MAX.to_string() } } }));
+        for content in ["b", "c", "d"] {
+            world.change("Env", &key("a"), json!({ "spec": { "content": content } }));
+            world.play("a");
+            assert_eq!(world.told("a", "Reconciled"), "True/Reconciled", "{kind} {number} {content}");
+            assert!(world.decide("a").is_silent());
+        }
+        assert_eq!(world.ran("a").len(), 4, "{kind} {number}");
+    }
+    let mut world = World::new(spec(&["first"], &[], ""));
+    world.ask("a");
+    world.play("a");
+    let own = world.keys("Work").remove(0);
+    let mut forged = world.get("Work", &own).clone();
+    forged["metadata"]["annotations"][workflow::SEQUENCE] = json!("999999");
+    forged["metadata"]["labels"][keys::RESOURCE_NAMESPACE] = json!("a");
+    (forged["metadata"]["namespace"], forged["metadata"]["name"]) = (json!("elsewhere"), json!("forged"));
+    world.put(forged, ObjectKey::namespaced("elsewhere", "forged"));
+    world.change("Env", &key("a"), json!({ "spec": { "content": "b" } }));
+    world.play("a");
+    let numbers: Vec<i64> = world.jobs("a").iter().map(workflow::history::sequence).collect();
+    assert_eq!(numbers, [1, 2]);
+}
