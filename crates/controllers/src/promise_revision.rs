@@ -46,16 +46,12 @@ impl Revisions {
     async fn bound(&self, revision: &PromiseRevision, kind: Option<&Kind>) -> Result<Vec<Bound>, Error> {
         let mut bound = Vec::new();
         for binding in self.cx.caches.bindings.indexed(&promise_entry(&revision.spec.promise_ref.name)) {
-            if !promise_revision::pins(&binding, revision) {
-                continue;
-            }
-            let reference = &binding.spec.resource_ref;
+            let Some(key) = promise_revision::pinned(&binding, revision) else { continue };
             let request = match kind {
                 Some(kind) => {
-                    let api = act::api(&self.cx.platform, kind, Some(&reference.namespace));
-                    let read = api.get_opt(&reference.name).await;
-                    let target = format!("{} {}/{}", kind.kind, reference.namespace, reference.name);
-                    read.map_err(|error| Error::read(target, error))?
+                    let api = act::api(&self.cx.platform, kind, key.namespace.as_deref());
+                    let read = api.get_opt(&key.name).await;
+                    read.map_err(|error| Error::read(format!("{} {key}", kind.kind), error))?
                 }
                 None => None,
             };

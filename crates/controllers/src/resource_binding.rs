@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kratix_api::{Promise, PromiseRevision, ResourceBinding, keys};
 use kratix_core::object::{Kind, ObjectKey, Target};
 use kratix_core::plan::{Next, Reporter};
-use kratix_core::resource_binding::{Snapshot, decide, request_concerns};
+use kratix_core::resource_binding::{Snapshot, decide, request_concerns, request_of};
 use kube::ResourceExt;
 
 use crate::caches;
@@ -79,8 +79,7 @@ impl Reconcile for Bindings {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
         let Some(binding) = self.cx.caches.bindings.get(key) else { return Ok(Next::OnChange) };
         let promise = &binding.spec.promise_ref.name;
-        let request = &binding.spec.resource_ref;
-        let request = self.requests.get(promise, &ObjectKey::namespaced(&request.namespace, &request.name));
+        let request = request_of(&binding).and_then(|key| self.requests.get(promise, &key));
         let plan = decide(&Snapshot {
             now: self.cx.now(),
             request: self.requests.kind(promise).zip(request),

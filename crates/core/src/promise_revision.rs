@@ -20,10 +20,11 @@ use kratix_api::{Promise, PromiseRevision, ResourceBinding, keys};
 use kube_core::ResourceExt;
 use serde_json::{Value, json};
 
-use crate::object::{Kind, Target};
+use crate::object::{Kind, ObjectKey, Target};
 use crate::patch::to_value;
 use crate::plan::{Next, Plan, Write};
 use crate::promise::Request;
+use crate::resource_binding::request_of;
 use crate::text::listed;
 
 /// How long a deletion waits at most before it looks again although everything it waits for is watched.
@@ -103,15 +104,17 @@ pub fn at_version<'a>(
     usable(revisions, purpose, |revision| revision.spec.version == version)
 }
 
-/// Returns the revisions that requests have or are to have, the latest first, the others by name.
+/// Returns the revisions that requests have or are to have, the latest first, the others by name. A binding that can bind no
+/// request keeps none in use.
 pub fn in_use<'a>(
     revisions: &'a [Arc<PromiseRevision>],
     bindings: &[Arc<ResourceBinding>],
     promise: Option<&Promise>,
 ) -> Vec<&'a Arc<PromiseRevision>> {
     let latest = latest(revisions, promise, Purpose::Configure);
-    let asked_for = bindings.iter().map(|binding| binding.spec.version.as_str());
-    let applied = bindings.iter().filter_map(|binding| Some(binding.status.as_ref()?.last_applied_version.as_str()));
+    let bindings = || bindings.iter().filter(|binding| request_of(binding).is_some());
+    let asked_for = bindings().map(|binding| binding.spec.version.as_str());
+    let applied = bindings().filter_map(|binding| Some(binding.status.as_ref()?.last_applied_version.as_str()));
     let versions: BTreeSet<&str> = asked_for.chain(applied).collect();
     let is_latest = |revision: &PromiseRevision| latest.is_some_and(|latest| latest.name_any() == revision.name_any());
     let others = revisions.iter().filter(|revision| versions.contains(revision.spec.version.as_str()));
@@ -131,9 +134,10 @@ fn usable(
     if staying.is_empty() && purpose == Purpose::Delete { going } else { staying }
 }
 
-/// Returns whether deleting a binding is this revision's business: it pins a request to its version.
-pub fn pins(binding: &ResourceBinding, revision: &PromiseRevision) -> bool {
-    binding.spec.promise_ref == revision.spec.promise_ref && binding.spec.version == revision.spec.version
+/// Returns the request that a binding pins to this revision's version: with the revision both of them go.
+pub fn pinned(binding: &ResourceBinding, revision: &PromiseRevision) -> Option<ObjectKey> {
+    let is_of = binding.spec.promise_ref == revision.spec.promise_ref && binding.spec.version == revision.spec.version;
+    request_of(binding).filter(|_| is_of)
 }
 
 fn is_deleting(revision: &PromiseRevision) -> bool {
@@ -198,12 +202,13 @@ fn decide_deletion(snapshot: &Snapshot) -> Plan<Finding> {
     if !has_finalizer(revision) {
         return Plan::silent();
     }
-    let bound: Vec<&Bound> = snapshot.bound.iter().filter(|bound| pins(&bound.binding, revision)).collect();
+    let bound = snapshot.bound.iter().filter_map(|bound| Some((pinned(&bound.binding, revision)?, bound)));
+    let bound: Vec<(ObjectKey, &Bound)> = bound.collect();
     if is_to_be_skipped(revision) || bound.is_empty() {
         return release(revision);
     }
     let mut writes = Vec::new();
-    for Bound { binding, request } in &bound {
+    for (_, Bound { binding, request }) in &bound {
         match (request, &snapshot.requests) {
             // The request's own deletion needs this revision and takes the binding with it.
             (Some(request), Some(kind)) => {
@@ -219,7 +224,7 @@ fn decide_deletion(snapshot: &Snapshot) -> Plan<Finding> {
             }
         }
     }
-    let names: Vec<String> = bound.iter().map(|bound| name_of(&bound.binding)).collect();
+    let names: Vec<String> = bound.iter().map(|(request, _)| request.to_string()).collect();
     let waits_for = format!("resource requests pinned to this version: {}", listed(&names));
     let mut status = revision.status.clone().unwrap_or_default();
     let condition =
@@ -233,12 +238,6 @@ fn decide_deletion(snapshot: &Snapshot) -> Plan<Finding> {
         next: Next::After(SAFETY_NET),
         findings: vec![Finding::Deleting { waits_for }],
     }
-}
-
-/// Returns `namespace/name` of the request that a binding binds.
-pub(crate) fn name_of(binding: &ResourceBinding) -> String {
-    let request = &binding.spec.resource_ref;
-    format!("{}/{}", request.namespace, request.name)
 }
 
 fn release(revision: &PromiseRevision) -> Plan<Finding> {

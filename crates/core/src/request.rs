@@ -28,7 +28,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kratix_api::condition::{self, Status};
 use kratix_api::pipeline::Action;
 use kratix_api::promise::RequirementState;
-use kratix_api::{Promise, PromiseRevision, ResourceBinding, Timestamp, Work, keys};
+use kratix_api::{Promise, PromiseRevision, ResourceBinding, Timestamp, Work, hash, keys};
 use kube_core::{DynamicObject, Resource, ResourceExt};
 use serde_json::{Value, json};
 
@@ -80,7 +80,8 @@ pub struct Snapshot<'a> {
     pub request: Arc<DynamicObject>,
     /// The Promise's revisions, sorted by name.
     pub revisions: Vec<Arc<PromiseRevision>>,
-    /// Bindings in the request's namespace that name it or that have the name Kratix would give; sorted.
+    /// Bindings that name the request, in all namespaces, or that have the name Kratix would give; sorted. Anybody may make such a
+    /// binding.
     pub bindings: Vec<Arc<ResourceBinding>>,
     /// Jobs that name the request, in all namespaces; anybody may make such a Job.
     pub jobs: Vec<Arc<Job>>,
@@ -180,6 +181,8 @@ pub fn decide(snapshot: &Snapshot<'_>) -> Plan<Finding> {
     left_behind.retain(|job| workflow::history::is_of_forerunner(job, &parent) && promise(job));
     snapshot.jobs.retain(|job| workflow::history::is_of(job, &parent) && promise(job));
     snapshot.works.retain(|work| owns_work(work, snapshot.promise_name, &key));
+    // Whoever may make bindings in one namespace has no say in another.
+    snapshot.bindings.retain(|binding| binding.metadata.namespace == key.namespace);
     let mut plan = Pass { snapshot: &snapshot, parent: &parent }.decide();
     // As the garbage collector does where the Jobs have an owner.
     plan.writes.splice(0..0, deletion::removals(&left_behind));
@@ -288,9 +291,18 @@ impl Pass<'_> {
         }
     }
 
+    /// Returns whether the request was made to preview another one, and runs as a preview: its labels alone say nothing where
+    /// the platform does not act on them.
+    fn is_for_a_preview(&self) -> bool {
+        let labels = &self.snapshot.request.metadata.labels;
+        self.snapshot.settings.config.dry_run
+            && hash::Run::of_labels(labels.as_ref()) == hash::Run::Dry
+            && self.parent.labels.contains_key(keys::DRY_RUN_OWNER)
+    }
+
     /// Returns how often a settled workflow runs again; previews never do.
     fn interval(&self, revision: &PromiseRevision) -> Option<Duration> {
-        if self.parent.labels.contains_key(keys::DRY_RUN_OWNER) {
+        if self.is_for_a_preview() {
             return None;
         }
         Some(crate::promise::revision_interval(revision, &self.snapshot.settings.config).0)

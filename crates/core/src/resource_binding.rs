@@ -7,7 +7,7 @@
 //! of them repeats the label, at worst one more run of an idempotent workflow; it never loses the wish.
 //!
 //! # Source
-//! `03-promises.md` §20.6; decision 15
+//! `03-promises.md` §20, §20.6; decisions 10, 15
 
 use std::sync::Arc;
 
@@ -17,9 +17,10 @@ use kratix_api::{Promise, PromiseRevision, ResourceBinding, Timestamp, keys};
 use kube_core::{DynamicObject, Resource, ResourceExt};
 use serde_json::json;
 
-use crate::object::{Kind, Target};
+use crate::object::{Kind, ObjectKey, Target};
 use crate::plan::{Plan, Write};
 use crate::promise_revision::{self, Purpose};
+use crate::work::is_subdomain;
 
 /// Everything the decision about one binding may look at.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ pub struct Snapshot {
     pub now: Timestamp,
     /// The binding.
     pub binding: Arc<ResourceBinding>,
-    /// Its request with its resource; `None` when there is none, or its API is not served.
+    /// Its request ([`request_of`]) with its resource; `None` when there is none, or its API is not served.
     pub request: Option<(Kind, Arc<DynamicObject>)>,
     /// The Promise; `None` when it is gone.
     pub promise: Option<Arc<Promise>>,
@@ -52,6 +53,14 @@ pub enum Finding {
     },
 }
 
+/// Returns the request that a binding binds: one of its own namespace. What a binding says of any other request binds nothing,
+/// since whoever may make bindings in one namespace has no say in another; nor does a name that no request can have.
+pub fn request_of(binding: &ResourceBinding) -> Option<ObjectKey> {
+    let reference = &binding.spec.resource_ref;
+    let is_own = binding.metadata.namespace.as_ref() == Some(&reference.namespace);
+    (is_own && is_subdomain(&reference.name)).then(|| ObjectKey::namespaced(&reference.namespace, &reference.name))
+}
+
 /// Returns whether a change of a request concerns its binding: it has appeared, or what the binding looks at differs. What
 /// is gone is not steered.
 pub fn request_concerns(old: Option<&DynamicObject>, new: Option<&DynamicObject>) -> bool {
@@ -67,7 +76,9 @@ pub fn request_concerns(old: Option<&DynamicObject>, new: Option<&DynamicObject>
 pub fn decide(snapshot: &Snapshot) -> Plan<Finding> {
     let binding = snapshot.binding.as_ref();
     let silent = |finding| Plan { findings: vec![finding], ..Plan::silent() };
-    let Some((kind, request)) = &snapshot.request else { return silent(Finding::NoRequest) };
+    let bound = request_of(binding);
+    let own = |(_, request): &&(Kind, Arc<DynamicObject>)| bound == Some(ObjectKey::of(request.as_ref()));
+    let Some((kind, request)) = snapshot.request.as_ref().filter(own) else { return silent(Finding::NoRequest) };
     let applied = applied(request);
     let manual = has(binding, keys::MANUAL_RECONCILIATION);
     let run = || {
@@ -152,6 +163,7 @@ mod tests {
         let mut binding = ResourceBinding::new("b", Default::default());
         binding.metadata.namespace = Some("a".into());
         binding.spec.version = version.into();
+        (binding.spec.resource_ref.name, binding.spec.resource_ref.namespace) = ("r".into(), "a".into());
         let labels = |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), "true".to_owned())).collect();
         binding.metadata.labels = Some(labels(binding_labels));
         let mut request: DynamicObject = serde_json::from_value(json!({
@@ -212,6 +224,42 @@ mod tests {
         assert!(binding.is_in_flight("v2") && !binding.is_in_flight("v"));
         let plan = decide(&snapshot);
         assert_eq!(plan.writes[0].address().0.kind, "X");
+    }
+
+    #[test]
+    fn a_binding_of_another_namespace_restarts_nothing() {
+        for (version, request_labels, binding_labels) in [
+            ("latest", &[][..], &[keys::MANUAL_RECONCILIATION][..]),
+            ("latest", &[keys::WORKFLOW_SUSPENDED], &[]),
+            ("v9", &[keys::WORKFLOW_SUSPENDED], &[keys::MANUAL_RECONCILIATION]),
+        ] {
+            for applied in ["v1", "not-set"] {
+                let mut snapshot = snapshot(version, applied, request_labels, binding_labels);
+                Arc::make_mut(&mut snapshot.binding).metadata.namespace = Some("elsewhere".into());
+                let plan = decide(&snapshot);
+                assert!(plan.is_silent(), "{plan:?}");
+                assert_eq!(plan.findings, [Finding::NoRequest]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_binding_binds_a_request_that_can_exist_in_its_own_namespace() {
+        for (namespace, of_request, name, expected) in [
+            ("a", "a", "r", true),
+            ("a", "a", "r.x-1", true),
+            ("a", "b", "r", false),
+            ("a", "", "r", false),
+            ("a", "a", "", false),
+            ("a", "a", "../b", false),
+            ("a", "a", "r x", false),
+        ] {
+            let mut binding = ResourceBinding::new("b", Default::default());
+            binding.metadata.namespace = Some(namespace.into());
+            (binding.spec.resource_ref.name, binding.spec.resource_ref.namespace) = (name.into(), of_request.into());
+            let expected = expected.then(|| ObjectKey::namespaced(namespace, name));
+            assert_eq!(request_of(&binding), expected, "{of_request}/{name}");
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use kube_core::ResourceExt;
 
 use super::question::list;
 use super::{Allowed, Denial, Operation, Review, Ruling, Snapshot, interval, promise};
-use crate::object::Kind;
-use crate::promise_revision::{name_of, pins};
+use crate::object::{Kind, ObjectKey};
+use crate::promise_revision;
 use crate::text::listed;
 
 const WEBHOOK: &str = "vpromiserevision-v1alpha1.kb.io";
@@ -89,7 +89,8 @@ fn losses(snapshot: &Snapshot, revision: &PromiseRevision) -> Ruling<Vec<String>
     let promises: Vec<Promise> = snapshot.list(BTreeMap::new())?.unwrap_or_default();
 
     let mut warnings = Vec::new();
-    let mut pinned: Vec<String> = bindings.iter().filter(|binding| pins(binding, revision)).map(name_of).collect();
+    let pinned = bindings.iter().filter_map(|binding| promise_revision::pinned(binding, revision));
+    let mut pinned: Vec<String> = pinned.map(|request: ObjectKey| request.to_string()).collect();
     if !pinned.is_empty() {
         pinned.sort();
         let whose = format!("resource requests pinned to version {version:?} of Promise {promise:?}");

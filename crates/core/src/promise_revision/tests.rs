@@ -41,7 +41,8 @@ fn bound(name: &str, version: &str, exists: bool) -> Bound {
             "version": version, "promiseRef": { "name": "redis" }, "resourceRef": { "name": name, "namespace": "default" },
         },
     });
-    let request = Request { namespace: "default".into(), name: name.into(), ..Request::default() };
+    let uid = Some(format!("uid of {name}"));
+    let request = Request { namespace: "default".into(), name: name.into(), uid, ..Request::default() };
     Bound { binding: Arc::new(serde_json::from_value(binding).unwrap()), request: exists.then_some(request) }
 }
 
@@ -111,6 +112,8 @@ fn deleting_takes_pinned_requests_along_and_waits_for_them() {
     let deleted: Vec<_> =
         plan.writes.iter().map(|write| (write.address().0.kind.as_str(), write.address().1.name.as_str())).collect();
     assert_eq!(deleted, [("ResourceBinding", "gone-binding"), ("Redis", "pinned")]);
+    let Write::Delete { target } = &plan.writes[1] else { panic!("{:?}", plan.writes) };
+    assert_eq!(target.uid.as_deref(), Some("uid of pinned"), "never a newer request of that name");
     let waits_for = "resource requests pinned to this version: default/gone, default/pinned";
     assert_eq!(plan.findings, [Finding::Deleting { waits_for: waits_for.into() }]);
     let Some(Write::PatchStatus { patch, .. }) = &plan.status else { panic!("{:?}", plan.status) };
@@ -119,6 +122,57 @@ fn deleting_takes_pinned_requests_along_and_waits_for_them() {
     assert_eq!(says, ["RequestsRemoved", "False", "Deleting", &format!("Deleting: waiting for {waits_for}")]);
     snapshot.bound.truncate(0);
     assert_eq!(only_patch(&decide(&snapshot)), json!({ "metadata": { "finalizers": [] } }));
+}
+
+/// Returns bindings to version `v1` that bind nothing: of another namespace, or with names that no request has.
+fn forged() -> Vec<Bound> {
+    let patches = [
+        json!({ "metadata": { "namespace": "elsewhere" } }),
+        json!({ "spec": { "resourceRef": { "namespace": "" } } }),
+        json!({ "spec": { "resourceRef": { "name": "" } } }),
+        json!({ "spec": { "resourceRef": { "name": "../x" } } }),
+    ];
+    let forge = |patch: &Value| {
+        let mut bound = bound("x", "v1", true);
+        let mut binding = serde_json::to_value(&*bound.binding).unwrap();
+        merge(&mut binding, patch);
+        bound.binding = Arc::new(serde_json::from_value(binding).unwrap());
+        bound
+    };
+    patches.iter().map(forge).collect()
+}
+
+#[test]
+fn a_binding_of_another_namespace_takes_no_request_along_and_holds_up_nothing() {
+    let mut snapshot = snapshot(deleting(json!({})), Some("v2"));
+    snapshot.bound = forged();
+    assert_eq!(only_patch(&decide(&snapshot)), json!({ "metadata": { "finalizers": [] } }));
+    snapshot.bound.push(bound("pinned", "v1", true));
+    let plan = decide(&snapshot);
+    let deleted: Vec<_> = plan.writes.iter().map(|write| write.address().1.to_string()).collect();
+    assert_eq!(deleted, ["default/pinned"]);
+    let waits_for = "resource requests pinned to this version: default/pinned";
+    assert_eq!(plan.findings, [Finding::Deleting { waits_for: waits_for.into() }]);
+}
+
+#[test]
+fn a_binding_of_another_namespace_keeps_no_revision_in_use() {
+    let revisions = [
+        revision("a", "v1", json!({ "metadata": { "labels": { keys::LATEST_REVISION: null } }, "status": null })),
+        revision("b", "v2", json!({})),
+    ];
+    let used = |bindings: &[Bound], applied: &str| {
+        let bindings = bindings.iter().map(|bound| {
+            let mut binding = bound.binding.as_ref().clone();
+            binding.status = Some(serde_json::from_value(json!({ "lastAppliedVersion": applied })).unwrap());
+            Arc::new(binding)
+        });
+        let used = in_use(&revisions, &bindings.collect::<Vec<_>>(), None);
+        used.into_iter().map(|revision| revision.name_any()).collect::<Vec<_>>()
+    };
+    assert_eq!(used(&forged(), "v1"), ["b"]);
+    assert_eq!(used(&[bound("x", "v1", true)], "v2"), ["b", "a"]);
+    assert_eq!(used(&[bound("x", "latest", true)], "v1"), ["b", "a"]);
 }
 
 #[test]

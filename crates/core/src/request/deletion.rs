@@ -34,8 +34,7 @@ impl Pass<'_> {
     /// Decides the next step of a deletion.
     pub(super) fn delete(&self, chosen: &Chosen<'_>) -> Plan<Finding> {
         // A preview has no infrastructure that a delete workflow could remove.
-        let is_preview = self.parent.labels.contains_key(keys::DRY_RUN_OWNER);
-        if !self.has_finalizer(keys::FINALIZER_DELETE_WORKFLOWS) || is_preview {
+        if !self.has_finalizer(keys::FINALIZER_DELETE_WORKFLOWS) || self.is_for_a_preview() {
             return self.clean_up();
         }
         let definition = self.snapshot.surroundings.definition(chosen.revision);

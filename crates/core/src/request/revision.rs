@@ -94,7 +94,6 @@ impl Pass<'_> {
             let label = |key: &str| binding.labels().get(key).map(String::as_str);
             label(keys::PROMISE_NAME) == Some(self.snapshot.promise_name)
                 && label(keys::RESOURCE_NAME) == Some(&name)
-                && binding.namespace().as_deref() == Some(self.parent.namespace())
                 && binding.meta().deletion_timestamp.is_none()
         })
     }

@@ -323,7 +323,10 @@ impl World {
             revisions: self.list("PromiseRevision"),
             bindings: bindings
                 .into_iter()
-                .filter(|binding| binding.namespace().as_deref() == Some(namespace))
+                .filter(|binding| {
+                    let bound = &binding.spec.resource_ref.namespace;
+                    bound == namespace || binding.namespace().as_deref() == Some(namespace)
+                })
                 .collect(),
             jobs,
             works: self.list("Work"),

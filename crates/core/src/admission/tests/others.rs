@@ -220,13 +220,17 @@ fn only_kratix_deletes_the_latest_revision() {
 
 #[test]
 fn what_goes_with_a_revision_is_warned_of() {
-    let binding = |name: &str, version: &str| {
+    let binding_in = |namespace: &str, name: &str, version: &str| {
         let resource = json!({"name": name, "namespace": "team"});
         let spec = json!({"promiseRef": {"name": "p"}, "resourceRef": resource, "version": version});
-        with(object("ResourceBinding", name, spec), &["metadata", "labels"], json!({"kratix.io/promise-name": "p"}))
+        let labels = json!({"kratix.io/promise-name": "p"});
+        let object = with(object("ResourceBinding", name, spec), &["metadata", "labels"], labels);
+        with(object, &["metadata", "namespace"], json!(namespace))
     };
+    let binding = |name: &str, version: &str| binding_in("team", name, version);
     let needs = object("Promise", "whole", json!({"requiredPromises": [{"name": "p", "version": "v1"}]}));
-    let mut world = World::of([binding("b", "v1"), binding("a", "v1"), binding("c", "latest"), needs]);
+    let foreign = binding_in("elsewhere", "d", "v1");
+    let mut world = World::of([binding("b", "v1"), binding("a", "v1"), binding("c", "latest"), foreign, needs]);
     assert_eq!(
         allowed(world.rule(review(Operation::Delete, Value::Null, revision("v1", false)))),
         [

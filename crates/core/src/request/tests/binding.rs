@@ -1,3 +1,5 @@
+use kratix_api::name;
+
 use super::*;
 
 fn world() -> World {
@@ -211,6 +213,38 @@ fn the_binding_of_another_request_is_never_taken_whatever_its_name() {
         world.delete("Env", &key("a"));
         world.settle("a");
         assert_eq!(world.keys("ResourceBinding"), std::slice::from_ref(&usual));
+    }
+}
+
+/// Somebody who may make bindings in another namespace only.
+#[test]
+fn a_binding_of_another_namespace_is_never_taken_whatever_it_says() {
+    let usual = name::resource_binding("x", PROMISE);
+    let labels = json!({ keys::PROMISE_NAME: PROMISE, keys::RESOURCE_NAME: "x" });
+    let foreign_labels = json!({ keys::PROMISE_NAME: "nv", keys::RESOURCE_NAME: "x-e" });
+    for (name, version) in [(usual.as_str(), "not-set"), (&usual, "v9"), ("mine", "not-set")] {
+        for labels in [&json!({}), &labels, &foreign_labels] {
+            let mut world = world();
+            world.revise("not-set", spec(&["before"], &[], ""));
+            v2(&mut world);
+            let forged = ObjectKey::namespaced("b", name);
+            let metadata = json!({ "name": name, "namespace": "b", "labels": labels });
+            let reference = json!({ "name": "x", "namespace": "a" });
+            let spec = json!({ "version": version, "promiseRef": { "name": PROMISE }, "resourceRef": reference });
+            world.put(json!({ "kind": "ResourceBinding", "metadata": metadata, "spec": spec }), forged.clone());
+            world.label("a", "team", Some("one"));
+            let before = world.get("ResourceBinding", &forged).clone();
+            world.play("a");
+            let own = ObjectKey::namespaced("a", usual.clone());
+            assert_eq!(world.keys("ResourceBinding"), [own.clone(), forged.clone()], "{labels}");
+            assert_eq!(world.get("ResourceBinding", &own)["spec"]["version"], "latest");
+            assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+            assert_eq!(world.status("a")["promiseVersion"], "v2");
+            world.delete("Env", &key("a"));
+            world.settle("a");
+            assert_eq!(world.keys("ResourceBinding"), std::slice::from_ref(&forged));
+            assert_eq!(world.get("ResourceBinding", &forged), &before);
+        }
     }
 }
 

@@ -518,6 +518,28 @@ fn without_its_promise_a_request_is_cleaned_up_and_its_delete_workflow_skipped()
 }
 
 #[test]
+fn only_what_ran_as_a_preview_runs_once_and_goes_without_its_delete_workflow() {
+    let owner = (keys::DRY_RUN_OWNER, "preview");
+    let dry = (keys::DRY_RUN, keys::TRUE);
+    for (honoured, labels, is_skipped) in
+        [(true, &[owner, dry][..], true), (true, &[owner], false), (true, &[dry], false), (false, &[owner, dry], false)]
+    {
+        let mut world = World::new(spec(&["build"], &["bye"], ""));
+        world.config.dry_run = honoured;
+        world.ask("a");
+        for (label, value) in labels {
+            world.label("a", label, Some(value));
+        }
+        world.play("a");
+        assert_eq!(world.decide("a").next == Next::OnChange, is_skipped, "{honoured}, {labels:?}");
+        world.delete("Env", &key("a"));
+        world.settle("a");
+        assert_eq!(is_gone(&world, "a"), is_skipped, "{honoured}, {labels:?}");
+        assert_eq!(world.count("PipelineStarted Delete Pipeline started: bye"), usize::from(!is_skipped));
+    }
+}
+
+#[test]
 fn a_paused_request_is_not_deleted() {
     let mut world = deleted(&[]);
     world.label("a", keys::PAUSED, Some("true"));
