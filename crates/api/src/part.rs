@@ -26,6 +26,8 @@ pub const INLINE_BYTES_MAX: usize = 1 << 20;
 pub const PART_BYTES_MAX: usize = 1_000_000;
 /// Most that the files of a workflow may have together, before they are compressed.
 pub const OUTPUT_BYTES_MAX: u64 = 64 << 20;
+/// What a file takes on its way to a store beside its path and its content, however small they are.
+pub const FILE_BYTES: usize = 256;
 /// Digits of the hash that are part of a name.
 const NAME_DIGITS: usize = 32;
 /// Between the name of a Work and the digits of its part.
@@ -56,9 +58,9 @@ impl Reference {
         Some(Self { name: workload.filepath.clone(), digest: digest.to_owned(), bytes: bytes.parse().ok()? })
     }
 
-    /// Tells whether a part holds what it held when it was referred to.
+    /// Tells whether a part holds what it held when it was referred to. Who wrote the reference may have written any size.
     pub fn describes(&self, workloads: &[Workload]) -> bool {
-        digest(workloads) == self.digest
+        content_bytes(workloads) == self.bytes && digest(workloads) == self.digest
     }
 }
 
@@ -86,7 +88,7 @@ impl Part {
     }
 
     fn reference(&self, work: &str) -> Workload {
-        let bytes: usize = self.workloads.iter().map(|file| file.content.len()).sum();
+        let bytes = content_bytes(&self.workloads);
         Workload { filepath: self.name(work), content: format!("{MARK}{} {bytes}", self.digest) }
     }
 
@@ -146,6 +148,16 @@ pub fn annotations(generation: i64, now: Timestamp) -> BTreeMap<String, String> 
 /// Returns the files that a part holds.
 pub fn workloads(part: Work) -> Vec<Workload> {
     part.spec.workload_groups.into_iter().flat_map(|group| group.workloads).collect()
+}
+
+/// Returns how much content files have, as it is stored.
+fn content_bytes(workloads: &[Workload]) -> u64 {
+    workloads.iter().map(|file| file.content.len() as u64).sum()
+}
+
+/// Returns what files take in memory, about: many without content are as much as a few with.
+pub fn held_bytes(workloads: &[Workload]) -> usize {
+    workloads.iter().map(|file| FILE_BYTES + file.filepath.len() + file.content.len()).sum()
 }
 
 /// The groups of a Work whose files are in parts.
@@ -375,6 +387,8 @@ mod tests {
         );
         assert!(Reference::of(reference).unwrap().describes(&[file("1", 10)]));
         assert!(!Reference::of(reference).unwrap().describes(&[file("1", 11)]));
+        let claims = Workload { content: reference.content.replace(" 10", " 0"), ..reference.clone() };
+        assert!(!Reference::of(&claims).unwrap().describes(&[file("1", 10)]), "it is larger than the reference says");
         for content in ["", "part sha256:", "part sha256:00", "part sha256:00 x", &compression::compress(b"part ")] {
             assert_eq!(Reference::of(&Workload { filepath: "w".into(), content: content.into() }), None, "{content}");
         }

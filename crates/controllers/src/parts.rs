@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use kratix_api::{Work, Workload, part};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::work::parts::{self, Snapshot, Step, Upkeep};
-use kratix_core::work_placement::Parts;
+use kratix_core::work_placement::{Parts, Room};
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::{Resource, ResourceExt};
 
@@ -55,7 +55,8 @@ async fn remove(cx: &Context, target: &Target) -> Result<(), Error> {
     }
 }
 
-/// Reads parts from the API server: no cache holds what is in them.
+/// Reads parts from the API server: no cache holds what is in them. Ends when there is no room for more, whatever was said of
+/// their size.
 pub(crate) async fn read(cx: &Context, keys: BTreeSet<ObjectKey>) -> Result<Parts, Error> {
     let reads = keys.into_iter().map(|key| async move {
         let found = works(cx, &key).get_opt(&key.name).await;
@@ -63,7 +64,15 @@ pub(crate) async fn read(cx: &Context, keys: BTreeSet<ObjectKey>) -> Result<Part
         let workloads = found.map(|found| Arc::<[Workload]>::from(part::workloads(found)));
         Ok((key, workloads))
     });
-    stream::iter(reads).buffer_unordered(READS_MAX).try_collect().await
+    let mut reads = stream::iter(reads).buffer_unordered(READS_MAX);
+    let (mut parts, mut room) = (Parts::new(), Room::default());
+    while let Some((key, part)) = reads.try_next().await? {
+        if part.as_deref().is_some_and(|part| !room.takes(part)) {
+            break;
+        }
+        parts.insert(key, part);
+    }
+    Ok(parts)
 }
 
 /// Returns the Work that a part belongs to.

@@ -31,11 +31,13 @@ use crate::telemetry::Pass;
 mod drift;
 mod former;
 mod heirs;
+mod large;
 mod namesakes;
 mod rivals;
 mod turns;
 
 use self::heirs::Heirs;
+use self::large::Large;
 pub(crate) use self::namesakes::Namesakes;
 use self::turns::Turns;
 
@@ -61,8 +63,8 @@ pub(crate) struct WorkPlacements {
     turns: Turns,
     /// One comparison at a time for each Destination.
     comparisons: Turns,
-    /// One large placement at a time for each store: while it is written its content is in memory.
-    large: Turns,
+    /// Large content, which is in memory while it is written.
+    large: Large,
     /// Where placements go to which another placement's change gives something to do: it has brought their content into the store, or
     /// has given up a path.
     served: Queue<ObjectKey>,
@@ -87,7 +89,7 @@ impl WorkPlacements {
             leaving: Leaving::new(cx, stores, gates),
             turns: Turns::default(),
             comparisons: Turns::default(),
-            large: Turns::default(),
+            large: Large::default(),
             served: queue.clone(),
         }
     }
@@ -118,7 +120,8 @@ impl WorkPlacements {
             rivals,
             neighbours,
             members,
-            parts: Parts::new(), // until a decision lacks them
+            has_turn: false,     // until a decision is large
+            parts: Parts::new(), // until then
             written,
             attempt: self.attempts.get(key).filter(|_| !self.heirs.is_over(key)),
             is_doubted: self.attempts.is_doubted(key),
@@ -308,23 +311,24 @@ impl WorkPlacements {
             decision = self.decide(&mut snapshot);
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
         }
-        if asks && decision.effect.is_some() {
+        if asks && (decision.effect.is_some() || decision.is_large) {
             return Ok(Next::After(Duration::ZERO)); // among those who write
         }
-        let lacking = work_placement::lacks_parts(&snapshot, &decision);
-        let turn = match &store {
-            Some(store) if !lacking.is_empty() => {
-                let turn = self.large_turn(Some(store));
-                Some(gates::telling(turn, deadline, self.tell(&mut snapshot, store)).await)
-            }
-            _ => None,
-        };
-        if !lacking.is_empty() {
-            let Some(complete) = self.complete(key, &mut snapshot, lacking).await? else {
+        let mut room = None;
+        if let Some(store) = store.as_ref().filter(|_| decision.is_large) {
+            let turn = self.large.turn(store);
+            let turn = gates::telling(turn, deadline, self.tell(&mut snapshot, store)).await;
+            let Some(complete) = self.complete(key, &mut snapshot, &decision).await? else {
                 return Ok(Next::After(Duration::ZERO));
             };
             decision = complete;
             self.act(pass, &mut decision, &mut snapshot.placement).await?;
+            if let Some(effect) = &decision.effect {
+                let found = self.large.room(store, effect.change.held_bytes());
+                let deadline = deadline.max(Instant::now() + SILENCE);
+                room = Some(gates::telling(found, deadline, self.tell(&mut snapshot, store)).await);
+            }
+            drop(turn);
         }
         if let (Some(mut effect), Some(store), Some(handle)) = (decision.effect.take(), &store, &writers.present) {
             let covers = std::mem::take(&mut effect.covers);
@@ -343,7 +347,7 @@ impl WorkPlacements {
             snapshot = Snapshot { attempt: Some(attempt), is_doubted: false, ..snapshot };
         }
         // Where it has been before is no matter of the present store, nor of those that share a file with it now.
-        drop((held, turn));
+        drop((held, room));
         let mut turn = Next::OnChange;
         if decision.cleans {
             let cleaned = self.leaving.clean(key, &mut snapshot, &writers).await;
@@ -358,26 +362,22 @@ impl WorkPlacements {
         Ok(decision.plan.next.sooner(turn))
     }
 
-    async fn large_turn(&self, store: Option<&StateStoreRef>) -> OwnedMutexGuard<()> {
-        self.large.take(&kratix_core::state_store::display(store)).await
-    }
-
-    /// Decides with the parts that the placement refers to, which nothing holds after that but the decision. Returns
-    /// nothing if the placement has become another one while it waited for its turn: its parts may be gone.
+    /// Decides about what is large, in its turn, with the parts that the placement refers to, which nothing holds after that but
+    /// the decision. Returns nothing if the placement has become another one while it waited: its parts may be gone.
     async fn complete(
         &self,
         key: &ObjectKey,
         snapshot: &mut Snapshot,
-        parts: BTreeSet<ObjectKey>,
+        large: &Decision,
     ) -> Result<Option<Decision>, Error> {
         let present = self.cx.caches.placements.get(key);
         if present.is_none_or(|present| present.metadata.generation != snapshot.placement.metadata.generation) {
             return Ok(None);
         }
-        snapshot.parts = parts::read(&self.cx, parts).await?;
-        snapshot.now = self.cx.now();
+        snapshot.parts = parts::read(&self.cx, work_placement::lacks_parts(snapshot, large)).await?;
+        (snapshot.now, snapshot.has_turn) = (self.cx.now(), true);
         let decision = work_placement::decide(snapshot);
-        snapshot.parts = Parts::new();
+        (snapshot.parts, snapshot.has_turn) = (Parts::new(), false);
         Ok(Some(decision))
     }
 

@@ -53,15 +53,20 @@ pub const QUEUE_LENGTH_DESCRIPTION: &str = "Number of changes that wait for a st
 pub struct Sample {
     /// The counter.
     pub counter: Counter,
-    /// Attributes, none of them empty.
+    /// Attributes, none of them empty and none longer than [`ATTRIBUTE_BYTES_MAX`].
     pub attributes: Vec<(&'static str, String)>,
 }
+
+/// Longest value of an attribute: that of a name. What is longer names no object, and counts with all that begin the same; it
+/// would be kept for as long as the process runs.
+pub const ATTRIBUTE_BYTES_MAX: usize = 253;
 
 impl Sample {
     fn new(counter: Counter, result: &str, others: &[(&'static str, &str)]) -> Self {
         let all = [("result", result)].into_iter().chain(others.iter().copied());
         let given = all.filter(|(_, value)| !value.is_empty());
-        Self { counter, attributes: given.map(|(key, value)| (key, value.to_owned())).collect() }
+        let cut = |value: &str| value[..value.floor_char_boundary(ATTRIBUTE_BYTES_MAX)].to_owned();
+        Self { counter, attributes: given.map(|(key, value)| (key, cut(value))).collect() }
     }
 }
 

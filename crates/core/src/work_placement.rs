@@ -40,7 +40,8 @@ mod stamp;
 mod status;
 mod verdict;
 
-pub use self::content::{CONTENT_BYTES_MAX, Parts};
+use self::content::Obstacle;
+pub use self::content::{CONTENT_BYTES_MAX, Parts, Room, SMALL_BYTES_MAX};
 pub use self::handover::{Handover, keeps_paths, yields};
 pub(crate) use self::location::apart;
 pub use self::location::{DIRECTORY_NAMESPACE, Location, ledger_name};
@@ -132,11 +133,11 @@ pub fn lacks_members(snapshot: &Snapshot, decision: &Decision) -> bool {
     is_shared && decision.effect.is_some() && snapshot.members.is_empty()
 }
 
-/// Returns the parts that the decision is about and was made without ([`Snapshot::parts`]): contents are large, and few
-/// passes need them.
+/// Returns the parts that a large change is made of and that were not read yet ([`Snapshot::parts`]): contents are large, and
+/// few passes need them.
 pub fn lacks_parts(snapshot: &Snapshot, decision: &Decision) -> BTreeSet<ObjectKey> {
     let location = snapshot.destination.as_deref().and_then(|found| Location::of(&snapshot.placement, found).ok());
-    match location.filter(|_| decision.effect.is_some()) {
+    match location.filter(|_| decision.is_large) {
         Some(location) => content::unread(snapshot, &location),
         None => BTreeSet::new(),
     }
@@ -290,7 +291,8 @@ fn decide_ready(snapshot: &Snapshot, destination: &Destination, location: &Locat
             decision.effect = Some(Effect { change, stamp, covers });
             decision
         }
-        Err(failure) => failed(snapshot, &failure),
+        Err(Obstacle::Large) => Decision { is_large: true, ..decision },
+        Err(Obstacle::Failure(failure)) => failed(snapshot, &failure),
     }
 }
 
@@ -405,7 +407,7 @@ fn warn(placement: &WorkPlacement, reason: &'static str, note: String) -> Event 
 
 impl From<Plan<Finding>> for Decision {
     fn from(plan: Plan<Finding>) -> Self {
-        Self { plan, effect: None, compares: false, cleans: false }
+        Self { plan, effect: None, is_large: false, compares: false, cleans: false }
     }
 }
 

@@ -11,7 +11,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use parking_lot::{Mutex, RwLock};
 
 /// Series kept apart, of all counters together. What comes after them is counted by its result alone, so that many objects
-/// cannot fill memory. 10,000 series are about 4 MB.
+/// cannot fill memory. 10,000 series are about 4 MB, and with the longest attributes 16 MB.
 pub(super) const SERIES_MAX: usize = 10_000;
 /// Results of all counters: as many series more there may be.
 pub(super) const RESULTS_MAX: usize = 8;

@@ -2,20 +2,22 @@
 //! of the objects. `02-workflows.md` §14.3, §19.43
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use kratix_api::{ObjectMeta, Timestamp, Work, compression, keys, part};
+use kratix_api::{ObjectMeta, Timestamp, Work, Workload, WorkloadGroup, compression, condition, keys, part};
 use kratix_pipeline::work_writer::{self, Config};
 use kratix_state_store::{GitConfig, open};
+use kratix_testing::git_http::{Fault, Server};
 use kratix_testing::wait;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use tower::ServiceExt;
 
-use crate::placements::Scene;
-use crate::world::typed;
+use crate::placements::{Scene, told};
+use crate::world::{delivery, typed};
 
 const MIB: usize = 1 << 20;
 /// Into how many parts the [`noise`] of 4 MiB is divided.
@@ -341,6 +343,125 @@ async fn parts_that_an_original_scheduler_took_for_works_go_all_the_same() {
     pod.remove("large.txt");
     pod.write().await;
     assert_eq!(settled(&scene).await, BTreeSet::new());
+}
+
+/// Returns how many bytes of memory the process has in use.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is told");
+    let kibibytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kibibytes << 10
+}
+
+/// Creates so many Works, each of one file of zeros.
+async fn add_zeros(scene: &Scene, count: usize, bytes: usize) {
+    let stored = compression::compress(&vec![b'0'; bytes]);
+    assert!(stored.len() < 100_000, "it is a small object");
+    for at in 0..count {
+        let (name, file) = (format!("r{at:02}"), ("zeros.txt", stored.clone()));
+        scene.world.apply_stored_work(("default", &name), &name, json!({}), vec![file]).await;
+    }
+}
+
+/// Waits until the placements of so many Works say this of the write.
+async fn all_are(scene: &Scene, count: usize, status: &condition::Status) {
+    wait::poll(&format!("{count} placements with WriteSucceeded {status}"), || async {
+        let placements = scene.placements().list(&ListParams::default()).await.unwrap().items;
+        let writes = placements.iter().filter_map(|placement| told(placement, condition::WRITE_SUCCEEDED));
+        let found = writes.filter(|write| write.status == *status).count();
+        if found == count { Ok(()) } else { Err(format!("{found} of {}", placements.len())) }
+    })
+    .await;
+}
+
+/// A few kilobytes stand for as much as a store takes, and a store that does not answer lets all of them wait.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn works_of_much_in_little_that_wait_for_a_store_that_hangs_are_not_all_in_memory() {
+    const MANY: usize = 50;
+    let scene = Scene::start().await;
+    let silent = tempfile::tempdir().unwrap();
+    let server = Server::plain(silent.path()).await;
+    kratix_state_store::init_bare(silent.path().join("state.git"), "main").unwrap();
+    scene.add_store("hangs", "unused", json!({ "url": server.url("state.git") })).await;
+    let more = json!({ "initWorkloads": { "enabled": false } });
+    scene.world.add_destination("worker-1", ("GitStateStore", "hangs"), "nestedByMetadata", more).await;
+    delivery::ready(&scene.destinations(), "worker-1", "ready", |ready| ready.status == condition::Status::True).await;
+    server.fail(Fault::Hang);
+    add_zeros(&scene, MANY, 60 * MIB).await;
+    // Each says so once it has waited: in the queue, or for its turn.
+    all_are(&scene, MANY, &condition::Status::Unknown).await;
+    // Two of them, and whatever else the process does beside; all together were 3 GB.
+    assert!(resident() < 1_500 * MIB, "{} bytes", resident());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn works_of_much_in_little_share_commits_as_far_as_they_fit() {
+    const MANY: usize = 12;
+    let mut scene = Scene::start().await;
+    scene.add_destination("nestedByMetadata", json!({})).await;
+    delivery::ready(&scene.destinations(), "worker-1", "ready", |ready| ready.status == condition::Status::True).await;
+    scene.world.stop_controllers().await;
+    let few = json!({ "metadata": { "annotations": { keys::MAXIMUM_PUSHES_PER_MINUTE: "20" } } });
+    scene.stores().patch("default", &PatchParams::default(), &Patch::Merge(few)).await.unwrap();
+    add_zeros(&scene, MANY, 2 * MIB).await;
+    scene.world.start_controllers().await;
+    all_are(&scene, MANY, &condition::Status::True).await;
+    let commits = || {
+        let arguments = ["rev-list", "--count", "main"];
+        let output = Command::new("git").args(arguments).current_dir(scene.repository("a")).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse::<usize>().unwrap()
+    };
+    // One is of the test documents.
+    assert!(commits() < MANY, "{} commits", commits());
+}
+
+/// A client that notes which parts are read.
+fn noting(scene: &Scene, read: &Arc<Mutex<BTreeSet<String>>>) -> Client {
+    let (service, read) = (scene.world.service_of("admin"), Arc::clone(read));
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let name = request.uri().path().rsplit('/').next().unwrap_or_default();
+        if request.method().is_safe() && name.contains(".part-") {
+            read.lock().unwrap().insert(name.to_owned());
+        }
+        service.clone().oneshot(request)
+    });
+    Client::new(service, "default")
+}
+
+/// Parts of very many files that hold nothing, and say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_parts_than_there_is_room_for_are_not_all_read_whatever_is_said_of_their_size() {
+    const MANY: usize = 40;
+    let mut scene = Scene::start().await;
+    scene.add_destination("nestedByMetadata", json!({})).await;
+    delivery::ready(&scene.destinations(), "worker-1", "ready", |ready| ready.status == condition::Status::True).await;
+    scene.world.stop_controllers().await;
+    let mut references = Vec::new();
+    for at in 0..MANY {
+        let file = Workload { filepath: format!("{at:02}"), content: String::new() };
+        let workloads = vec![file; part::PART_BYTES_MAX / 32];
+        let split = part::Split::of(vec![WorkloadGroup { workloads, ..WorkloadGroup::for_directory(".") }]);
+        let [part] = split.parts.as_slice() else { panic!("{} parts", split.parts.len()) };
+        let object = part.object("default", "many", 1, Timestamp::now());
+        scene.works().create(&PostParams::default(), &object).await.unwrap();
+        let reference = split.groups("many").remove(0).workloads.remove(0);
+        assert!(reference.content.ends_with(" 0"), "{}", reference.content);
+        references.push((reference.filepath, reference.content));
+    }
+    let files = references.iter().map(|(path, content)| (path.as_str(), content.clone())).collect();
+    scene.world.apply_stored_work(("default", "many"), "many", json!({}), files).await;
+    let read = Arc::default();
+    let controllers = scene.world.run_controllers(noting(&scene, &read)).await;
+    let failed = scene.says("many", "that it is too large", |placement| {
+        let write = told(placement, condition::WRITE_SUCCEEDED);
+        write.is_some_and(|write| write.message.contains("the files are larger than"))
+    });
+    failed.await;
+    controllers.stop().await;
+    let read = read.lock().unwrap();
+    assert!((16..MANY).contains(&read.len()), "{} of {MANY} parts were read", read.len());
 }
 
 #[test]

@@ -18,7 +18,11 @@ fn told(samples: &[Sample]) -> Vec<String> {
 }
 
 fn counted(snapshot: &Snapshot) -> Vec<String> {
-    told(&outcomes(&snapshot.work, &decide(snapshot).findings))
+    told(&counted_samples(snapshot))
+}
+
+fn counted_samples(snapshot: &Snapshot) -> Vec<Sample> {
+    outcomes(&snapshot.work, &decide(snapshot).findings)
 }
 
 fn snapshot(work: Work, destinations: Vec<kratix_api::Destination>) -> Snapshot {
@@ -82,4 +86,28 @@ fn an_attempt_to_write_is_counted_and_one_to_remove_is_not() {
     );
     placement.metadata.deletion_timestamp = Some(Time(at(0)));
     assert_eq!(write(&placement, &attempt), None);
+}
+
+#[test]
+fn a_text_that_is_longer_than_any_name_is_cut_and_cannot_fill_memory() {
+    let long = |end: &str| format!("{}{end}", "ü".repeat(500_000));
+    let work = |resource: String| {
+        let mut work = work("w", vec![group("x", &[])]);
+        (work.spec.promise_name, work.spec.resource_name) = (long(""), resource);
+        counted_samples(&snapshot(work, vec![destination("a", &[])]))
+    };
+    let bytes = |samples: &[Sample]| {
+        let values = samples.iter().flat_map(|sample| &sample.attributes).map(|(_, value)| value.capacity());
+        values.max().unwrap()
+    };
+    let (one, two) = (work(long("1")), work(long("2")));
+    assert_eq!((one.len(), bytes(&one)), (1, ATTRIBUTE_BYTES_MAX - 1), "no letter is cut in two");
+    assert_eq!(one, two, "each edit would be a series more");
+    let name = "n".repeat(ATTRIBUTE_BYTES_MAX);
+    assert_eq!(work(name.clone())[0].attributes[2], ("resource", name));
+
+    let spec = WorkPlacementSpec { resource_name: long(""), target_destination_name: long(""), ..Default::default() };
+    let attempt = Attempt { stamp: String::new(), at: at(0), outcome: Err(Failure::content(String::new())) };
+    let written = Vec::from_iter(write(&WorkPlacement::new("p", spec), &attempt));
+    assert_eq!((written.len(), bytes(&written)), (1, ATTRIBUTE_BYTES_MAX - 1));
 }

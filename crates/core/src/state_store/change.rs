@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kratix_api::part::FILE_BYTES;
 
 /// How the commit of a change is spoken of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,17 @@ pub enum Operation {
         /// The files, in the order in which the ledger lists them.
         files: Option<Vec<File>>,
     },
+}
+
+impl Change {
+    /// Returns what its files take in memory, about: many without content are as much as a few with.
+    pub fn held_bytes(&self) -> usize {
+        let files = match &self.operation {
+            Operation::Replace(files) | Operation::Edit { write: files, .. } => files.as_slice(),
+            Operation::Share { files, .. } => files.as_deref().unwrap_or_default(),
+        };
+        files.iter().map(|file| FILE_BYTES + file.path.len() + file.content.len()).sum()
+    }
 }
 
 /// A file to be written.

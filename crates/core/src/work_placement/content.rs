@@ -16,11 +16,76 @@ use crate::state_store::{About, Change, ChangeKind, Failure, File, Operation, wi
 /// How much content a placement carries when decompressed; a store takes no more in one change.
 pub const CONTENT_BYTES_MAX: usize = 64 << 20;
 
-/// What parts of one change may hold together as they are stored: more than enough for the most that is written.
-const STORED_BYTES_MAX: u64 = 2 * CONTENT_BYTES_MAX as u64;
+/// How much content a change carries at most that is made beside others: so many of them wait for a store together that all
+/// must be small. What has more, or is in parts, waits for its [turn](Snapshot::has_turn) first; a few kilobytes of a Work may
+/// stand for the most that is written. As it is stored it is no larger either.
+pub const SMALL_BYTES_MAX: usize = 1 << 20;
 
-/// What was read of the parts that placements refer to; nothing for those that do not exist.
+/// What parts of one change may hold together as they are stored: more than enough for the most that is written.
+const STORED_BYTES_MAX: usize = 2 * CONTENT_BYTES_MAX;
+
+/// What was read of the parts that placements refer to; nothing for those that do not exist. Not all of them are there if they
+/// are too [much](Room) together.
 pub type Parts = BTreeMap<ObjectKey, Option<Arc<[Workload]>>>;
+
+/// How much more may be held for one change, as it is stored. A reference says how large its part is, and any number of them may
+/// lead to the same one; what counts is what is there.
+#[derive(Debug)]
+pub struct Room(usize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(STORED_BYTES_MAX)
+    }
+}
+
+impl Room {
+    /// Tells whether files fit, which then take their room.
+    pub fn takes(&mut self, workloads: &[Workload]) -> bool {
+        let rest = self.0.checked_sub(part::held_bytes(workloads));
+        self.0 = rest.unwrap_or_default();
+        rest.is_some()
+    }
+}
+
+/// Why there is no change.
+#[derive(Debug)]
+pub(super) enum Obstacle {
+    /// It is large, and it is not its turn.
+    Large,
+    /// It cannot be written.
+    Failure(Failure),
+}
+
+impl From<Failure> for Obstacle {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// What a change is made from, and may still be made of.
+struct Source<'a> {
+    parts: &'a Parts,
+    has_turn: bool,
+    /// Content that may still be decompressed.
+    rest: usize,
+    room: Room,
+}
+
+impl<'a> Source<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        let (rest, room) = match snapshot.has_turn {
+            true => (CONTENT_BYTES_MAX, STORED_BYTES_MAX),
+            false => (SMALL_BYTES_MAX, SMALL_BYTES_MAX),
+        };
+        Self { parts: &snapshot.parts, has_turn: snapshot.has_turn, rest, room: Room(room) }
+    }
+
+    /// Returns what there is to say of content for which there is no room.
+    fn too_large(&self) -> Obstacle {
+        if self.has_turn { Failure::content(too_large()).into() } else { Obstacle::Large }
+    }
+}
 
 /// What to do about a path that is not the pipeline's to write.
 const ANOTHER_NAME: &str = "give the file another name";
@@ -31,19 +96,19 @@ const AGAIN: &str = "have the pipeline run again: set the label kratix.io/manual
 const SEPARATOR: &[u8] = b"\n---\n";
 
 /// Returns the change that brings the placement's content into the store.
-pub(super) fn update(snapshot: &Snapshot, destination: &Destination, location: &Location) -> Result<Change, Failure> {
+pub(super) fn update(snapshot: &Snapshot, destination: &Destination, location: &Location) -> Result<Change, Obstacle> {
     let placement = &snapshot.placement;
     match location {
         Location::Directory(directory) => {
-            let files = files(placement, &snapshot.parts)?;
+            let files = files(placement, Source::of(snapshot))?;
             let kind = if files.is_empty() { ChangeKind::Delete } else { ChangeKind::Update };
             Ok(change(placement, kind, directory, Operation::Replace(files)))
         }
         Location::Shared { directory, ledger } => {
-            let files = files(placement, &snapshot.parts)?;
+            let files = files(placement, Source::of(snapshot))?;
             if let Some(file) = files.iter().find(|file| is_reserved(&file.path)) {
                 let text = format!("path {:?} cannot be written: it belongs to Kratix", file.path);
-                return Err(Failure::content(with_hint(&text, ANOTHER_NAME)));
+                return Err(Failure::content(with_hint(&text, ANOTHER_NAME)).into());
             }
             files.iter().try_for_each(|file| check_canaries(destination, &file.path, ANOTHER_NAME))?;
             let operation = Operation::Share { ledger: ledger.clone(), files: Some(files) };
@@ -52,7 +117,7 @@ pub(super) fn update(snapshot: &Snapshot, destination: &Destination, location: &
         Location::Aggregate { directory, file } => {
             check_canaries(destination, file, "set another spec.filepath.filename")?;
             let members = snapshot.members.iter().filter(|member| member.metadata.deletion_timestamp.is_none());
-            let content = aggregate(members, &snapshot.parts)?;
+            let content = aggregate(members, Source::of(snapshot))?;
             Ok(aggregate_change(placement, directory, file, Some(content)))
         }
     }
@@ -69,7 +134,7 @@ fn check_canaries(destination: &Destination, path: &str, hint: &str) -> Result<(
 }
 
 /// Returns the change that removes what the placement has in the store.
-pub(super) fn removal(snapshot: &Snapshot, location: &Location) -> Result<Change, Failure> {
+pub(super) fn removal(snapshot: &Snapshot, location: &Location) -> Result<Change, Obstacle> {
     let placement = &snapshot.placement;
     match location {
         Location::Directory(_) | Location::Shared { .. } => Ok(clearance(placement, location)),
@@ -79,7 +144,8 @@ pub(super) fn removal(snapshot: &Snapshot, location: &Location) -> Result<Change
                 .iter()
                 .filter(|member| member.metadata.deletion_timestamp.is_none() && !is_same(member, placement))
                 .collect();
-            let content = if others.is_empty() { None } else { Some(aggregate(others.into_iter(), &snapshot.parts)?) };
+            let is_last = others.is_empty();
+            let content = if is_last { None } else { Some(aggregate(others.into_iter(), Source::of(snapshot))?) };
             Ok(aggregate_change(placement, directory, file, content))
         }
     }
@@ -131,21 +197,26 @@ pub(super) fn unread(snapshot: &Snapshot, location: &Location) -> BTreeSet<Objec
     needed.filter(|part| !snapshot.parts.contains_key(part)).collect()
 }
 
-/// Returns the documents of a placement. Parts that were not read yet have none: they are asked for after the decision.
-fn documents<'a>(placement: &'a WorkPlacement, parts: &'a Parts) -> Result<Vec<Document<'a>>, Failure> {
+/// Returns the documents of a placement. Parts are read when it is its turn, all that there is room for.
+fn documents<'a>(placement: &'a WorkPlacement, source: &mut Source<'a>) -> Result<Vec<Document<'a>>, Obstacle> {
     let workloads = &placement.spec.workloads;
     check_stored([placement].into_iter())?;
+    if !source.room.takes(workloads) {
+        return Err(source.too_large());
+    }
     part::documents(workloads, |reference| {
         let key = ObjectKey { namespace: placement.namespace(), name: reference.name.clone() };
-        let cause = match parts.get(&key) {
-            None => return Ok(&[][..]),
-            Some(Some(found)) if reference.describes(found) => return Ok(found),
+        let cause = match source.parts.get(&key) {
+            None => return Err(source.too_large()),
+            // Each time that it is referred to.
+            Some(Some(found)) if !source.room.takes(found) => return Err(source.too_large()),
+            Some(Some(found)) if reference.describes(found) => return Ok(&found[..]),
             Some(Some(_)) => "was altered",
             Some(None) => "does not exist",
         };
         let text = format!("work {key} with a part of the files {cause}: the pipeline has to run again");
         // It may be on its way back, which nothing here tells.
-        Err(Failure { retry: true, ..Failure::content(text) })
+        Err(Failure { retry: true, ..Failure::content(text) }.into())
     })
 }
 
@@ -153,7 +224,7 @@ fn documents<'a>(placement: &'a WorkPlacement, parts: &'a Parts) -> Result<Vec<D
 fn check_stored<'a>(placements: impl Iterator<Item = &'a WorkPlacement>) -> Result<(), Failure> {
     let references = placements.flat_map(|placement| placement.spec.workloads.iter().filter_map(Reference::of));
     let stored = references.fold(0, |sum: u64, reference| sum.saturating_add(reference.bytes));
-    if stored > STORED_BYTES_MAX { Err(Failure::content(too_large())) } else { Ok(()) }
+    if stored > STORED_BYTES_MAX as u64 { Err(Failure::content(too_large())) } else { Ok(()) }
 }
 
 fn too_large() -> String {
@@ -161,18 +232,20 @@ fn too_large() -> String {
 }
 
 /// Decompresses documents into files; `..` that stays inside is resolved, what leads out is left for the store to refuse.
-fn files(placement: &WorkPlacement, parts: &Parts) -> Result<Vec<File>, Failure> {
-    let mut rest = CONTENT_BYTES_MAX;
-    let documents = documents(placement, parts)?;
+fn files<'a>(placement: &'a WorkPlacement, mut source: Source<'a>) -> Result<Vec<File>, Obstacle> {
+    let documents = documents(placement, &mut source)?;
     let files = documents.iter().map(|document| {
-        let content = decompress(document, &mut rest)?;
+        let content = decompress(document, &mut source)?;
         Ok(File { path: clean(document.filepath), content })
     });
     files.collect()
 }
 
 /// Joins the documents of all members, in the order of their names.
-fn aggregate<'a>(members: impl Iterator<Item = &'a Arc<WorkPlacement>>, parts: &Parts) -> Result<Vec<u8>, Failure> {
+fn aggregate<'a>(
+    members: impl Iterator<Item = &'a Arc<WorkPlacement>>,
+    mut source: Source<'a>,
+) -> Result<Vec<u8>, Obstacle> {
     let mut members: Vec<_> = members.collect();
     members.sort_by_key(|member| (member.name_any(), member.namespace()));
     check_stored(members.iter().map(|member| &***member)).map_err(|failure| Failure {
@@ -180,19 +253,21 @@ fn aggregate<'a>(members: impl Iterator<Item = &'a Arc<WorkPlacement>>, parts: &
         retry: true,
         ..failure
     })?;
-    let mut rest = CONTENT_BYTES_MAX;
     let mut all = Vec::new();
     let mut is_first = true;
     for member in members {
-        let of_member = |failure: Failure| Failure {
-            message: format!("workplacement {}: {}", ObjectKey::of(&**member), failure.message),
-            about: About::Aggregate,
-            // The culprit may be another placement, whose change does not bring this one back.
-            retry: true,
-            retry_after: None,
+        let of_member = |obstacle: Obstacle| match obstacle {
+            Obstacle::Large => Obstacle::Large,
+            Obstacle::Failure(failure) => Obstacle::Failure(Failure {
+                message: format!("workplacement {}: {}", ObjectKey::of(&**member), failure.message),
+                about: About::Aggregate,
+                // The culprit may be another placement, whose change does not bring this one back.
+                retry: true,
+                retry_after: None,
+            }),
         };
-        for document in documents(member, parts).map_err(of_member)? {
-            let content = decompress(&document, &mut rest).map_err(of_member)?;
+        for document in documents(member, &mut source).map_err(of_member)? {
+            let content = decompress(&document, &mut source).map_err(of_member)?;
             if !is_first {
                 all.extend_from_slice(SEPARATOR);
             }
@@ -203,16 +278,17 @@ fn aggregate<'a>(members: impl Iterator<Item = &'a Arc<WorkPlacement>>, parts: &
     Ok(all)
 }
 
-fn decompress(document: &Document<'_>, rest: &mut usize) -> Result<Vec<u8>, Failure> {
-    let content = compression::decompress_pieces(&document.pieces, *rest).map_err(|error| {
+fn decompress(document: &Document<'_>, source: &mut Source<'_>) -> Result<Vec<u8>, Obstacle> {
+    let content = compression::decompress_pieces(&document.pieces, source.rest).map_err(|error| {
         let cause = match error {
+            compression::Error::TooLarge { .. } if !source.has_turn => return Obstacle::Large,
             compression::Error::TooLarge { .. } => too_large(),
             compression::Error::Base64(cause) => with_hint(&format!("content is not base64: {cause}"), AGAIN),
             compression::Error::Gzip(cause) => with_hint(&format!("content is not gzip: {cause}"), AGAIN),
             other => other.to_string(),
         };
-        Failure::content(format!("unable to decompress file content: {}: {cause}", document.filepath))
+        Failure::content(format!("unable to decompress file content: {}: {cause}", document.filepath)).into()
     })?;
-    *rest -= content.len();
+    source.rest -= content.len();
     Ok(content)
 }

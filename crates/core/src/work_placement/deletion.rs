@@ -7,6 +7,7 @@ use kratix_api::{Destination, WorkPlacement, keys};
 use kube_core::ResourceExt;
 use serde_json::json;
 
+use super::content::Obstacle;
 use super::status::Content;
 use super::{
     Decision, Effect, Finding, Location, Purpose, RETRY_AFTER, Site, Snapshot, aggregates, content, covered, handover,
@@ -91,7 +92,8 @@ fn remove(snapshot: &Snapshot, destination: &Destination, location: &Location, p
             decision.effect = Some(Effect { change, stamp, covers });
             decision
         }
-        Err(failure) => not_removed(snapshot, &failure),
+        Err(Obstacle::Large) => Decision { is_large: true, ..decision },
+        Err(Obstacle::Failure(failure)) => not_removed(snapshot, &failure),
     }
 }
 

@@ -32,7 +32,9 @@ pub struct Snapshot {
     /// All placements on the Destination, sorted by key; needed only if there are neighbours, or a decision
     /// [`lacks_members`](super::lacks_members).
     pub members: Vec<Arc<WorkPlacement>>,
-    /// What large placements refer to; needed only what a decision [`lacks_parts`](super::lacks_parts).
+    /// It is the placement's turn among those that are [large](Decision::is_large): one at a time for each store.
+    pub has_turn: bool,
+    /// What large placements refer to, read once it is their turn ([`lacks_parts`](super::lacks_parts)).
     pub parts: Parts,
     /// Placements among the members, those of the neighbours included, that the process has written, whatever the cache
     /// shows of their status.
@@ -83,6 +85,8 @@ pub struct Decision {
     pub plan: Plan<Finding>,
     /// A change in the store.
     pub effect: Option<Effect>,
+    /// There is a change for the store that is large: another decision makes it, once it is [its turn](Snapshot::has_turn).
+    pub is_large: bool,
     /// The store is to be asked whether it still holds what was written, all of its Destination in one request. What it does
     /// not hold is [doubted](Snapshot::is_doubted), and its attempt counts no longer.
     pub compares: bool,

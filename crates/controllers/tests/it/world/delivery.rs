@@ -82,8 +82,19 @@ impl World {
         labels: Value,
         files: &[(&str, &str)],
     ) {
-        let encoded = |text: &str| compression::compress(text.as_bytes());
-        let workloads = files.iter().map(|(path, text)| json!({ "filepath": path, "content": encoded(text) }));
+        let stored = files.iter().map(|(path, text)| (*path, compression::compress(text.as_bytes()))).collect();
+        self.apply_stored_work((namespace, name), request, labels, stored).await;
+    }
+
+    /// As [`World::apply_work`], of contents as they are stored.
+    pub(crate) async fn apply_stored_work(
+        &self,
+        (namespace, name): (&str, &str),
+        request: &str,
+        labels: Value,
+        files: Vec<(&str, String)>,
+    ) {
+        let workloads = files.iter().map(|(path, content)| json!({ "filepath": path, "content": content }));
         let work = json!({
             "apiVersion": keys::API_VERSION, "kind": "Work",
             "metadata": { "name": name, "namespace": namespace, "labels": labels },

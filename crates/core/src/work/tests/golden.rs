@@ -331,6 +331,7 @@ fn placement_snapshot(stage: &Stage, placement: &WorkPlacement, destination: &De
         neighbours: Vec::new(),
         written: BTreeSet::new(),
         members: stage.placements.values().filter(shares).cloned().map(Arc::new).collect(),
+        has_turn: false,
         parts: work_placement::Parts::new(),
         attempt: None,
         is_doubted: false,

@@ -1,7 +1,7 @@
 //! Placements whose files are in parts: in the store they are like any other.
 
 use kratix_api::WorkloadGroup;
-use kratix_api::part::Split;
+use kratix_api::part::{self, Split};
 
 use super::*;
 
@@ -99,7 +99,7 @@ fn a_part_that_is_gone_or_was_altered_is_said_and_comes_back() {
         let text = format!("work {name} with a part of the files {said}: the pipeline has to run again");
         assert!(message.contains(&text), "{message}");
         assert!(world.files.is_empty());
-        let next = decide(&Snapshot { parts: world.parts.clone(), ..world.snapshot() }).plan.next;
+        let next = decide(&Snapshot { has_turn: true, parts: world.parts.clone(), ..world.snapshot() }).plan.next;
         assert_eq!(next, Next::After(RETRY_AFTER), "no watch tells when it is back");
         world.parts = parts.clone();
         world.settle();
@@ -130,12 +130,127 @@ fn what_is_too_large_is_refused_before_it_is_read() {
         let world = World::new(placement, destination("d", mode));
         let snapshot = world.snapshot();
         let decision = decide(&snapshot);
-        assert_eq!((decision.effect.is_some(), lacks_parts(&snapshot, &decision).len()), (false, 0));
+        assert!(decision.effect.is_none() && !decision.is_large);
+        assert_eq!(lacks_parts(&snapshot, &decision).len(), 0);
         let Some(Finding::Failed { message }) = decision.plan.findings.first() else { panic!("{decision:?}") };
         let told =
             format!("the files are larger than {CONTENT_BYTES_MAX} bytes together; hint: let the pipeline write less");
         assert!(message.contains(&told), "{message}");
     }
+}
+
+/// Returns what is said of a placement's content, once it is its turn.
+fn refusal(world: &World) -> String {
+    let mut snapshot = world.snapshot();
+    assert!(decide(&snapshot).is_large);
+    let decision = world.decide(&mut snapshot);
+    assert!(decision.effect.is_none() && !decision.is_large);
+    let Some(Finding::Failed { message }) = decision.plan.findings.first() else { panic!("{decision:?}") };
+    message.clone()
+}
+
+#[test]
+fn a_part_of_many_files_that_is_named_many_times_is_refused_before_it_is_taken_apart() {
+    // It holds nothing, and says so: what it takes is not what it holds.
+    let empty = Workload { filepath: "a".into(), content: String::new() };
+    let split = Split::of(vec![WorkloadGroup { workloads: vec![empty; 30_000], ..WorkloadGroup::for_directory(".") }]);
+    assert_eq!(split.parts.len(), 1);
+    let reference = split.groups("w").remove(0).workloads.remove(0);
+    assert!(reference.content.ends_with(" 0"));
+    let key = ObjectKey::namespaced("default", reference.filepath.clone());
+    for mode in [FilepathMode::NestedByMetadata, FilepathMode::AggregatedYaml] {
+        let mut bomb = placement("p", &[]);
+        bomb.spec.workloads = vec![reference.clone(); 1_000];
+        let mut world = World::new(bomb, destination("d", mode));
+        world.parts = Parts::from([(key.clone(), Some(Arc::from(split.parts[0].workloads.as_slice())))]);
+        let message = refusal(&world);
+        assert!(
+            message.contains(&format!("the files are larger than {CONTENT_BYTES_MAX} bytes together")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_part_that_is_larger_than_its_reference_says_is_not_taken_for_it() {
+    let (mut placement, parts) = in_parts(&placement("p", &[]), &large());
+    for reference in &mut placement.spec.workloads {
+        let (text, _) = reference.content.rsplit_once(' ').unwrap();
+        reference.content = format!("{text} 0");
+    }
+    let mut world = World::new(placement, destination("d", FilepathMode::NestedByMetadata));
+    world.parts = parts;
+    let message = refusal(&world);
+    assert!(message.contains("was altered: the pipeline has to run again"), "{message}");
+}
+
+#[test]
+fn more_parts_than_there_is_room_for_are_not_all_read_and_what_is_missing_of_them_is_not_left_out() {
+    let (placement, parts) = in_parts(&placement("p", &[]), &large());
+    let mut world = World::new(placement, destination("d", FilepathMode::NestedByMetadata));
+    world.parts = parts;
+    let filling: Vec<Workload> = vec![Workload { filepath: "a".into(), content: String::new() }; 400_000];
+    let last = world.parts.keys().last().unwrap().clone();
+    world.parts.insert(last, Some(filling.clone().into()));
+    let mut room = Room::default();
+    assert!(room.takes(&filling) && !room.takes(&filling) && !room.takes(&filling[..1]), "one is as much as there is");
+    let first = world.parts.keys().next().unwrap().clone();
+    world.parts.insert(first, Some([filling.clone(), filling].concat().into()));
+    let message = refusal(&world);
+    assert!(message.contains(&format!("the files are larger than {CONTENT_BYTES_MAX} bytes together")), "{message}");
+}
+
+#[test]
+fn content_that_is_large_once_it_is_decompressed_waits_for_its_turn_and_arrives_as_any_other() {
+    let zeros = |bytes: usize| vec![("a.yaml", "a".to_owned()), ("z.yaml", "0".repeat(bytes))];
+    for mode in [FilepathMode::NestedByMetadata, FilepathMode::None, FilepathMode::AggregatedYaml] {
+        let first = |bytes: usize| {
+            let world = World::new(inline(&placement("p", &[]), &zeros(bytes)), destination("d", mode.clone()));
+            let decision = decide(&world.snapshot());
+            (world, decision.effect.is_some(), decision.is_large)
+        };
+        let (_, is_made, is_large) = first(SMALL_BYTES_MAX - 100);
+        assert_eq!((is_made, is_large), (true, false), "{mode:?}");
+        let (mut world, is_made, is_large) = first(SMALL_BYTES_MAX);
+        assert_eq!((is_made, is_large), (false, true), "{mode:?}");
+        world.settle();
+        assert_eq!(world.condition("WriteSucceeded").0, Status::True, "{mode:?}");
+        assert!(world.files.values().map(String::len).sum::<usize>() > SMALL_BYTES_MAX, "{mode:?}");
+    }
+    // What is too large in any case is said when it is its turn.
+    let bomb = inline(&placement("p", &[]), &zeros(CONTENT_BYTES_MAX));
+    let message = refusal(&World::new(bomb, destination("d", FilepathMode::None)));
+    assert!(message.contains(&format!("larger than {CONTENT_BYTES_MAX} bytes together")), "{message}");
+}
+
+#[test]
+fn very_many_files_are_large_however_little_they_hold() {
+    let files = |count: usize| (0..count).map(|at| workload(&format!("{at:04}"), "")).collect::<Vec<_>>();
+    for (count, is_large) in [(2_000, false), (5_000, true)] {
+        let mut placement = placement("p", &[]);
+        placement.spec.workloads = files(count);
+        let mut world = World::new(placement, destination("d", FilepathMode::None));
+        assert_eq!(decide(&world.snapshot()).is_large, is_large, "{count} files");
+        let effect = world.decide(&mut world.snapshot()).effect.expect("there is something to write");
+        assert_eq!(effect.change.held_bytes(), count * (part::FILE_BYTES + 4));
+        world.settle();
+        assert_eq!(world.files.len(), count + 1, "and the note whose they are");
+    }
+}
+
+#[test]
+fn a_file_of_many_without_the_one_that_goes_may_be_large_too() {
+    let mut other = inline(&placement("o", &[]), &[("o.yaml", "0".repeat(SMALL_BYTES_MAX + 1))]);
+    other.metadata.name = Some("o".into());
+    let mut world = World::new(placement("p", &[("a.yaml", "a")]), destination("d", FilepathMode::AggregatedYaml));
+    world.members.push(other);
+    world.settle();
+    world.delete();
+    let decision = decide(&world.snapshot());
+    assert_eq!((decision.effect.is_some(), decision.is_large), (false, true));
+    world.settle();
+    assert!(world.placement.is_none());
+    assert_eq!(world.files.values().map(String::len).collect::<Vec<_>>(), [SMALL_BYTES_MAX + 1]);
 }
 
 #[test]

@@ -95,6 +95,7 @@ impl World {
             neighbours: self.neighbours.iter().map(|other| self.neighbour(other)).collect(),
             written: BTreeSet::new(),
             members,
+            has_turn: false,
             parts: Parts::new(),
             former: self.formers(),
             destination,
@@ -190,15 +191,17 @@ impl World {
         self.commits.push(format!("{verb} from: {}", change.id));
     }
 
-    /// Decides, with the parts that this is about.
-    fn decide(&self, snapshot: &mut Snapshot) -> Decision {
+    /// Decides, about what is large in its turn and with the parts that this is about, as far as there is room for them.
+    pub(super) fn decide(&self, snapshot: &mut Snapshot) -> Decision {
         let decision = decide(snapshot);
-        let lacking = lacks_parts(snapshot, &decision);
-        if lacking.is_empty() {
+        if !decision.is_large {
             return decision;
         }
-        let read = lacking.into_iter().map(|key| (key.clone(), self.parts.get(&key).cloned().flatten()));
-        snapshot.parts = read.collect();
+        let mut room = Room::default();
+        let read = lacks_parts(snapshot, &decision).into_iter();
+        let read = read.map(|key| (key.clone(), self.parts.get(&key).cloned().flatten()));
+        snapshot.parts = read.take_while(|(_, part)| part.as_deref().is_none_or(|part| room.takes(part))).collect();
+        snapshot.has_turn = true;
         decide(snapshot)
     }
 
