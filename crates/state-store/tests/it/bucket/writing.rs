@@ -1,5 +1,7 @@
 //! What is written, and with how many requests.
 
+use std::sync::{Arc, Condvar, Mutex};
+
 use kratix_state_store::{BucketConfig, Change, Trouble, WriteError};
 use kratix_testing::s3::{Fault, Options};
 use kratix_testing::wait;
@@ -189,7 +191,15 @@ async fn a_thousand_small_files_are_written_compared_and_removed() {
     assert_eq!(shelf.keys().await, [""; 0]);
 }
 
-/// None of these uploads is answered before all of them have come.
+/// What has come to a server that keeps answers back.
+#[derive(Default)]
+struct Come {
+    has_begun: bool,
+    is_open: bool,
+    uploads: usize,
+}
+
+/// None of these uploads is answered before all of them have come. They wait behind another batch, so that they are one.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_of_one_change_and_of_several_are_uploaded_at_the_same_time() {
     const UPLOADS: usize = 8;
@@ -200,23 +210,44 @@ async fn files_of_one_change_and_of_several_are_uploaded_at_the_same_time() {
         let Some(shelf) = Shelf::new().await else { return };
         let store = shelf.store();
         store.check().await.expect("usable");
-        let come = (std::sync::Mutex::new(0), std::sync::Condvar::new());
+        let come = Arc::new((Mutex::new(Come::default()), Condvar::new()));
+        let served = Arc::clone(&come);
         shelf.server.intercept(move |request| {
             if !request.starts_with("PUT") {
                 return None;
             }
-            let (count, news) = &come;
+            let (come, news) = &*served;
             tokio::task::block_in_place(|| {
-                let mut count = count.lock().expect("sound");
-                *count += 1;
+                let mut come = come.lock().expect("sound");
+                let is_kept_back = if request.starts_with("PUT /state/before/") {
+                    come.has_begun = true;
+                    |come: &mut Come| !come.is_open
+                } else {
+                    come.uploads += 1;
+                    |come: &mut Come| come.uploads < UPLOADS
+                };
                 news.notify_all();
-                let waited = news.wait_timeout_while(count, wait::DEADLINE, |count| *count < UPLOADS);
+                let waited = news.wait_timeout_while(come, wait::DEADLINE, is_kept_back);
                 let is_alone = waited.expect("sound").1.timed_out();
                 is_alone.then_some(Fault::Answer(400, "Alone"))
             })
         });
-        let outcomes = together(&store, changes).await;
-        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        let before = store.reserve().await.expect("open").send(replace("before", "before", &[("a", "a")]));
+        wait::poll("the batch before", async || match come.0.lock().expect("sound").has_begun {
+            true => Ok(()),
+            false => Err("it has not begun".to_owned()),
+        })
+        .await;
+        let mut answers = Vec::new();
+        for change in changes {
+            answers.push(store.reserve().await.expect("open").send(change));
+        }
+        come.0.lock().expect("sound").is_open = true;
+        come.1.notify_all();
+        assert!(before.await.expect("written").changed);
+        for answer in answers {
+            assert!(answer.await.expect("written with the others").changed);
+        }
     }
 }
 
