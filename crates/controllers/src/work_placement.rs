@@ -23,7 +23,6 @@ use crate::controller::Reconcile;
 use crate::error::Error;
 use crate::gates::{self, Gates};
 use crate::leaving::{Leaving, Writers};
-use crate::parts;
 use crate::queue::Queue;
 use crate::state_store::{self, Attempts, Registry, Replaced, Tried};
 use crate::telemetry::Pass;
@@ -65,8 +64,8 @@ pub(crate) struct WorkPlacements {
     comparisons: Turns,
     /// Large content, which is in memory while it is written.
     large: Large,
-    /// Where placements go to which another placement's change gives something to do: it has brought their content into the store, or
-    /// has given up a path.
+    /// Where placements go to which another placement's change gives something to do: it has brought their content into the store, has
+    /// given up a path, or has taken one.
     served: Queue<ObjectKey>,
 }
 
@@ -103,6 +102,7 @@ impl WorkPlacements {
         let reference = destination.as_ref().and_then(|destination| destination.spec.state_store_ref.as_ref());
         let (store, handle) = self.stores.availability(&self.cx.caches, reference);
         let rivals = rivals::namesakes(self, key, &placement, destination.as_deref(), &store);
+        let is_at_home = !rivals.is_empty() && rivals::is_at_home(&self.cx, &placement);
         let neighbours = rivals::neighbours(self, destination.as_deref(), &store);
         let members = match neighbours.is_empty() {
             true => Vec::new(), // until a decision lacks them
@@ -118,6 +118,7 @@ impl WorkPlacements {
             destination,
             store,
             rivals,
+            is_at_home,
             neighbours,
             members,
             has_turn: false,     // until a decision is large
@@ -316,19 +317,10 @@ impl WorkPlacements {
         }
         let mut room = None;
         if let Some(store) = store.as_ref().filter(|_| decision.is_large) {
-            let turn = self.large.turn(store);
-            let turn = gates::telling(turn, deadline, self.tell(&mut snapshot, store)).await;
-            let Some(complete) = self.complete(key, &mut snapshot, &decision).await? else {
+            let Some(found) = self.in_turn(key, &mut snapshot, &decision, store, (pass, deadline)).await? else {
                 return Ok(Next::After(Duration::ZERO));
             };
-            decision = complete;
-            self.act(pass, &mut decision, &mut snapshot.placement).await?;
-            if let Some(effect) = &decision.effect {
-                let found = self.large.room(store, effect.change.held_bytes());
-                let deadline = deadline.max(Instant::now() + SILENCE);
-                room = Some(gates::telling(found, deadline, self.tell(&mut snapshot, store)).await);
-            }
-            drop(turn);
+            (decision, room) = found;
         }
         if let (Some(mut effect), Some(store), Some(handle)) = (decision.effect.take(), &store, &writers.present) {
             let covers = std::mem::take(&mut effect.covers);
@@ -337,6 +329,12 @@ impl WorkPlacements {
             let Ok(Tried { attempt, imprint, owner }) = written else { return Ok(Next::After(Duration::ZERO)) };
             let attempt = self.note(key, &snapshot.placement, covers, attempt, imprint.as_ref());
             self.note_owner(&snapshot.placement, &attempt, owner.as_deref(), began);
+            if attempt.outcome.is_ok() {
+                for displaced in work_placement::displaced(&snapshot) {
+                    self.attempts.forget(&displaced);
+                    self.served.add(displaced);
+                }
+            }
             if self.heirs.is_over(key) {
                 return Ok(Next::After(Duration::ZERO)); // the path is free by now
             }
@@ -360,25 +358,6 @@ impl WorkPlacements {
             self.leaving.forget(key);
         }
         Ok(decision.plan.next.sooner(turn))
-    }
-
-    /// Decides about what is large, in its turn, with the parts that the placement refers to, which nothing holds after that but
-    /// the decision. Returns nothing if the placement has become another one while it waited: its parts may be gone.
-    async fn complete(
-        &self,
-        key: &ObjectKey,
-        snapshot: &mut Snapshot,
-        large: &Decision,
-    ) -> Result<Option<Decision>, Error> {
-        let present = self.cx.caches.placements.get(key);
-        if present.is_none_or(|present| present.metadata.generation != snapshot.placement.metadata.generation) {
-            return Ok(None);
-        }
-        snapshot.parts = parts::read(&self.cx, work_placement::lacks_parts(snapshot, large)).await?;
-        (snapshot.now, snapshot.has_turn) = (self.cx.now(), true);
-        let decision = work_placement::decide(snapshot);
-        (snapshot.parts, snapshot.has_turn) = (Parts::new(), false);
-        Ok(Some(decision))
     }
 
     /// Executes a decision; the first that writes anything notes the trace.

@@ -30,6 +30,7 @@ pub(crate) mod testing;
 mod tests;
 pub mod trigger;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ use serde_json::json;
 
 use crate::object::{Kind, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
+use crate::workflow::history;
 use crate::workflow::status::Document;
 use crate::workflow::works::{self, Summary};
 use crate::workflow::{self, Definition, Parent, Progress, Settings, Surroundings, access, failure};
@@ -127,7 +129,22 @@ impl Snapshot {
 
     /// Returns those of them that are of this very Promise.
     fn jobs_of(&self, parent: &Parent) -> Vec<Arc<Job>> {
-        self.own_jobs().filter(|job| workflow::history::is_of(job, parent)).cloned().collect()
+        self.own_jobs().filter(|job| history::is_of(job, parent)).cloned().collect()
+    }
+
+    /// Returns the Promise as the workflow engine looks at it.
+    fn parent(&self) -> Parent {
+        let mut parent = Parent::of_promise(&self.promise);
+        parent.pipeline_namespaces.extend(self.pipeline_namespaces(WorkflowType::Promise));
+        parent
+    }
+
+    /// Returns each namespace that is or was a `pipelineNamespace` for pipelines of this type.
+    fn pipeline_namespaces(&self, kind: WorkflowType) -> BTreeSet<String> {
+        let revisions = self.revisions.iter().map(|revision| &revision.spec.promise_spec);
+        let mut namespaces = workflow::pipeline_namespaces(revisions.chain([&self.promise.spec]));
+        namespaces.extend(access::bound_namespaces(self.name(), kind, &self.access.cluster_role_bindings));
+        namespaces
     }
 
     /// Returns the Works of one origin, those being deleted included.
@@ -283,9 +300,9 @@ fn labels(snapshot: &Snapshot) -> Option<Write> {
 
 /// Returns whether a Job of the promise workflow runs.
 fn is_configuring(snapshot: &Snapshot) -> bool {
-    let jobs = snapshot.jobs_of(&Parent::of_promise(&snapshot.promise));
-    let runs = |job: &Arc<Job>| workflow::history::state(job) == workflow::history::State::Running;
-    jobs.iter().any(|job| workflow::history::action(job) == Action::Configure && runs(job))
+    let jobs = snapshot.jobs_of(&snapshot.parent());
+    let runs = |job: &Arc<Job>| history::state(job) == history::State::Running;
+    jobs.iter().any(|job| history::action(job) == Action::Configure && runs(job))
 }
 
 /// Collects what the steps of one pass ask for.
@@ -393,7 +410,7 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
             return (Workflows::Held, Summary::default());
         }
     };
-    let parent = Parent::of_promise(&snapshot.promise);
+    let parent = snapshot.parent();
     let jobs = snapshot.jobs_of(&parent);
     let written: Vec<_> = snapshot.works_of(keys::WORK_TYPE_PROMISE).cloned().collect();
     let view = workflow::Snapshot {
@@ -408,6 +425,9 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
         // The end of a pause is this module's own business: requests are told as well.
         annotations_after_pause: &[],
     };
+    let left_behind = snapshot.own_jobs().filter(|job| history::is_left_behind(job, &parent));
+    let left_behind = left_behind.filter(|job| job.metadata.deletion_timestamp.is_none());
+    walk.writes.extend(left_behind.map(|job| Write::Delete { target: Target::of(&**job) }));
     let outcome = workflow::configure(&view);
     walk.writes.extend(outcome.writes);
     walk.events.extend(outcome.events);
@@ -426,7 +446,7 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
         Progress::InProgress { waits_for } if workflow.pipelines.is_empty() => {
             // What is gone from the spec keeps nobody from using the Promise, however long its pod runs.
             walk.findings.push(Finding::Workflow { waits_for });
-            let last = workflow::live_configure_job(&view).map(|job| workflow::history::pipeline(job).to_owned());
+            let last = workflow::live_configure_job(&view).map(|job| history::pipeline(job).to_owned());
             return (Workflows::Finished, Summary { awaited: last.into_iter().collect(), ..Summary::default() });
         }
         Progress::Finished => {
@@ -450,7 +470,7 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
 
 /// Tells what becomes of the pod of the last Job of the promise workflow, which runs on whatever holds up the Promise.
 fn follow_pods(snapshot: &Snapshot, draft: &mut status::Draft) -> Option<Event> {
-    let parent = Parent::of_promise(&snapshot.promise);
+    let parent = snapshot.parent();
     let view = failure::View { now: snapshot.now, parent: &parent, surroundings: &*snapshot.surroundings };
     let stored = Document::read(&parent.status);
     let mut document = stored.clone();

@@ -26,7 +26,7 @@ use std::time::Duration;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kratix_api::condition::{self, Status};
-use kratix_api::pipeline::Action;
+use kratix_api::pipeline::{Action, WorkflowType};
 use kratix_api::promise::RequirementState;
 use kratix_api::{Promise, PromiseRevision, ResourceBinding, Timestamp, Work, hash, keys};
 use kube_core::{DynamicObject, Resource, ResourceExt};
@@ -173,13 +173,17 @@ pub fn decide(snapshot: &Snapshot<'_>) -> Plan<Finding> {
     let revisions = snapshot.revisions.iter().map(|revision| &revision.spec.promise_spec);
     let specs = revisions.chain(snapshot.promise.iter().map(|promise| &promise.spec));
     parent.pipeline_namespaces = workflow::pipeline_namespaces(specs);
+    if snapshot.jobs.iter().any(|job| !parent.is_at_home(job)) {
+        let bound = snapshot.surroundings.bound_namespaces(snapshot.promise_name, WorkflowType::Resource);
+        parent.pipeline_namespaces.extend(bound);
+    }
     let mut snapshot = snapshot.clone();
     let key = ObjectKey::of(snapshot.request.as_ref());
     // A Job of an early version tells its request only by name: the Promise must be the same as well.
     let promise = |job: &Job| job.labels().get(keys::PROMISE_NAME).is_none_or(|name| name == snapshot.promise_name);
     let mut left_behind = snapshot.jobs.clone();
-    left_behind.retain(|job| workflow::history::is_of_forerunner(job, &parent) && promise(job));
-    snapshot.jobs.retain(|job| workflow::history::is_of(job, &parent) && promise(job));
+    left_behind.retain(|job| history::is_left_behind(job, &parent) && promise(job));
+    snapshot.jobs.retain(|job| history::is_of(job, &parent) && promise(job));
     snapshot.works.retain(|work| owns_work(work, snapshot.promise_name, &key));
     // Whoever may make bindings in one namespace has no say in another.
     snapshot.bindings.retain(|binding| binding.metadata.namespace == key.namespace);

@@ -51,6 +51,7 @@ pub use self::reach::{
     turns, turns_of,
 };
 pub use self::relocation::{Claim, Former, Leftover, former_sites, leftovers, may_claim};
+pub use self::rival::{displaced, is_at_home};
 pub use self::site::{FILES_AT, STORE_LOCATION, Site, noted_sites, others as other_sites};
 pub(crate) use self::site::{OWN_ANNOTATIONS, Relation, SITES_MAX, rendered as rendered_sites, rooted, site};
 pub use self::snapshot::{Decision, Effect, Finding, Neighbour, Rival, Snapshot};

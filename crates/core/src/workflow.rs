@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1;
+use kratix_api::pipeline::WorkflowType;
 use kratix_api::{Promise, PromiseSpec, Timestamp, Work, keys};
 use kube_core::{DynamicObject, Resource, ResourceExt};
 use serde_json::Value;
@@ -93,7 +94,8 @@ pub struct Parent {
     pub reporter: Reporter,
     /// Generation of the Promise, for a request.
     pub promise_generation: Option<i64>,
-    /// Where its pipelines may run besides its own namespace: each `pipelineNamespace` of the Promise and its revisions.
+    /// Where its pipelines may run besides its own namespace: each `pipelineNamespace` of the Promise and its revisions, and those of
+    /// earlier in which accounts still work for it.
     pub pipeline_namespaces: BTreeSet<String>,
 }
 
@@ -132,7 +134,7 @@ impl Parent {
 
     /// Returns how often the workflow was told to start over.
     pub fn run(&self) -> i64 {
-        number(&self.annotations, RUN)
+        number(&self.annotations, RUN).unwrap_or_default()
     }
 
     /// Returns the namespace, empty for a Promise.
@@ -140,8 +142,9 @@ impl Parent {
         self.target.key.namespace.as_deref().unwrap_or_default()
     }
 
-    /// Returns whether its pipelines may run in `namespace`.
-    fn is_at_home_in(&self, namespace: &str) -> bool {
+    /// Returns whether its pipelines may run where the Job is.
+    pub(crate) fn is_at_home(&self, job: &v1::Job) -> bool {
+        let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
         namespace == self.namespace() || self.pipeline_namespaces.contains(namespace)
     }
 }
@@ -156,10 +159,10 @@ pub(crate) fn pipeline_namespaces<'a>(specs: impl IntoIterator<Item = &'a Promis
 /// which there would be none for the next: beyond this, Jobs are ordered by time, as those of the original.
 const NUMBER_MAX: i64 = 1 << 53;
 
-/// Returns the number in an annotation; 0 without a readable one.
-pub(crate) fn number(annotations: &BTreeMap<String, String>, key: &str) -> i64 {
-    let number: i64 = annotations.get(key).and_then(|text| text.parse().ok()).unwrap_or_default();
-    number.clamp(0, NUMBER_MAX)
+/// Returns the number in an annotation, if there is a readable one.
+pub(crate) fn number(annotations: &BTreeMap<String, String>, key: &str) -> Option<i64> {
+    let number: i64 = annotations.get(key)?.parse().ok()?;
+    Some(number.clamp(0, NUMBER_MAX))
 }
 
 /// What the process and the platform configuration contribute to Jobs.
@@ -199,7 +202,12 @@ pub trait Surroundings {
         BTreeSet::new()
     }
 
-    /// Returns the Jobs of the Promise and of all its requests; looked at only when permissions are to be removed.
+    /// Returns the namespaces that were given to pipelines of a type ([`access::bound_namespaces`]).
+    fn bound_namespaces(&self, _promise: &str, _kind: WorkflowType) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+
+    /// Returns the Jobs labelled with the Promise; looked at only when permissions are to be removed.
     fn jobs(&self, _promise: &str) -> Vec<Arc<v1::Job>> {
         Vec::new()
     }

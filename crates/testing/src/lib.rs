@@ -10,6 +10,8 @@ pub mod github;
 pub mod hook;
 pub mod kube_apiserver;
 pub mod kubectl;
+#[cfg(target_os = "linux")]
+pub mod memory;
 pub mod s3;
 pub mod simulated_node;
 pub mod sshd;

@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
+use kratix_api::pipeline::WorkflowType;
 use kratix_api::{PromiseRevision, keys};
 use kratix_core::object::ObjectKey;
 use kratix_core::promise_revision;
 use kratix_core::request;
-use kratix_core::workflow::access::Existing;
+use kratix_core::workflow::access::{self, Existing};
 use kratix_core::workflow::failure::Sight;
 use kratix_core::workflow::{self, Definition, Parent, history};
 use kube::api::DynamicObject;
@@ -28,6 +29,11 @@ impl workflow::Surroundings for Caches {
             cluster_roles: near(&self.cluster_roles, promise, namespace),
             cluster_role_bindings: near(&self.cluster_role_bindings, promise, namespace),
         }
+    }
+
+    fn bound_namespaces(&self, promise: &str, kind: WorkflowType) -> BTreeSet<String> {
+        let bindings = self.cluster_role_bindings.indexed(&caches::promise_entry(promise));
+        access::bound_namespaces(promise, kind, &bindings)
     }
 
     fn jobs(&self, promise: &str) -> Vec<Arc<Job>> {
@@ -116,6 +122,10 @@ impl workflow::Surroundings for View<'_> {
         let namespaces: BTreeSet<&str> =
             requests.iter().filter_map(|request| request.metadata.namespace.as_deref()).collect();
         namespaces.into_iter().map(str::to_owned).collect()
+    }
+
+    fn bound_namespaces(&self, promise: &str, kind: WorkflowType) -> BTreeSet<String> {
+        self.caches.bound_namespaces(promise, kind)
     }
 
     fn jobs(&self, promise: &str) -> Vec<Arc<Job>> {

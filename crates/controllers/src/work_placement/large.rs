@@ -4,12 +4,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use kratix_api::destination::StateStoreRef;
-use kratix_core::state_store::display;
-use kratix_core::work_placement::CONTENT_BYTES_MAX;
+use kratix_core::object::ObjectKey;
+use kratix_core::state_store::{SILENCE, display};
+use kratix_core::work_placement::{self, CONTENT_BYTES_MAX, Decision, Parts, Snapshot};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
+use super::WorkPlacements;
 use super::turns::Turns;
+use crate::error::Error;
+use crate::gates;
+use crate::parts;
+use crate::telemetry::Pass;
 
 /// What is counted as one.
 const UNIT_BYTES: usize = 1 << 10;
@@ -54,6 +61,48 @@ impl Large {
         let room = Arc::new(Semaphore::new(STORE_UNITS_MAX));
         rooms.insert(store.clone(), Arc::downgrade(&room));
         room
+    }
+}
+
+impl WorkPlacements {
+    /// Decides about what is large, in its turn, and waits until there is room for what is to be written. Returns nothing if the
+    /// placement has become another one while it waited.
+    pub(super) async fn in_turn(
+        &self,
+        key: &ObjectKey,
+        snapshot: &mut Snapshot,
+        large: &Decision,
+        store: &StateStoreRef,
+        (pass, deadline): (&Pass, Instant),
+    ) -> Result<Option<(Decision, Option<OwnedSemaphorePermit>)>, Error> {
+        let turn = gates::telling(self.large.turn(store), deadline, self.tell(snapshot, store)).await;
+        let Some(mut decision) = self.complete(key, snapshot, large).await? else { return Ok(None) };
+        self.act(pass, &mut decision, &mut snapshot.placement).await?;
+        let Some(effect) = &decision.effect else { return Ok(Some((decision, None))) };
+        let room = self.large.room(store, effect.change.held_bytes());
+        let deadline = deadline.max(Instant::now() + SILENCE);
+        let room = gates::telling(room, deadline, self.tell(snapshot, store)).await;
+        drop(turn);
+        Ok(Some((decision, Some(room))))
+    }
+
+    /// Decides about what is large, with the parts that the placement refers to, which nothing holds after that but
+    /// the decision. Returns nothing if the placement has become another one while it waited: its parts may be gone.
+    async fn complete(
+        &self,
+        key: &ObjectKey,
+        snapshot: &mut Snapshot,
+        large: &Decision,
+    ) -> Result<Option<Decision>, Error> {
+        let present = self.cx.caches.placements.get(key);
+        if present.is_none_or(|present| present.metadata.generation != snapshot.placement.metadata.generation) {
+            return Ok(None);
+        }
+        snapshot.parts = parts::read(&self.cx, work_placement::lacks_parts(snapshot, large)).await?;
+        (snapshot.now, snapshot.has_turn) = (self.cx.now(), true);
+        let decision = work_placement::decide(snapshot);
+        (snapshot.parts, snapshot.has_turn) = (Parts::new(), false);
+        Ok(Some(decision))
     }
 }
 

@@ -9,6 +9,7 @@ use kratix_core::state_store::Availability;
 use kratix_core::work_placement::{self, Neighbour, Placed, Rival};
 
 use super::WorkPlacements;
+use crate::caches::promise_entry;
 use crate::context::Context;
 use crate::state_store;
 
@@ -33,10 +34,19 @@ pub(super) fn namesakes(
         let at = if is_same { place } else { beside.get(destination.spec.state_store_ref.as_ref()?)? };
         work_placement::may_meet((own, place), (&destination, at)).then(|| {
             let (place, has_written) = (at.to_owned(), controller.attempts.has_written(&namesake));
-            Rival { placement, destination: Arc::clone(&destination), place, has_written }
+            let is_at_home = is_at_home(&controller.cx, &placement);
+            Rival { placement, destination: Arc::clone(&destination), place, has_written, is_at_home }
         })
     });
     rivals.collect()
+}
+
+/// Tells whether a placement is where its documents come from.
+pub(super) fn is_at_home(cx: &Context, placement: &WorkPlacement) -> bool {
+    let promise = &placement.spec.promise_name;
+    let revisions = cx.caches.revisions.indexed(&promise_entry(promise));
+    let promise = cx.caches.promises.get(&ObjectKey::cluster(promise.clone()));
+    work_placement::is_at_home(placement, promise.as_deref(), &revisions)
 }
 
 /// Returns the other Destinations with the file of one whose placements share it, each with its placements.

@@ -10,6 +10,8 @@ use kratix_api::{ObjectMeta, Timestamp, Work, Workload, WorkloadGroup, compressi
 use kratix_pipeline::work_writer::{self, Config};
 use kratix_state_store::{GitConfig, open};
 use kratix_testing::git_http::{Fault, Server};
+#[cfg(target_os = "linux")]
+use kratix_testing::memory;
 use kratix_testing::wait;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
@@ -345,15 +347,6 @@ async fn parts_that_an_original_scheduler_took_for_works_go_all_the_same() {
     assert_eq!(settled(&scene).await, BTreeSet::new());
 }
 
-/// Returns how many bytes of memory the process has in use.
-#[cfg(target_os = "linux")]
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is told");
-    let kibibytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kibibytes << 10
-}
-
 /// Creates so many Works, each of one file of zeros.
 async fn add_zeros(scene: &Scene, count: usize, bytes: usize) {
     let stored = compression::compress(&vec![b'0'; bytes]);
@@ -393,7 +386,7 @@ async fn works_of_much_in_little_that_wait_for_a_store_that_hangs_are_not_all_in
     // Each says so once it has waited: in the queue, or for its turn.
     all_are(&scene, MANY, &condition::Status::Unknown).await;
     // Two of them, and whatever else the process does beside; all together were 3 GB.
-    assert!(resident() < 1_500 * MIB, "{} bytes", resident());
+    assert!(memory::resident() < 1_500 * MIB, "{} bytes", memory::resident());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,8 @@
 //! Two state stores with one address: what one Destination has there is not another one's to overwrite or to remove (decision 16).
 
-use kratix_api::{Condition, Destination, Work, WorkPlacement, condition, keys};
+use kratix_api::{Condition, Destination, Promise, Work, WorkPlacement, condition, keys};
 use kratix_testing::wait;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -64,6 +64,44 @@ async fn a_destination_that_goes_leaves_the_files_of_another_one_with_the_same_a
     wait::until(&scene.destinations(), "t1", "t1 to clean up", cleans_up).await;
     delete(&scene, "t1").await;
     scene.holds("a", &[]).await;
+}
+
+/// Whoever may make Works in a namespace can give them the name of any Promise.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dependencies_of_a_promise_have_their_directory_whoever_was_there_before() {
+    for home in [keys::SYSTEM_NAMESPACE, "pipes"] {
+        let scene = Scene::start().await;
+        if home == "pipes" {
+            scene.world.add_namespace(home).await;
+            let spec = json!({ "workflows": { "config": { "pipelineNamespace": home } } });
+            let promise = Promise::new("redis", serde_json::from_value(spec).unwrap());
+            Api::all(scene.world.client.clone()).create(&PostParams::default(), &promise).await.unwrap();
+        }
+        let own_path = json!({ "path": "shared" });
+        scene.world.add_destination("t1", ("GitStateStore", "default"), "nestedByMetadata", own_path).await;
+        is_ready(&scene, "t1").await;
+        scene.world.apply_work(("default", "dep"), "", json!({}), &[("theirs.yaml", "a: 1\n")]).await;
+        is_written(&scene, "t1").await;
+        scene.world.apply_work((home, "own"), "", json!({}), &[("own.yaml", "a: 1\n")]).await;
+        let taken = format!("already belongs to workplacement {home}/own.t1-5058f");
+        says(&scene, "t1", condition::Status::False, &taken).await;
+        let files = [
+            "shared/dependencies/kratix-canary-namespace.yaml",
+            "shared/dependencies/redis/5058f/own.yaml",
+            "shared/resources/kratix-canary-configmap.yaml",
+        ];
+        scene.holds("a", &files).await;
+        if home == keys::SYSTEM_NAMESPACE {
+            let works = Api::<Work>::namespaced(scene.world.client.clone(), home);
+            works.delete("own", &DeleteParams::default()).await.unwrap();
+            is_written(&scene, "t1").await;
+            scene.holds("a", &[files[0], "shared/dependencies/redis/5058f/theirs.yaml", files[2]]).await;
+            continue;
+        }
+        scene.works().delete("dep", &DeleteParams::default()).await.unwrap();
+        wait::gone(&scene.placements(), "dep.t1-5058f").await;
+        scene.holds("a", &files).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

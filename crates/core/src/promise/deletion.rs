@@ -36,7 +36,7 @@ use crate::object::{Kind, ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
 use crate::text::listed;
 use crate::trace;
-use crate::workflow::{self, Parent, Progress, history};
+use crate::workflow::{self, Progress, history};
 
 /// How long a step waits at most before it looks again although everything it waits for is watched.
 const SAFETY_NET: Duration = Duration::from_secs(15);
@@ -232,7 +232,7 @@ fn delete_workflow(snapshot: &Snapshot) -> Step {
             return waiting(Ending::Faulty(Fault::pipeline(&error)));
         }
     };
-    let parent = Parent::of_promise(&snapshot.promise);
+    let parent = snapshot.parent();
     let jobs = snapshot.jobs_of(&parent);
     let outcome = workflow::delete(&workflow::Snapshot {
         now: snapshot.now,

@@ -20,13 +20,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kratix_api::pipeline::WorkflowType;
 use kratix_api::{Promise, condition, keys};
 use kube_core::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{Finding, SAFETY_NET, Seen, Snapshot, Walk, Workflows, api, pause, requirement, revision};
+use crate::object::Kind;
 use crate::plan::Write;
-use crate::workflow::{self, history};
+use crate::workflow::history;
 
 pub use progress::REQUESTS_UP_TO_DATE;
 pub use request::{Refusal, Request, Standing};
@@ -104,27 +106,19 @@ struct Begun {
 }
 
 impl<'a> Round<'a> {
-    fn of(token: Option<String>, requests: &'a [Request], snapshot: &'a Snapshot) -> Self {
-        let revisions = snapshot.revisions.iter().map(|revision| &revision.spec.promise_spec);
-        let homes = workflow::pipeline_namespaces(revisions.chain([&snapshot.promise.spec]));
-        let uids: HashMap<_, _> = requests
+    fn of(token: Option<String>, requests: &'a [Request], snapshot: &'a Snapshot, kind: &Kind) -> Self {
+        let homes = snapshot.pipeline_namespaces(WorkflowType::Resource);
+        let known: HashMap<_, _> = requests
             .iter()
-            .map(|request| ((request.namespace.as_str(), request.name.as_str()), request.uid.as_deref()))
+            .map(|request| ((request.namespace.as_str(), request.name.as_str()), request.target(kind)))
             .collect();
         let mut begun: HashMap<_, Begun> = HashMap::new();
         for job in &snapshot.jobs {
             let annotation = |key: &str| job.annotations().get(key).map(String::as_str);
             let key = annotation(keys::JOB_RESOURCE_NAMESPACE).zip(annotation(keys::JOB_RESOURCE_NAME));
-            // As for the request itself: elsewhere anybody may make a Job that names it.
-            let is_believed = |key: &(&str, &str)| {
-                let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
-                let knows_uid = || {
-                    let uid = annotation(workflow::PARENT_UID);
-                    uid.is_some() && uids.get(key).is_some_and(|known| *known == uid)
-                };
-                namespace == key.0 || homes.contains(namespace) || knows_uid()
-            };
-            if let Some(key) = key.filter(is_believed) {
+            let is_its_own =
+                |key: &(&str, &str)| known.get(key).is_some_and(|request| history::is_made_for(job, request, &homes));
+            if let Some(key) = key.filter(is_its_own) {
                 let begun = begun.entry(key).or_default();
                 begun.run = history::run(job).max(begun.run);
                 begun.is_live |= history::is_live(job);
@@ -249,7 +243,7 @@ pub(super) fn keep(walk: &mut Walk<'_>, seen: &Seen) {
     };
     let Some(token) = going_on(&snapshot.promise) else {
         walk.status.now.observed_generation = generation;
-        follow(walk);
+        follow(walk, &kind);
         return;
     };
     // Requests that follow the latest revision must find the one of this spec.
@@ -257,7 +251,7 @@ pub(super) fn keep(walk: &mut Walk<'_>, seen: &Seen) {
         return;
     }
     let Some(requests) = &snapshot.requests else { return };
-    let round = Round::of(Some(token.clone()), requests, snapshot);
+    let round = Round::of(Some(token.clone()), requests, snapshot, &kind);
     let untold = round.untold();
     let free = snapshot.settings.config.workflows.reruns_max.saturating_sub(round.running()).min(REQUESTS_MAX);
     let is_asked = |request: &&&Request| request.refusal.as_ref().is_none_or(|refusal| is_over(refusal, snapshot.now));
@@ -292,9 +286,9 @@ fn is_over(refusal: &Refusal, now: Timestamp) -> bool {
 }
 
 /// Follows those that were told last, once everybody was, until they have run.
-fn follow(walk: &mut Walk<'_>) {
+fn follow(walk: &mut Walk<'_>, kind: &Kind) {
     let snapshot = walk.snapshot;
     let Some(requests) = snapshot.requests.as_ref().filter(|_| progress::is_open(&snapshot.promise)) else { return };
-    progress::tell(walk, &Round::of(None, requests, snapshot));
+    progress::tell(walk, &Round::of(None, requests, snapshot, kind));
     walk.look_again(SAFETY_NET);
 }

@@ -22,6 +22,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use kratix_api::pipeline::WorkflowType;
 use kratix_api::{ResourceBinding, Timestamp, keys};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -92,6 +93,10 @@ impl workflow::Surroundings for Nearby<'_> {
 
     fn request_namespaces(&self, _promise: &str) -> BTreeSet<String> {
         self.0.keys("Env").into_iter().filter_map(|request| request.namespace).collect()
+    }
+
+    fn bound_namespaces(&self, promise: &str, kind: WorkflowType) -> BTreeSet<String> {
+        workflow::access::bound_namespaces(promise, kind, &self.0.list("ClusterRoleBinding"))
     }
 
     fn jobs(&self, _promise: &str) -> Vec<Arc<Job>> {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kratix_api::{Destination, WorkPlacement, condition};
+use kratix_api::{Destination, Promise, PromiseRevision, WorkPlacement, condition, keys};
 use kube_core::ResourceExt;
 
 use super::site::{self, Site};
-use super::{Location, Placed, Rival, Snapshot, join, namesake};
+use super::{DIRECTORY_NAMESPACE, Location, Placed, Rival, Snapshot, join, namesake};
 use crate::object::ObjectKey;
+use crate::workflow;
 
 /// Who has the path already.
 pub(super) struct Owner {
@@ -24,10 +25,33 @@ pub(super) struct Owner {
     pub(super) namespace: Option<String>,
 }
 
+/// Tells whether a placement is in the namespace from which documents for its directory come: that of the request which is named there,
+/// or one where pipelines of the Promise run. Whoever may make Works elsewhere can give them the names of a Promise and of a request.
+pub fn is_at_home(placement: &WorkPlacement, promise: Option<&Promise>, revisions: &[Arc<PromiseRevision>]) -> bool {
+    let own = placement.metadata.namespace.as_deref().unwrap_or_default();
+    let is_own = match placement.spec.resource_name.is_empty() {
+        true => own == keys::SYSTEM_NAMESPACE,
+        false => !placement.annotations().contains_key(DIRECTORY_NAMESPACE),
+    };
+    let specs = revisions.iter().map(|revision| &revision.spec.promise_spec);
+    is_own || workflow::pipeline_namespaces(specs.chain(promise.map(|promise| &promise.spec))).contains(own)
+}
+
+/// Returns the placements whose content was where that of this one is now, although they come after it: nothing else would tell them,
+/// and what was tried for them says nothing any more.
+pub fn displaced(snapshot: &Snapshot) -> Vec<ObjectKey> {
+    let (Some(destination), Some(place)) = (&snapshot.destination, snapshot.store.place()) else { return Vec::new() };
+    let Ok(location) = Location::of(&snapshot.placement, destination) else { return Vec::new() };
+    let own = own_rank(snapshot, (destination, place));
+    let after = overlapping(snapshot, (destination, place), &location).filter(|(rank, _, _)| *rank > own);
+    let displaced = after.filter(|(_, rival, _)| rival.has_written || super::is_written(&rival.placement));
+    displaced.map(|(_, rival, _)| ObjectKey::of(&*rival.placement)).collect()
+}
+
 /// Returns who comes before this placement, if their paths meet.
 ///
-/// Who has written there comes first, then who is older. Two placements never both come before the other. While nobody
-/// knows where the store is, nobody knows who has written there, and nothing is written.
+/// Who is [at home](is_at_home) comes first, then who has written there, then who is older. Two placements never both come before the
+/// other. While nobody knows where the store is, nobody knows who has written there, and nothing is written.
 pub(super) fn before(snapshot: &Snapshot, destination: &Destination, location: &Location) -> Option<Owner> {
     let place = snapshot.store.place()?;
     match location {
@@ -37,31 +61,12 @@ pub(super) fn before(snapshot: &Snapshot, destination: &Destination, location: &
     }
 }
 
-/// Of two placements with one directory or state file, the one has it that has written there, then the older.
 fn before_at_path(snapshot: &Snapshot, destination: &Destination, location: &Location, place: &str) -> Option<Owner> {
-    let has_written = snapshot.attempt.as_ref().is_some_and(|attempt| attempt.outcome.is_ok());
-    let own = rank(&snapshot.placement, (destination, place), has_written);
-    let own_location = rooted(location, place);
-    let mut rivals: Vec<_> = snapshot
-        .rivals
-        .iter()
-        .filter(|rival| super::may_meet(rival.placed(), (destination, place)))
-        .filter_map(|rival| {
-            let other = rooted(&Location::of(&rival.placement, &rival.destination).ok()?, &rival.place);
-            if !own_location.overlaps(&other) {
-                return None;
-            }
-            let path = match &other {
-                Location::Directory(directory) => directory.clone(),
-                Location::Shared { directory, ledger } => join(&[directory, ledger]),
-                Location::Aggregate { .. } => return None,
-            };
-            let rank = rank(&rival.placement, rival.placed(), rival.has_written);
-            (rank < own).then(|| (rank, rival, seen_from(place, &path)))
-        })
-        .collect();
-    rivals.sort_by(|(one, ..), (other, ..)| one.cmp(other));
-    let (_, Rival { placement: rival, destination: at, .. }, path) = rivals.into_iter().next()?;
+    let own = own_rank(snapshot, (destination, place));
+    let before = overlapping(snapshot, (destination, place), location).filter(|(rank, _, _)| *rank < own);
+    let (_, Rival { placement: rival, destination: at, .. }, path) =
+        before.min_by(|(one, ..), (other, ..)| one.cmp(other))?;
+    let path = seen_from(place, &path);
     let is_leaving = rival.metadata.deletion_timestamp.is_some();
     let namespace = namesake::request_namespace(rival).map(str::to_owned);
     let owner = format!("workplacement {}", ObjectKey::of(&**rival));
@@ -70,6 +75,33 @@ fn before_at_path(snapshot: &Snapshot, destination: &Destination, location: &Loc
         false => "give one of the two Destinations another path",
     };
     Some(Owner { owner, path, remedy, is_leaving, namespace })
+}
+
+/// Returns the rivals with the placement's directory or state file, each with its rank and that path of the repository or bucket.
+fn overlapping<'a>(
+    snapshot: &'a Snapshot,
+    at: Placed<'a>,
+    location: &Location,
+) -> impl Iterator<Item = (Rank, &'a Rival, String)> {
+    let own = rooted(location, at.1);
+    let meets = move |rival: &&Rival| super::may_meet(rival.placed(), at);
+    snapshot.rivals.iter().filter(meets).filter_map(move |rival| {
+        let other = rooted(&Location::of(&rival.placement, &rival.destination).ok()?, &rival.place);
+        if !own.overlaps(&other) {
+            return None;
+        }
+        let path = match &other {
+            Location::Directory(directory) => directory.clone(),
+            Location::Shared { directory, ledger } => join(&[directory, ledger]),
+            Location::Aggregate { .. } => return None,
+        };
+        Some((rank(&rival.placement, rival.placed(), rival.is_at_home, rival.has_written), rival, path))
+    })
+}
+
+fn own_rank(snapshot: &Snapshot, at: Placed<'_>) -> Rank {
+    let has_written = snapshot.attempt.as_ref().is_some_and(|attempt| attempt.outcome.is_ok());
+    rank(&snapshot.placement, at, snapshot.is_at_home, has_written)
 }
 
 /// Returns a location relative to the repository or bucket, so that those of several stores can be compared.
@@ -120,9 +152,11 @@ impl Rival {
 }
 
 /// What decides between placements, the smaller first.
-fn rank(placement: &WorkPlacement, at: Placed<'_>, is_known_to_have: bool) -> (bool, Timestamp, ObjectKey) {
+type Rank = (bool, bool, Timestamp, ObjectKey);
+
+fn rank(placement: &WorkPlacement, at: Placed<'_>, is_at_home: bool, is_known_to_have: bool) -> Rank {
     let has_written = has_written(placement, at, is_known_to_have);
-    (!has_written, created(&placement.metadata), ObjectKey::of(placement))
+    (!is_at_home, !has_written, created(&placement.metadata), ObjectKey::of(placement))
 }
 
 /// A placement that has moved has not written where it is now. One whose last write failed still has what it wrote before.

@@ -26,6 +26,8 @@ pub struct Snapshot {
     /// Other placements with one of the [`collisions`](super::collisions) and their Destinations, sorted by key; needed only those
     /// of Destinations that [`may_meet`](super::may_meet).
     pub rivals: Vec<Rival>,
+    /// The placement [is where its documents come from](super::is_at_home); needed only if there are rivals.
+    pub is_at_home: bool,
     /// Other Destinations with the same file ([`shares_file`](super::shares_file)), of this store or another one at its address;
     /// sorted by store and name.
     pub neighbours: Vec<Neighbour>,
@@ -75,6 +77,8 @@ pub struct Rival {
     pub place: String,
     /// The process has written it, whatever the cache shows of its status.
     pub has_written: bool,
+    /// It [is where its documents come from](super::is_at_home).
+    pub is_at_home: bool,
 }
 
 /// What is to be done about a placement: first the plan, then the effect, then [`record`](super::record) tells what follows from

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use kratix_api::condition::Status;
 use kratix_api::destination::{FilepathMode, StateStoreKind, StateStoreRef};
-use kratix_api::{Condition, DestinationSpec, ObjectMeta, Time, WorkPlacementSpec, Workload, compression};
+use kratix_api::{Condition, DestinationSpec, ObjectMeta, Promise, Time, WorkPlacementSpec, Workload, compression};
 use proptest::prelude::*;
 
 use self::world::World;

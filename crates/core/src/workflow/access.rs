@@ -26,7 +26,8 @@ use crate::object::{Kind, ObjectKey, Target};
 use crate::patch::to_value;
 use crate::plan::Write;
 
-pub(super) use left::{last_of_left, left_behind, shared_namespaces};
+pub use left::bound_namespaces;
+pub(super) use left::{last_of_left, left_behind};
 pub(super) use outdated::outdated;
 use outdated::{is_of_pipeline, running, serves};
 use permissions::{default_permissions, permission_labels, user_permissions};

@@ -3,7 +3,7 @@
 //! # Source
 //! `02-workflows.md` §8.1, §8.2
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1;
@@ -12,7 +12,7 @@ use kratix_api::{OwnerReference, Timestamp, keys};
 use kube_core::{Resource, ResourceExt};
 
 use super::{PARENT_UID, Parent, RUN, SEQUENCE, SPEC_HASH, Workflow, number};
-use crate::object::ObjectKey;
+use crate::object::{ObjectKey, Target};
 
 /// How a Job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +64,12 @@ fn has(job: &v1::Job, r#type: &str) -> bool {
 
 /// Returns the number by which Jobs of one parent are ordered; 0 for Jobs of the original.
 pub fn sequence(job: &v1::Job) -> i64 {
-    number(job.annotations(), SEQUENCE)
+    number(job.annotations(), SEQUENCE).unwrap_or_default()
 }
 
 /// Returns the run a Job belongs to; 0 for Jobs of the original.
 pub fn run(job: &v1::Job) -> i64 {
-    number(job.annotations(), RUN)
+    number(job.annotations(), RUN).unwrap_or_default()
 }
 
 /// Returns the hash of the Promise spec that a Job was made for; `None` where it is not known, as with Jobs of the original.
@@ -183,36 +183,49 @@ pub fn early_parent_key(job: &v1::Job) -> Option<ObjectKey> {
     }
 }
 
-/// Returns whether the Job is one of this very parent: not of another kind, nor of an earlier object of the same name, nor one that
-/// somebody has made to look like it in a namespace where its pipelines do not run.
-///
-/// A Job that does not say the uid of its parent, as those of the original in a `pipelineNamespace` do not, is believed only where
-/// nobody but those who may work for the parent can make one.
+/// Returns whether the Job is one of this very parent: see [`is_made_for`].
 pub fn is_of(job: &v1::Job, parent: &Parent) -> bool {
-    let is_it = match parent_uid(job, parent) {
-        Some(uid) => Some(uid) == parent.target.uid.as_deref(),
-        None => job.metadata.namespace.as_deref().is_some_and(|namespace| parent.is_at_home_in(namespace)),
-    };
-    is_it && is_of_namesake(job, parent)
+    is_made_for(job, &parent.target, &parent.pipeline_namespaces)
 }
 
-/// Returns whether the Job is one of an earlier object of the same kind and name, which left it behind: it has no owner with
-/// which the garbage collector would remove it.
-pub fn is_of_forerunner(job: &v1::Job, parent: &Parent) -> bool {
+/// Returns whether the Job is one of this very object, whose pipelines run in its own namespace or one of `pipeline_namespaces`: not of
+/// another kind, nor of an earlier object of the same name, nor one that somebody has made to look like it in another namespace.
+///
+/// Whoever may read an object knows its uid; only those who may work for it can make a Job where its pipelines run. Those of the
+/// original in a `pipelineNamespace` do not say the uid.
+pub fn is_made_for(job: &v1::Job, target: &Target, pipeline_namespaces: &BTreeSet<String>) -> bool {
+    let uid = parent_uid(job, target);
+    is_at_home(job, target, pipeline_namespaces)
+        && is_of_namesake(job, target)
+        && uid.is_none_or(|uid| Some(uid) == target.uid.as_deref())
+}
+
+/// Returns whether the Job was left behind: by an earlier object of the same kind and name, if it has no owner with which the garbage
+/// collector would remove it, or where the parent's pipelines do not run any more, once it has ended.
+pub fn is_left_behind(job: &v1::Job, parent: &Parent) -> bool {
+    let target = &parent.target;
     let uid = job.annotations().get(PARENT_UID);
-    is_of_namesake(job, parent) && uid.is_some_and(|uid| Some(uid) != parent.target.uid.as_ref())
+    let is_of_forerunner = || uid.is_some_and(|uid| Some(uid) != target.uid.as_ref());
+    let is_elsewhere = || {
+        let is_its_own = parent_uid(job, target).is_some_and(|uid| Some(uid) == target.uid.as_deref());
+        is_its_own && !is_at_home(job, target, &parent.pipeline_namespaces) && !is_live(job)
+    };
+    is_of_namesake(job, target) && (is_of_forerunner() || is_elsewhere())
+}
+
+fn is_at_home(job: &v1::Job, target: &Target, pipeline_namespaces: &BTreeSet<String>) -> bool {
+    let own = job.metadata.namespace.as_ref();
+    own.is_some_and(|own| target.key.namespace.as_ref() == Some(own) || pipeline_namespaces.contains(own))
 }
 
 /// Returns the uid of the object that a Job was made for, where it is known.
-fn parent_uid<'a>(job: &'a v1::Job, parent: &Parent) -> Option<&'a str> {
-    let target = &parent.target;
+fn parent_uid<'a>(job: &'a v1::Job, target: &Target) -> Option<&'a str> {
     let is_it = |owner: &&OwnerReference| owner.kind == target.kind.kind && owner.name == target.key.name;
     let owner = job.owner_references().iter().find(is_it).map(|owner| owner.uid.as_str());
     owner.or_else(|| job.annotations().get(PARENT_UID).map(String::as_str))
 }
 
-fn is_of_namesake(job: &v1::Job, parent: &Parent) -> bool {
-    let target = &parent.target;
+fn is_of_namesake(job: &v1::Job, target: &Target) -> bool {
     let kind = job.annotations().get(keys::JOB_RESOURCE_KIND).is_none_or(|kind| *kind == target.kind.kind);
     // The version may change while the object stays the same.
     let group = |api_version: &str| api_version.split_once('/').map_or(String::new(), |(group, _)| group.to_owned());

@@ -7,6 +7,7 @@
 //! `02-workflows.md` §5, §8.5
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1;
 use kratix_api::keys;
@@ -41,7 +42,7 @@ impl Snapshot<'_> {
     /// Returns the namespaces that were a `pipelineNamespace` and in which no pipeline of this type runs any more.
     fn left(&self, in_use: &access::InUse, existing: &access::Existing) -> BTreeSet<String> {
         let workflow = self.workflow;
-        let mut left = access::shared_namespaces(workflow, existing);
+        let mut left = access::bound_namespaces(&workflow.promise, workflow.kind, &existing.cluster_role_bindings);
         left.retain(|namespace| !in_use.namespaces.contains(namespace) && *namespace != workflow.namespace);
         if left.is_empty() {
             return left;
@@ -50,7 +51,7 @@ impl Snapshot<'_> {
             let requests = self.surroundings.request_namespaces(&workflow.promise);
             left.retain(|namespace| !requests.contains(namespace));
         }
-        for job in self.surroundings.jobs(&workflow.promise) {
+        for job in self.jobs_at_home(existing) {
             if history::is_live(&job) {
                 left.retain(|namespace| job.namespace().as_ref() != Some(namespace));
             }
@@ -58,12 +59,27 @@ impl Snapshot<'_> {
         left
     }
 
+    /// Returns the Jobs of the Promise and its requests in the namespaces where their pipelines run, or ran: anywhere else anybody could
+    /// keep a permission from being removed, with a Job that looks like one of them.
+    fn jobs_at_home(&self, existing: &access::Existing) -> Vec<Arc<v1::Job>> {
+        let promise = &self.workflow.promise;
+        let mut jobs = self.surroundings.jobs(promise);
+        if jobs.iter().all(|job| self.parent.is_at_home(job)) {
+            return jobs;
+        }
+        let bindings = &existing.cluster_role_bindings;
+        let mut homes = self.surroundings.request_namespaces(promise);
+        homes.extend(WorkflowType::ALL.into_iter().flat_map(|kind| access::bound_namespaces(promise, kind, bindings)));
+        jobs.retain(|job| self.parent.is_at_home(job) || job.namespace().is_some_and(|own| homes.contains(&own)));
+        jobs
+    }
+
     /// Returns the removal of permissions that no pipeline has any more.
     pub(super) fn outdated_access(&self) -> Vec<Write> {
         let existing = self.surroundings.existing(&self.workflow.promise, &self.workflow.namespace);
         let in_use = self.in_use(&existing);
         let mut writes = self.left_access(&in_use);
-        let jobs = || self.surroundings.jobs(&self.workflow.promise);
+        let jobs = || self.jobs_at_home(&existing);
         writes.extend(access::outdated(self.workflow, &in_use, &existing, jobs));
         writes.extend(access::last_of_left(self.workflow, &in_use, &existing));
         writes
@@ -83,7 +99,7 @@ impl Snapshot<'_> {
         let scheduling_key = access::scheduling_key(self.workflow, &in_use.workflows);
         let workflow = &Workflow { scheduling_key, ..self.workflow.clone() };
         let pipeline = &workflow.pipelines[index];
-        let jobs = || self.surroundings.jobs(&workflow.promise);
+        let jobs = || self.jobs_at_home(&existing);
         let mut writes = Vec::new();
         let is_configure = workflow.action == Action::Configure;
         if is_configure {

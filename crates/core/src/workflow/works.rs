@@ -77,8 +77,7 @@ fn by_readiness(works: &[&Arc<Work>]) -> Summary {
 
 /// Returns the number of the Job that wrote the Work last; `None` for Works of the original.
 pub(super) fn written_by(work: &Work) -> Option<i64> {
-    let annotations = work.annotations();
-    annotations.get(SEQUENCE)?.parse::<i64>().ok().map(|_| number(annotations, SEQUENCE))
+    number(work.annotations(), SEQUENCE)
 }
 
 /// Returns whether the Work was written by this Job or a later one.

@@ -232,7 +232,7 @@ async fn foreign_pushes_at_the_same_time_lose_nothing() {
         n += 1;
         // Leaves the others a chance: a real network would.
         tokio::task::yield_now().await;
-        if n > 400 {
+        if n > 60 {
             break;
         }
     }

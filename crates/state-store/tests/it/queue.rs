@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use kratix_state_store::{Change, File, GitConfig, Handle, QUEUE_MAX, Trouble, WriteError, open};
 #[cfg(unix)]
 use kratix_testing::hook;
+#[cfg(target_os = "linux")]
+use kratix_testing::memory;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
@@ -155,15 +157,6 @@ async fn a_push_that_comes_too_late_is_one_of_those_that_are_allowed() {
     assert!(took >= Duration::from_millis(240) * pauses, "{pushes} pushes in {took:?}");
 }
 
-/// Returns how many bytes of memory the process has in use.
-#[cfg(target_os = "linux")]
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is told");
-    let kibibytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kibibytes << 10
-}
-
 /// What waits holds its callers' content, and no copy of it.
 #[cfg(target_os = "linux")]
 #[tokio::test]
@@ -182,7 +175,7 @@ async fn a_thousand_that_wait_hold_no_copies_of_what_they_carry() {
     assert_eq!(store.queued(), 1_000);
     assert!(!content.is_unique(), "it is the callers' content that waits");
     // Whatever else the process does, it does not take what a thousand copies would.
-    assert!(resident() < 1_500 << 20, "{} bytes", resident());
+    assert!(memory::resident() < 1_500 << 20, "{} bytes", memory::resident());
     drop(waiting);
 }
 

@@ -336,7 +336,7 @@ async fn refs_that_could_be_taken_for_the_branch_are_not() {
 
 #[tokio::test]
 async fn the_cache_does_not_grow_with_history() {
-    const COMMITS: usize = 1_000;
+    const COMMITS: usize = 300;
     let bed = Bed::new();
     let server = Server::tls(bed.directory.path()).await;
     let mut script = String::new();
@@ -371,7 +371,7 @@ async fn the_cache_does_not_grow_with_history() {
     };
     // One commit, its tree, ten directories, twenty files.
     assert_eq!(objects(), 32);
-    const WRITES: usize = 20;
+    const WRITES: usize = 10;
     for at in 0..WRITES {
         bed.foreign_push(&format!("theirs/{at}"), "t");
         store.write(placement("a", &at.to_string())).await.expect("written");
@@ -390,7 +390,7 @@ async fn a_branch_that_only_others_push_to_does_not_fill_the_cache_with_packs() 
     let server = Server::tls(bed.directory.path()).await;
     let store = open(config(&server), bed.cache()).expect("usable");
     let theirs = Clone::of(&bed);
-    for at in 0..70 {
+    for at in 0..60 {
         theirs.write("theirs", at.to_string());
         theirs.push();
         assert_eq!(store.read("theirs").await.expect("read").expect("a file"), at.to_string());

@@ -87,7 +87,7 @@ impl Request {
             resource_version: request.resource_version(),
             round: annotation(RERUN).cloned(),
             is_told: has_label(request, keys::RUN_FROM_START),
-            run: workflow::number(request.annotations(), RUN),
+            run: workflow::number(request.annotations(), RUN).unwrap_or_default(),
             standing: standing(request),
             hangs_since: hangs_since(request),
             last_success: success.map(str::to_owned),

@@ -7,6 +7,7 @@ use crate::object::ObjectKey;
 use crate::plan::Write;
 use crate::promise::testing::{World, api, dependency, pipeline, promise, redis};
 use crate::promise::{Finding, Requests, decide, refused};
+use crate::workflow::SEQUENCE;
 
 #[test]
 fn a_promise_with_everything_becomes_available_and_reconciled() {
@@ -367,6 +368,34 @@ fn jobs_of_an_earlier_promise_of_the_same_name_do_not_count_and_those_of_early_v
     world.settle();
     assert_eq!(world.kinds("Job").len(), 2);
     assert_eq!(world.says("Reconciled"), "True/Reconciled/Reconciled");
+}
+
+/// 02 §8.2: whoever may read a Promise knows its uid.
+#[test]
+fn a_job_in_another_namespace_is_none_of_the_promises_whatever_uid_it_names() {
+    let mut world = World::with(json!({ "workflows": { "promise": { "configure": [pipeline("one")] } } }));
+    world.settle();
+    let own = world.kinds("Job")[0].clone();
+    let mut forged = world.get("Job", &own).unwrap().clone();
+    forged["metadata"]["namespace"] = "team".into();
+    forged["metadata"]["annotations"][SEQUENCE] = "1000".into();
+    forged["status"] = json!({ "active": 1 });
+    world.create(forged);
+    let decision = decide(&world.snapshot());
+    assert!(decision.plan.is_silent());
+    assert_eq!(decision.plan.findings, [Finding::Available], "it does not run for it");
+    let key = ObjectKey::namespaced("team", &own.name);
+    world.patch(
+        "Job",
+        &key,
+        &json!({ "status": {
+            "active": 0, "conditions": [{ "type": "Failed", "status": "True" }],
+        }}),
+    );
+    assert_eq!(decide(&world.snapshot()).plan.status, None, "it has not failed for it");
+    world.settle();
+    assert_eq!(world.says("Reconciled"), "True/Reconciled/Reconciled");
+    assert_eq!(world.kinds("Job"), [&own], "as one that was left where its pipelines do not run any more");
 }
 
 #[test]

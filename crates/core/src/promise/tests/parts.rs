@@ -431,7 +431,12 @@ fn the_account_of_the_promise_workflow_goes_from_a_pipeline_namespace_that_was_l
         accounts.map(|key| key.namespace.clone().unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(namespaces(&world), ["pipes"]);
+    let jobs = |world: &World| world.kinds("Job").into_iter().cloned().collect::<Vec<_>>();
+    let former = jobs(&world);
     world.patch_promise(json!({ "spec": spec("") }));
     world.settle();
     assert_eq!(namespaces(&world), ["kratix-platform-system"]);
+    assert_eq!(former.len(), 1);
+    assert_eq!(jobs(&world).len(), 1, "what has run there goes as well");
+    assert_ne!(jobs(&world), former);
 }

@@ -331,16 +331,32 @@ fn jobs_that_were_made_elsewhere_in_the_name_of_requests_hold_no_place() {
     world.settle();
     assert_eq!(world.told_requests(), ["r001"], "its place is free");
 
-    let mut world = with_requests(2);
-    world.config.workflows.reruns_max = 1;
-    let uid = world.get("Redis", &ObjectKey::namespaced("default", "r000")).unwrap()["metadata"]["uid"].clone();
-    assert!(uid.is_string());
-    world.create(job("once-a-pipeline-namespace", uid));
-    world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
-    world.settle();
-    world.request_stands("r000", "True", "PipelinesExecutedSuccessfully");
-    world.settle();
-    assert!(world.told_requests().is_empty(), "one that knows the uid is its own");
+    let uid = |world: &World| {
+        let request = world.get("Redis", &ObjectKey::namespaced("default", "r000")).unwrap();
+        request["metadata"]["uid"].clone()
+    };
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {
+            "name": "redis-resource-configure-one-default", "labels": { "kratix.io/promise-name": "redis" },
+        },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "one", "namespace": "once-a-pipeline-namespace" }],
+    });
+    // Only where accounts of its pipelines work for requests elsewhere.
+    for (bindings, expected) in [(vec![binding], None), (Vec::new(), Some("r001"))] {
+        let mut world = with_requests(2);
+        world.config.workflows.reruns_max = 1;
+        let uid = uid(&world);
+        assert!(uid.is_string());
+        world.create(job("once-a-pipeline-namespace", uid));
+        bindings.into_iter().for_each(|binding| world.create(binding));
+        world.patch_promise(json!({ "spec": { "dependencies": [dependency("a")] } }));
+        world.settle();
+        world.request_stands("r000", "True", "PipelinesExecutedSuccessfully");
+        world.settle();
+        assert_eq!(world.told_requests(), Vec::from_iter(expected));
+    }
 }
 
 #[test]

@@ -191,6 +191,54 @@ fn permissions_go_with_the_last_pipeline_once_its_pod_has_ended() {
     assert!(world.decide("a").is_silent());
 }
 
+/// Whoever may make Jobs in another namespace can give them any label and annotation.
+#[test]
+fn a_job_where_no_pipeline_of_the_promise_runs_keeps_no_permission() {
+    let permission =
+        json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNamespace": "*" }]);
+    let mut granted = spec(&["build"], &[], "");
+    granted["workflows"]["resource"]["configure"][0]["spec"]["rbac"] = json!({ "permissions": permission });
+    let mut world = World::new(granted);
+    world.ask("a");
+    world.settle("a");
+    let mut forged = world.jobs("a").remove(0);
+    forged.metadata.namespace = Some("elsewhere".into());
+    let key = ObjectKey::of(&forged);
+    world.put(crate::patch::to_value(&forged), key);
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    assert_eq!(world.keys("ClusterRole").len(), 1);
+    world.revise("not-set", spec(&["other"], &[], ""));
+    world.settle("a");
+    assert_eq!(world.keys("ClusterRole").len(), 0);
+}
+
+/// In place, so that no revision knows the namespace any more: the accounts there do.
+#[test]
+fn a_job_in_a_pipeline_namespace_of_earlier_is_still_the_requests() {
+    let mut world = World::new(spec(&["build"], &[], "before"));
+    world.ask("a");
+    world.settle("a");
+    let moved = spec(&["build"], &[], "after");
+    world.change("Promise", &ObjectKey::cluster(PROMISE), json!({ "spec": moved }));
+    // All requests have been told of it.
+    let told = json!({ "metadata": { "generation": 2 }, "status": { "observedGeneration": 2 } });
+    world.change("Promise", &ObjectKey::cluster(PROMISE), told);
+    world.revise("not-set", moved);
+    world.settle("a");
+    assert_eq!(world.ran("a").len(), 1, "it is waited for");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    let namespaces = |world: &World| {
+        let keys = world.keys("Job").into_iter();
+        keys.filter_map(|key| key.namespace).collect::<Vec<_>>()
+    };
+    assert!(namespaces(&world).contains(&"after".to_owned()));
+    world.play("a");
+    assert_eq!(namespaces(&world), ["after"], "it goes once nothing runs there any more");
+    assert!(world.decide("a").is_silent());
+}
+
 /// §15
 #[test]
 fn permissions_go_with_the_namespace_in_which_pipelines_ran_if_nobody_can_run_one_there() {

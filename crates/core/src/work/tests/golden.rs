@@ -328,6 +328,7 @@ fn placement_snapshot(stage: &Stage, placement: &WorkPlacement, destination: &De
         destination: Some(Arc::new(destination.clone())),
         store: Availability::Ready { place: "here".into(), epoch: 0 },
         rivals: Vec::new(),
+        is_at_home: true,
         neighbours: Vec::new(),
         written: BTreeSet::new(),
         members: stage.placements.values().filter(shares).cloned().map(Arc::new).collect(),

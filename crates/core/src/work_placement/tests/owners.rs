@@ -37,6 +37,59 @@ fn of_two_placements_with_one_directory_the_first_keeps_it() {
     assert_eq!(world.condition("Ready").2, "Ready");
 }
 
+/// Whoever may make Works in a namespace can give them the name of any Promise, and the label of a request elsewhere.
+#[test]
+fn a_directory_belongs_to_where_its_documents_come_from_whoever_was_first() {
+    let mode = || destination("d", FilepathMode::NestedByMetadata);
+    let of = |namespace: &str, name: &str, age: i64, resource: &str| {
+        let mut placement = placement(name, &[("a", name)]);
+        placement.metadata.namespace = Some(namespace.into());
+        placement.metadata.creation_timestamp = Some(Time(at(age)));
+        placement.spec.resource_name = resource.into();
+        placement
+    };
+    let named = |mut placement: WorkPlacement, namespace: &str| {
+        placement.annotations_mut().insert(DIRECTORY_NAMESPACE.into(), namespace.into());
+        placement
+    };
+    let promise = |namespace: &str| {
+        let spec = json!({ "workflows": { "config": { "pipelineNamespace": namespace } } });
+        Some(Promise::new("redis", serde_json::from_value(spec).unwrap()))
+    };
+    for (theirs, own, promise) in [
+        (of("team", "first", 0, ""), of(keys::SYSTEM_NAMESPACE, "own", 5, ""), None),
+        (of("team", "first", 0, ""), of("pipes", "own", 5, ""), promise("pipes")),
+        (named(of("team", "first", 0, "x"), "a"), of("a", "own", 5, "x"), promise("pipes")),
+        (named(of("team", "first", 0, "x"), "a"), named(of("pipes", "own", 5, "x"), "a"), promise("pipes")),
+    ] {
+        let mut first = World { promise: promise.clone(), ..World::new(theirs, mode()) };
+        first.settle();
+        assert_eq!(first.condition("Ready").2, "Ready", "it is the only one");
+
+        let mut world = World { promise, ..World::new(own, mode()) };
+        world.files = first.files.clone();
+        (world.rivals, world.rivals_have_written) = (vec![first.placement.clone().unwrap()], true);
+        world.settle();
+        assert_eq!(world.condition("Ready").2, "Ready");
+        assert_eq!(world.files.values().collect::<Vec<_>>(), ["own"]);
+        assert_eq!(displaced(&world.snapshot()), [ObjectKey::namespaced("team", "first")]);
+
+        first.files = world.files.clone();
+        first.rivals = vec![world.placement.clone().unwrap()];
+        assert!(displaced(&first.snapshot()).is_empty());
+        first.settle();
+        let (_, reason, message) = first.condition("WriteSucceeded");
+        assert_eq!(reason, "WorkloadsFailedWrite");
+        assert!(message.contains("already belongs to workplacement"), "{message}");
+        (world.rivals, world.rivals_have_written) = (vec![first.placement.clone().unwrap()], false);
+        assert!(displaced(&world.snapshot()).is_empty(), "it says so itself now");
+        first.delete();
+        first.settle();
+        assert!(first.placement.is_none());
+        assert_eq!(first.files, world.files);
+    }
+}
+
 #[test]
 fn an_owner_whose_write_fails_keeps_its_directory_and_one_that_has_moved_takes_none() {
     let site_of =

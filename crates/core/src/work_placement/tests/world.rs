@@ -11,6 +11,8 @@ pub(super) struct World {
     pub(super) destination: Option<Destination>,
     pub(super) store: Availability,
     pub(super) rivals: Vec<WorkPlacement>,
+    /// The Promise of all placements.
+    pub(super) promise: Option<Promise>,
     /// The process knows that the rivals have written.
     pub(super) rivals_have_written: bool,
     /// Where the rivals are, with the place of that store, if that is not the Destination.
@@ -54,6 +56,7 @@ impl World {
             destination: Some(destination),
             store: ready(),
             rivals: Vec::new(),
+            promise: None,
             rivals_have_written: false,
             rivals_at: None,
             neighbours: Vec::new(),
@@ -90,8 +93,9 @@ impl World {
         members.sort_by_key(|member| ObjectKey::of(&**member));
         Snapshot {
             now: at(self.now),
-            placement: Arc::new(placement),
+            placement: Arc::new(placement.clone()),
             rivals: self.rivals.iter().filter_map(|rival| self.rival(rival)).collect(),
+            is_at_home: is_at_home(&placement, self.promise.as_ref(), &[]),
             neighbours: self.neighbours.iter().map(|other| self.neighbour(other)).collect(),
             written: BTreeSet::new(),
             members,
@@ -112,7 +116,8 @@ impl World {
         let own = || Some((self.destination.clone()?, self.store.place().unwrap_or_default().to_owned()));
         let (destination, place) = self.rivals_at.clone().or_else(own)?;
         let (placement, destination) = (Arc::new(placement.clone()), Arc::new(destination));
-        Some(Rival { placement, destination, place, has_written: self.rivals_have_written })
+        let is_at_home = is_at_home(&placement, self.promise.as_ref(), &[]);
+        Some(Rival { placement, destination, place, has_written: self.rivals_have_written, is_at_home })
     }
 
     fn neighbour(&self, other: &Destination) -> Neighbour {

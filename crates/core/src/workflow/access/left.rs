@@ -20,10 +20,11 @@ use crate::object::Target;
 use crate::plan::Write;
 use crate::workflow::Workflow;
 
-/// Returns the namespaces whose accounts work for pipelines of this type elsewhere.
-pub(in crate::workflow) fn shared_namespaces(workflow: &Workflow, existing: &Existing) -> BTreeSet<String> {
-    let ours = Ours::of(workflow);
-    let bindings = existing.cluster_role_bindings.iter().filter(|binding| ours.has(binding.as_ref()));
+/// Returns the namespaces whose accounts work for pipelines of this type elsewhere: each that is or was a `pipelineNamespace`, from before
+/// its first Job until nothing runs there any more. Only who may bind an account for the whole cluster can add one.
+pub fn bound_namespaces(promise: &str, kind: WorkflowType, bindings: &[Arc<ClusterRoleBinding>]) -> BTreeSet<String> {
+    let ours = Ours::of(promise, kind);
+    let bindings = bindings.iter().filter(|binding| ours.has(binding.as_ref()));
     bindings.flat_map(|binding| subject_namespaces(binding).map(str::to_owned)).collect()
 }
 
@@ -34,7 +35,7 @@ pub(in crate::workflow) fn left_behind(
     in_use: &InUse,
     existing_in: impl Fn(&str) -> Existing,
 ) -> Vec<Write> {
-    let ours = Ours::of(workflow);
+    let ours = Ours::of(&workflow.promise, workflow.kind);
     let mut writes = Vec::new();
     for namespace in &in_use.left {
         let there = existing_in(namespace);
@@ -59,7 +60,7 @@ pub(in crate::workflow) fn last_of_left(workflow: &Workflow, in_use: &InUse, exi
     if workflow.kind != WorkflowType::Resource || !in_use.namespaces.is_empty() {
         return Vec::new();
     }
-    let ours = Ours::of(workflow);
+    let ours = Ours::of(&workflow.promise, workflow.kind);
     let is_left = |binding: &&Arc<ClusterRoleBinding>| {
         ours.has(binding.as_ref()) && subject_namespaces(binding).all(|namespace| in_use.left.contains(namespace))
     };
@@ -109,9 +110,9 @@ struct Ours<'a> {
 }
 
 impl<'a> Ours<'a> {
-    fn of(workflow: &'a Workflow) -> Self {
-        let of_type = |action| name::pipeline_id(&workflow.promise, workflow.kind, action, "");
-        Self { promise: &workflow.promise, prefixes: Action::ALL.map(of_type) }
+    fn of(promise: &'a str, kind: WorkflowType) -> Self {
+        let of_type = |action| name::pipeline_id(promise, kind, action, "");
+        Self { promise, prefixes: Action::ALL.map(of_type) }
     }
 
     fn is_of_promise<K: Resource>(&self, object: &K) -> bool {

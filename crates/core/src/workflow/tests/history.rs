@@ -1,4 +1,4 @@
-use super::super::history::{State, is_of, is_of_forerunner, state};
+use super::super::history::{State, is_left_behind, is_of, state};
 use super::*;
 
 fn job(status: Value) -> Job {
@@ -40,37 +40,55 @@ fn jobs_of_an_earlier_object_of_the_same_name_or_of_another_kind_are_not_the_par
     assert!(!is_of(&own, &elsewhere));
 }
 
-/// §1, §8.2: in the namespace of the request, or in a `pipelineNamespace`. Whoever may make Jobs anywhere else can give them any name.
+/// §1, §8.2: in the namespace of the request, or in a `pipelineNamespace`. Whoever may make Jobs anywhere else can give them any name,
+/// and may read the uid.
 #[test]
-fn a_job_outside_the_namespaces_of_its_pipelines_is_nobodys_unless_it_knows_the_uid() {
+fn a_job_outside_the_namespaces_of_its_pipelines_is_nobodys_whether_or_not_it_knows_the_uid() {
     let pipelines = [pipeline("p", json!([]))];
     let attempt = job::Attempt { index: 0, sequence: 999_999, run: 999_999, previous_version: "" };
-    let without_uid = |mut job: Job, namespace: &str| {
+    let with_uid = |mut job: Job, namespace: &str| {
         job.metadata.namespace = Some(namespace.into());
+        job.status = serde_json::from_value(json!({ "active": 1 })).unwrap();
+        job
+    };
+    let without_uid = |job: Job, namespace: &str| {
+        let mut job = with_uid(job, namespace);
         job.metadata.owner_references = None;
         job.metadata.annotations.as_mut().unwrap().remove(PARENT_UID);
         job
     };
     let (mut parent, workflow) = of_request(&spec(&pipelines, &[], "pipes"), "a", Action::Configure);
     let own = job::job(&parent, &workflow, &settings(), attempt);
-    assert!(is_of(&own, &parent), "it says the uid, so its namespace need not be one of today's");
-    let of_nobody = |job: &Job, parent: &Parent| !is_of(job, parent) && !is_of_forerunner(job, parent);
+    let of_nobody = |job: &Job, parent: &Parent| !is_of(job, parent) && !is_left_behind(job, parent);
     assert!(of_nobody(&without_uid(own.clone(), "pipes"), &parent));
+    assert!(of_nobody(&with_uid(own.clone(), "pipes"), &parent), "one that runs is left alone");
+    assert!(is_left_behind(&own_ended(&own), &parent), "nothing runs there any more");
     assert!(is_of(&without_uid(own.clone(), "a"), &parent), "its own");
     parent.pipeline_namespaces = pipeline_namespaces([&spec(&[], &[], "pipes"), &spec(&[], &[], "")]);
     assert_eq!(parent.pipeline_namespaces, ["pipes".to_owned()].into());
     assert!(is_of(&without_uid(own.clone(), "pipes"), &parent), "of the original");
-    assert!(of_nobody(&without_uid(own, "elsewhere"), &parent));
+    assert!(is_of(&own, &parent) && !is_left_behind(&own_ended(&own), &parent));
+    for (job, what) in [(with_uid(own.clone(), "elsewhere"), "uid"), (without_uid(own, "elsewhere"), "no uid")] {
+        assert!(of_nobody(&job, &parent), "{what}");
+    }
 
     let spec =
         json!({ "workflows": { "config": { "pipelineNamespace": "pipes" }, "promise": { "configure": pipelines } } });
-    let promise = Promise::new("env", serde_json::from_value(spec).unwrap());
+    let mut promise = Promise::new("env", serde_json::from_value(spec).unwrap());
+    promise.metadata.uid = Some("u".into());
     let parent = Parent::of_promise(&promise);
     let workflow = Definition::of(&promise.spec).promise_workflow("env", Action::Configure).unwrap();
     let own = job::job(&parent, &workflow, &settings(), attempt);
+    assert_eq!(own.metadata.owner_references.as_ref().unwrap()[0].uid, "u");
     for (namespace, expected) in [("pipes", true), (keys::SYSTEM_NAMESPACE, true), ("elsewhere", false)] {
+        assert_eq!(is_of(&with_uid(own.clone(), namespace), &parent), expected, "{namespace}");
         assert_eq!(is_of(&without_uid(own.clone(), namespace), &parent), expected, "{namespace}");
     }
+}
+
+fn own_ended(job: &Job) -> Job {
+    let status = json!({ "conditions": [{ "type": "Complete", "status": "True" }] });
+    Job { status: serde_json::from_value(status).unwrap(), ..job.clone() }
 }
 
 /// Its Jobs in another namespace have no owner.
@@ -81,17 +99,18 @@ fn jobs_in_a_namespace_of_their_own_are_not_those_of_a_request_that_was_made_aga
     let attempt = job::Attempt { index: 0, sequence: 1, run: 0, previous_version: "" };
     let own = job::job(&parent, &workflow, &settings(), attempt);
     assert_eq!(own.metadata.owner_references, None);
+    let mut parent = parent;
+    parent.pipeline_namespaces = ["pipes".to_owned()].into();
     let mut successor = parent.clone();
     successor.target.uid = Some("other".into());
-    assert!(is_of(&own, &parent) && !is_of_forerunner(&own, &parent));
-    assert!(!is_of(&own, &successor) && is_of_forerunner(&own, &successor));
+    assert!(is_of(&own, &parent) && !is_left_behind(&own, &parent));
+    assert!(!is_of(&own, &successor) && is_left_behind(&own, &successor));
     let (elsewhere, _) = of_request(&spec(&[], &[], "pipes"), "b", Action::Configure);
-    assert!(!is_of_forerunner(&own, &elsewhere));
+    assert!(!is_left_behind(&own, &elsewhere));
     // One of an earlier version, or of the original, tells its request by name alone.
-    successor.pipeline_namespaces = ["pipes".to_owned()].into();
     let mut earlier = own;
     earlier.metadata.annotations.as_mut().unwrap().remove(PARENT_UID);
-    assert!(is_of(&earlier, &successor) && !is_of_forerunner(&earlier, &successor));
+    assert!(is_of(&earlier, &successor) && !is_left_behind(&earlier, &successor));
     let (parent, workflow) = of_request(&spec(&pipelines, &[], ""), "a", Action::Configure);
     let owned = job::job(&parent, &workflow, &settings(), attempt);
     assert!(!owned.metadata.annotations.unwrap().contains_key(PARENT_UID), "its owner says so");
