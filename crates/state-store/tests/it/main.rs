@@ -62,27 +62,41 @@ impl Bed {
 
     /// Runs git with an input.
     fn feed(&self, arguments: &[&str], input: &str) -> String {
-        let path = self.directory.path().join("input");
-        std::fs::write(&path, input).expect("a file");
+        let mut given = tempfile::tempfile().expect("a file");
+        std::io::Write::write_all(&mut given, input.as_bytes()).expect("written");
+        std::io::Seek::rewind(&mut given).expect("at its beginning");
         let output = Command::new("git")
             .args(arguments)
             .current_dir(self.repository())
-            .stdin(std::fs::File::open(&path).expect("a file"))
+            .stdin(given)
             .output()
             .expect("git is installed");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    /// Returns `path: content` of each file of the branch.
+    /// Returns path and content of each file of the branch.
     fn files(&self) -> Vec<(String, String)> {
-        let names = self.git(&["ls-tree", "-r", "-z", "--name-only", "main"]);
-        let names = names.split('\0').filter(|name| !name.is_empty());
-        names.map(|name| (name.to_owned(), self.git(&["show", &format!("main:{name}")]))).collect()
+        let tree = self.git(&["ls-tree", "-r", "-z", "main"]);
+        let entries = tree.split('\0').filter_map(|entry| entry.split_once('\t'));
+        let (meta, paths): (Vec<&str>, Vec<&str>) = entries.unzip();
+        let objects: String =
+            meta.iter().map(|meta| format!("{}\n", meta.rsplit(' ').next().expect("an object"))).collect();
+        let mut contents = self.feed(&["cat-file", "--batch"], &objects);
+        let mut next = || {
+            let header = contents.lines().next().expect("a header");
+            let (start, size) = (header.len() + 1, header.rsplit(' ').next().expect("a size").parse::<usize>());
+            let end = start + size.expect("a number");
+            let content = contents[start..end].to_owned();
+            contents.drain(..=end);
+            content
+        };
+        paths.into_iter().map(|path| (path.to_owned(), next())).collect()
     }
 
     fn paths(&self) -> Vec<String> {
-        self.files().into_iter().map(|(path, _)| path).collect()
+        let names = self.git(&["ls-tree", "-r", "-z", "--name-only", "main"]);
+        names.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
 
     fn commits(&self) -> usize {
@@ -111,21 +125,19 @@ impl Bed {
         panic!("git {fsck:?}: {last}");
     }
 
-    /// Commits and pushes one file as somebody else.
+    /// Commits one file as somebody else.
     fn foreign_push(&self, path: &str, content: &str) {
-        let clone = tempfile::tempdir().expect("a directory");
-        let at = clone.path().join("clone");
-        git(
-            self.directory.path(),
-            &["clone", "-q", self.repository().to_str().expect("UTF-8"), at.to_str().expect("UTF-8")],
-        );
-        let file = at.join(path);
-        std::fs::create_dir_all(file.parent().expect("a parent")).expect("a directory");
-        std::fs::write(&file, content).expect("a file");
-        git(&at, &["checkout", "-q", "-B", "main"]);
-        git(&at, &["add", "."]);
-        git(&at, &["commit", "-q", "-m", "somebody else"]);
-        git(&at, &["push", "-q", "origin", "HEAD:main"]);
+        let from = match self.try_git(&["rev-parse", "--verify", "-q", "main"]).0 {
+            true => "from refs/heads/main^0\n",
+            false => "",
+        };
+        let commit = "commit refs/heads/main\ncommitter somebody else <e@example.org> now\ndata 13\nsomebody else\n";
+        let import = format!("{commit}{from}M 644 inline {path}\ndata {}\n{content}\n", content.len());
+        self.feed(&["fast-import", "--quiet", "--date-format=now"], &import);
+    }
+
+    fn try_git(&self, arguments: &[&str]) -> (bool, String, String) {
+        try_git(&self.repository(), arguments)
     }
 }
 

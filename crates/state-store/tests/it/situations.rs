@@ -389,10 +389,8 @@ async fn a_branch_that_only_others_push_to_does_not_fill_the_cache_with_packs() 
     let bed = Bed::new();
     let server = Server::tls(bed.directory.path()).await;
     let store = open(config(&server), bed.cache()).expect("usable");
-    let theirs = Clone::of(&bed);
     for at in 0..60 {
-        theirs.write("theirs", at.to_string());
-        theirs.push();
+        bed.foreign_push("theirs", &at.to_string());
         assert_eq!(store.read("theirs").await.expect("read").expect("a file"), at.to_string());
     }
     let cache = std::fs::read_dir(bed.cache()).expect("a cache").next().expect("one").expect("readable").path();
