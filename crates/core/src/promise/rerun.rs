@@ -110,14 +110,14 @@ impl<'a> Round<'a> {
         let homes = snapshot.pipeline_namespaces(WorkflowType::Resource);
         let known: HashMap<_, _> = requests
             .iter()
-            .map(|request| ((request.namespace.as_str(), request.name.as_str()), request.target(kind)))
+            .map(|request| ((request.namespace.as_str(), request.name.as_str()), request.subject(kind)))
             .collect();
         let mut begun: HashMap<_, Begun> = HashMap::new();
         for job in &snapshot.jobs {
             let annotation = |key: &str| job.annotations().get(key).map(String::as_str);
             let key = annotation(keys::JOB_RESOURCE_NAMESPACE).zip(annotation(keys::JOB_RESOURCE_NAME));
             let is_its_own =
-                |key: &(&str, &str)| known.get(key).is_some_and(|request| history::is_made_for(job, request, &homes));
+                |key: &(&str, &str)| known.get(key).is_some_and(|request| history::is_made_for(job, *request, &homes));
             if let Some(key) = key.filter(is_its_own) {
                 let begun = begun.entry(key).or_default();
                 begun.run = history::run(job).max(begun.run);

@@ -12,7 +12,7 @@ use kratix_api::{OwnerReference, Timestamp, keys};
 use kube_core::{Resource, ResourceExt};
 
 use super::{PARENT_UID, Parent, RUN, SEQUENCE, SPEC_HASH, Workflow, number};
-use crate::object::{ObjectKey, Target};
+use crate::object::{Kind, ObjectKey, Target};
 
 /// How a Job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,9 +183,29 @@ pub fn early_parent_key(job: &v1::Job) -> Option<ObjectKey> {
     }
 }
 
+/// An object for which Jobs are made, as those who look at very many have it.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Its resource.
+    pub kind: &'a Kind,
+    /// Its namespace, if it has one.
+    pub namespace: Option<&'a str>,
+    /// Its name.
+    pub name: &'a str,
+    /// Its identity.
+    pub uid: Option<&'a str>,
+}
+
+impl<'a> From<&'a Target> for Subject<'a> {
+    fn from(target: &'a Target) -> Self {
+        let Target { kind, key, uid, .. } = target;
+        Self { kind, namespace: key.namespace.as_deref(), name: &key.name, uid: uid.as_deref() }
+    }
+}
+
 /// Returns whether the Job is one of this very parent: see [`is_made_for`].
 pub fn is_of(job: &v1::Job, parent: &Parent) -> bool {
-    is_made_for(job, &parent.target, &parent.pipeline_namespaces)
+    is_made_for(job, Subject::from(&parent.target), &parent.pipeline_namespaces)
 }
 
 /// Returns whether the Job is one of this very object, whose pipelines run in its own namespace or one of `pipeline_namespaces`: not of
@@ -193,43 +213,49 @@ pub fn is_of(job: &v1::Job, parent: &Parent) -> bool {
 ///
 /// Whoever may read an object knows its uid; only those who may work for it can make a Job where its pipelines run. Those of the
 /// original in a `pipelineNamespace` do not say the uid.
-pub fn is_made_for(job: &v1::Job, target: &Target, pipeline_namespaces: &BTreeSet<String>) -> bool {
-    let uid = parent_uid(job, target);
-    is_at_home(job, target, pipeline_namespaces)
-        && is_of_namesake(job, target)
-        && uid.is_none_or(|uid| Some(uid) == target.uid.as_deref())
+pub fn is_made_for(job: &v1::Job, subject: Subject<'_>, pipeline_namespaces: &BTreeSet<String>) -> bool {
+    let uid = parent_uid(job, subject);
+    is_at_home(job, subject, pipeline_namespaces)
+        && is_of_namesake(job, subject)
+        && uid.is_none_or(|uid| Some(uid) == subject.uid)
 }
 
 /// Returns whether the Job was left behind: by an earlier object of the same kind and name, if it has no owner with which the garbage
 /// collector would remove it, or where the parent's pipelines do not run any more, once it has ended.
 pub fn is_left_behind(job: &v1::Job, parent: &Parent) -> bool {
-    let target = &parent.target;
+    let subject = Subject::from(&parent.target);
     let uid = job.annotations().get(PARENT_UID);
-    let is_of_forerunner = || uid.is_some_and(|uid| Some(uid) != target.uid.as_ref());
+    let is_of_forerunner = || uid.is_some_and(|uid| Some(uid.as_str()) != subject.uid);
     let is_elsewhere = || {
-        let is_its_own = parent_uid(job, target).is_some_and(|uid| Some(uid) == target.uid.as_deref());
-        is_its_own && !is_at_home(job, target, &parent.pipeline_namespaces) && !is_live(job)
+        let is_its_own = parent_uid(job, subject).is_some_and(|uid| Some(uid) == subject.uid);
+        is_its_own && !is_at_home(job, subject, &parent.pipeline_namespaces) && !is_live(job)
     };
-    is_of_namesake(job, target) && (is_of_forerunner() || is_elsewhere())
+    is_of_namesake(job, subject) && (is_of_forerunner() || is_elsewhere())
 }
 
-fn is_at_home(job: &v1::Job, target: &Target, pipeline_namespaces: &BTreeSet<String>) -> bool {
-    let own = job.metadata.namespace.as_ref();
-    own.is_some_and(|own| target.key.namespace.as_ref() == Some(own) || pipeline_namespaces.contains(own))
+fn is_at_home(job: &v1::Job, subject: Subject<'_>, pipeline_namespaces: &BTreeSet<String>) -> bool {
+    let own = job.metadata.namespace.as_deref();
+    own.is_some_and(|own| subject.namespace == Some(own) || pipeline_namespaces.contains(own))
 }
 
 /// Returns the uid of the object that a Job was made for, where it is known.
-fn parent_uid<'a>(job: &'a v1::Job, target: &Target) -> Option<&'a str> {
-    let is_it = |owner: &&OwnerReference| owner.kind == target.kind.kind && owner.name == target.key.name;
+fn parent_uid<'a>(job: &'a v1::Job, subject: Subject<'_>) -> Option<&'a str> {
+    let is_it = |owner: &&OwnerReference| owner.kind == subject.kind.kind && owner.name == subject.name;
     let owner = job.owner_references().iter().find(is_it).map(|owner| owner.uid.as_str());
     owner.or_else(|| job.annotations().get(PARENT_UID).map(String::as_str))
 }
 
-fn is_of_namesake(job: &v1::Job, target: &Target) -> bool {
-    let kind = job.annotations().get(keys::JOB_RESOURCE_KIND).is_none_or(|kind| *kind == target.kind.kind);
+fn is_of_namesake(job: &v1::Job, subject: Subject<'_>) -> bool {
+    let annotation = |key: &str| job.annotations().get(key).map(String::as_str);
+    let named = |key: &str| annotation(key).filter(|value| !value.is_empty());
+    let is_named = match named(keys::JOB_RESOURCE_NAME) {
+        Some(name) => name == subject.name && named(keys::JOB_RESOURCE_NAMESPACE) == subject.namespace,
+        None => early_parent_key(job)
+            .is_some_and(|key| key.name == subject.name && key.namespace.as_deref() == subject.namespace),
+    };
     // The version may change while the object stays the same.
-    let group = |api_version: &str| api_version.split_once('/').map_or(String::new(), |(group, _)| group.to_owned());
-    let api_version = job.annotations().get(keys::JOB_RESOURCE_API_VERSION);
-    let group = api_version.is_none_or(|api_version| group(api_version) == target.kind.group);
-    parent_key(job).as_ref() == Some(&target.key) && kind && group
+    let group = |api_version: &str| api_version.rsplit_once('/').map_or("", |(group, _)| group) == subject.kind.group;
+    is_named
+        && annotation(keys::JOB_RESOURCE_KIND).is_none_or(|kind| kind == subject.kind.kind)
+        && annotation(keys::JOB_RESOURCE_API_VERSION).is_none_or(group)
 }

@@ -10,6 +10,7 @@ use super::RERUN;
 use crate::object::{Kind, ObjectKey, Target};
 use crate::refusal::{self, INVALID_PIPELINE};
 use crate::trace;
+use crate::workflow::history::Subject;
 use crate::workflow::{self, RUN, failure};
 
 /// Reasons of `Reconciled` with which a request waits for somebody to change something.
@@ -96,6 +97,11 @@ impl Request {
             has_trace: trace::has_any(&request.metadata),
             refusal: None,
         }
+    }
+
+    pub(super) fn subject<'a>(&'a self, kind: &'a Kind) -> Subject<'a> {
+        let namespace = Some(self.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        Subject { kind, namespace, name: &self.name, uid: self.uid.as_deref() }
     }
 
     pub(crate) fn target(&self, kind: &Kind) -> Target {
