@@ -411,7 +411,8 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
         }
     };
     let parent = snapshot.parent();
-    let jobs = snapshot.jobs_of(&parent);
+    let own: Vec<_> = snapshot.own_jobs().collect();
+    let jobs: Vec<_> = own.iter().copied().filter(|job| history::is_of(job, &parent)).cloned().collect();
     let written: Vec<_> = snapshot.works_of(keys::WORK_TYPE_PROMISE).cloned().collect();
     let view = workflow::Snapshot {
         now: snapshot.now,
@@ -425,9 +426,9 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
         // The end of a pause is this module's own business: requests are told as well.
         annotations_after_pause: &[],
     };
-    let left_behind = snapshot.own_jobs().filter(|job| history::is_left_behind(job, &parent));
+    let left_behind = own.iter().filter(|job| history::is_left_behind(job, &parent));
     let left_behind = left_behind.filter(|job| job.metadata.deletion_timestamp.is_none());
-    walk.writes.extend(left_behind.map(|job| Write::Delete { target: Target::of(&**job) }));
+    walk.writes.extend(left_behind.map(|job| Write::Delete { target: Target::of(job.as_ref()) }));
     let outcome = workflow::configure(&view);
     walk.writes.extend(outcome.writes);
     walk.events.extend(outcome.events);

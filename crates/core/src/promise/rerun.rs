@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
 use kratix_api::pipeline::WorkflowType;
 use kratix_api::{Promise, condition, keys};
 use kube_core::ResourceExt;
@@ -95,7 +96,7 @@ struct Round<'a> {
 }
 
 /// What the Jobs of one request tell.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 struct Begun {
     /// Number of the last run that has a Job.
     run: i64,
@@ -103,6 +104,17 @@ struct Begun {
     is_live: bool,
     /// When the last one was made.
     created: Option<Timestamp>,
+}
+
+impl Begun {
+    /// Returns what is told with one Job more.
+    fn and(self, job: &Job) -> Self {
+        Self {
+            run: history::run(job).max(self.run),
+            is_live: self.is_live || history::is_live(job),
+            created: history::created(job).max(self.created),
+        }
+    }
 }
 
 impl<'a> Round<'a> {
@@ -116,13 +128,12 @@ impl<'a> Round<'a> {
         for job in &snapshot.jobs {
             let annotation = |key: &str| job.annotations().get(key).map(String::as_str);
             let key = annotation(keys::JOB_RESOURCE_NAMESPACE).zip(annotation(keys::JOB_RESOURCE_NAME));
-            let is_its_own =
-                |key: &(&str, &str)| known.get(key).is_some_and(|request| history::is_made_for(job, *request, &homes));
-            if let Some(key) = key.filter(is_its_own) {
-                let begun = begun.entry(key).or_default();
-                begun.run = history::run(job).max(begun.run);
-                begun.is_live |= history::is_live(job);
-                begun.created = history::created(job).max(begun.created);
+            let Some((key, request)) = key.and_then(|key| Some((key, known.get(&key)?))) else { continue };
+            let told = begun.get(&key).copied().unwrap_or_default();
+            let now = told.and(job);
+            // Most are old and say nothing new: whose they are is looked at last.
+            if now != told && history::is_made_for(job, *request, &homes) {
+                begun.insert(key, now);
             }
         }
         // Once everybody was told, who has come since began with what the others were told of.
