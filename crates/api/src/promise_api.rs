@@ -71,7 +71,10 @@ pub fn read(spec: &PromiseSpec) -> Result<Api, Error> {
     }
     crd.status = None;
     crd.spec.versions.iter_mut().for_each(prepare::limit_request_names);
-    let chosen = crd.spec.versions.iter().position(|version| version.storage).unwrap_or(0);
+    let versions = &crd.spec.versions;
+    let is_both = |version: &CustomResourceDefinitionVersion| version.storage && version.served;
+    let is_served = |version: &CustomResourceDefinitionVersion| version.served;
+    let chosen = versions.iter().position(is_both).or_else(|| versions.iter().position(is_served)).unwrap_or(0);
     Ok(Api { crd, chosen })
 }
 
@@ -114,7 +117,7 @@ impl Api {
         &self.crd.spec.group
     }
 
-    /// Returns the version in which requests are watched, read and written.
+    /// Returns the version in which requests are watched, read and written: the storage version if it is served, else the first that is.
     pub fn version(&self) -> &str {
         &self.chosen_version().name
     }
@@ -134,7 +137,7 @@ impl Api {
         join(self.group(), self.version())
     }
 
-    /// Returns what the Promise's status calls its apiVersion: lower-cased, with the storage version.
+    /// Returns what the Promise's status calls its apiVersion: lower-cased, with the version in which requests are read.
     pub fn status_api_version(&self) -> String {
         self.api_version().to_lowercase()
     }

@@ -89,6 +89,15 @@ fn the_storage_version_is_used_or_else_the_first() {
     assert_eq!(none.version(), "v1");
 }
 
+/// While objects are stored in a version that is not served any more, all are read in one that is.
+#[test]
+fn a_storage_version_that_is_not_served_is_not_used() {
+    let mut old = version("v1", true, json!({}));
+    old["served"] = false.into();
+    let api = read(&promise(crd(json!([old, version("v2", false, json!({}))])))).unwrap();
+    assert_eq!((api.version(), api.status_api_version().as_str()), ("v2", "example.org/v2"));
+}
+
 #[test]
 fn names_of_requests_are_limited_in_every_version_and_stricter_authors_kept() {
     let named = |name: Value| json!({"metadata": {"type": "object", "properties": {"name": name}}});

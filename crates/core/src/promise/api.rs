@@ -114,9 +114,7 @@ fn is_established(snapshot: &Snapshot, crd: &CustomResourceDefinition) -> bool {
 /// own API became unreadable.
 pub(super) fn established_kind(snapshot: &Snapshot) -> Option<Kind> {
     let crd = snapshot.crd.as_deref().filter(|crd| is_established(snapshot, crd))?;
-    let spec = &crd.spec;
-    let version = spec.versions.iter().find(|version| version.storage).or_else(|| spec.versions.first())?;
-    Some(Kind::new(&spec.group, &version.name, &spec.names.kind, &spec.names.plural))
+    crate::request::kind_of(crd)
 }
 
 /// Returns whether the requests' controller is to run: always while there is an API, so that requests learn what they

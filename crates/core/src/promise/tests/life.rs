@@ -3,7 +3,7 @@
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::json;
 
-use crate::object::ObjectKey;
+use crate::object::{Kind, ObjectKey};
 use crate::plan::Write;
 use crate::promise::testing::{World, api, dependency, pipeline, promise, redis};
 use crate::promise::{Finding, Requests, decide, refused};
@@ -349,6 +349,20 @@ fn removing_all_pipelines_forgets_the_workflow_and_removes_what_it_wrote() {
     assert_eq!(world.says("ConfigureWorkflowCompleted"), "-");
     assert_eq!(world.promise()["status"]["workflows"], 0);
     assert_eq!(world.says("Reconciled"), "True/Reconciled/Reconciled");
+}
+
+/// Its requests are looked after, and nothing waits for them when it goes.
+#[test]
+fn an_api_whose_storage_version_is_not_served_is_looked_after_by_one_that_is() {
+    let mut api = api();
+    let mut next = api["spec"]["versions"][0].clone();
+    (next["name"], next["storage"]) = ("v2".into(), false.into());
+    api["spec"]["versions"].as_array_mut().unwrap().push(next);
+    api["spec"]["versions"][0]["served"] = false.into();
+    let mut world = World::with(json!({ "api": api }));
+    world.settle();
+    assert_eq!(world.requests, Requests::Running { api: Kind { version: "v2".into(), ..redis() } });
+    assert_eq!(world.promise()["status"]["apiVersion"], "example.com/v2");
 }
 
 #[test]
