@@ -75,6 +75,8 @@ pub const RUN_FROM_START: &str = "internal.workflows.kratix.io/run-from-start";
 /// Annotation on Jobs: one more than the highest of the parent's Jobs when it was made. On Works: that of the Job which
 /// wrote them last.
 pub const SEQUENCE: &str = "internal.workflows.kratix.io/sequence";
+/// Highest [`SEQUENCE`] that counts; no workflow starts that often. Whoever may annotate an object can write a higher one.
+pub const SEQUENCE_MAX: i64 = 1 << 53;
 /// The current workflow is suspended.
 pub const WORKFLOW_SUSPENDED: &str = "kratix.io/workflow-suspended";
 /// The newest revision.

@@ -88,10 +88,14 @@ pub enum Error {
         seconds: u64,
     },
     /// Several Works carry the labels of one.
-    #[error("more than 1 work exist with the matching labels: map[{labels}]. Unable to update")]
+    #[error(
+        "more than 1 work exist with the matching labels: map[{labels}]. Unable to update; delete all but one of {works}"
+    )]
     Ambiguous {
         /// The labels.
         labels: String,
+        /// Their names.
+        works: String,
     },
     /// Others kept changing the object.
     #[error("failed to {what}: the object changed {attempts} times in a row")]

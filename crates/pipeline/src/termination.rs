@@ -69,7 +69,7 @@ mod tests {
             file(ErrorKind::StorageFull),
             file(ErrorKind::Interrupted),
             Error::Parent("x".into()),
-            Error::Ambiguous { labels: String::new() },
+            Error::Ambiguous { labels: String::new(), works: String::new() },
             Error::WorkWriter(Box::new(api(503))),
         ] {
             assert_eq!(exit_code(&error), 1, "{error}");

@@ -146,12 +146,16 @@ async fn write(config: &Config, groups: Vec<WorkloadGroup>, client: &Client, now
     for attempt in 0..ATTEMPTS_MAX {
         let existing = works.list(&params).await.map_err(Error::api("list Works"))?.items;
         let plan = plan(config, &content, &existing, taken, now)?;
+        if let Plan::Superseded { name } = plan {
+            return Ok(format!("Work {}/{name} is of a later run: nothing written", config.namespace));
+        }
         if !parts.is_empty() && !parts::store(&works, &plan.whole(config, &existing), parts, now).await? {
             tokio::time::sleep(PAUSE * (attempt as u32 + 1)).await;
             continue;
         }
         let outcome = match plan {
             Plan::Create(work) => works.create(&PostParams::default(), &work).await,
+            Plan::Superseded { .. } => unreachable!("nothing is written"),
             Plan::Patch { name, patch } => works.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await,
         };
         match outcome {
@@ -187,6 +191,11 @@ pub enum Plan {
         /// Merge patch.
         patch: Value,
     },
+    /// Nothing: a later Job has written the Work, and this one was stopped or removed before it came so far.
+    Superseded {
+        /// Name of the Work.
+        name: String,
+    },
 }
 
 impl Plan {
@@ -194,7 +203,7 @@ impl Plan {
     fn whole(&self, config: &Config, existing: &[Work]) -> Whole {
         let name = match self {
             Self::Create(work) => work.name_any(),
-            Self::Patch { name, .. } => name.clone(),
+            Self::Patch { name, .. } | Self::Superseded { name } => name.clone(),
         };
         let old = existing.iter().find(|old| matches!(self, Self::Patch { .. }) && old.name_any() == name);
         let groups = old.map(|old| old.spec.workload_groups.as_slice()).unwrap_or_default();
@@ -219,12 +228,19 @@ pub fn plan(
     attempt: usize,
     now: Timestamp,
 ) -> Result<Plan, Error> {
-    let mine: Vec<&Work> = existing.iter().filter(|work| config.owns(work)).collect();
+    let mut mine: Vec<&Work> = existing.iter().filter(|work| config.owns(work)).collect();
+    if mine.iter().any(|work| config.is_at_home(work)) {
+        mine.retain(|work| config.is_at_home(work));
+    }
     if mine.len() > 1 {
         let labels: Vec<String> = config.labels().iter().map(|(key, value)| format!("{key:?}:{value:?}")).collect();
-        return Err(Error::Ambiguous { labels: labels.join(" ") });
+        let works: Vec<String> = mine.iter().map(|work| format!("{}/{}", config.namespace, work.name_any())).collect();
+        return Err(Error::Ambiguous { labels: labels.join(" "), works: works.join(", ") });
     }
     let old = mine.first();
+    if let Some(old) = old.filter(|old| config.is_superseded_by(old)) {
+        return Ok(Plan::Superseded { name: old.name_any() });
+    }
     let name = old.map_or_else(|| config.free_name(attempt, existing), |old| old.name_any());
     let mut groups = match content {
         Content::Inline(groups) => groups.clone(),
@@ -331,6 +347,18 @@ impl Config {
             && !is(keys::DRY_RUN_SUMMARY, keys::TRUE)
             && !other_namespace
             && work.metadata.deletion_timestamp.is_none()
+    }
+
+    /// Tells Works of one pipeline and request apart where the namespace of the request is, or was, its `pipelineNamespace` as well:
+    /// only those of a shared namespace name it.
+    fn is_at_home(&self, work: &Work) -> bool {
+        work.labels().contains_key(keys::RESOURCE_NAMESPACE) != self.resource_namespace.is_empty()
+    }
+
+    fn is_superseded_by(&self, work: &Work) -> bool {
+        let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number <= keys::SEQUENCE_MAX);
+        let writer = work.annotations().get(keys::SEQUENCE).and_then(|text| number(text));
+        writer.zip(number(&self.sequence)).is_some_and(|(writer, own)| writer > own)
     }
 
     fn work_name(&self, attempt: usize) -> String {

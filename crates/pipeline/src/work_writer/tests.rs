@@ -32,7 +32,7 @@ fn content(files: &[(&str, &str)]) -> Content {
 fn create(config: &Config, existing: &[Work]) -> Work {
     match plan(config, &content(&[("a.yaml", "a: 1")]), existing, 0, now()).unwrap() {
         Plan::Create(work) => *work,
-        Plan::Patch { name, .. } => panic!("patches {name}"),
+        Plan::Patch { name, .. } | Plan::Superseded { name } => panic!("leads to {name}"),
     }
 }
 
@@ -69,6 +69,35 @@ fn a_work_tells_which_job_wrote_it_last() {
         panic!("makes a second one")
     };
     assert_eq!(patch["metadata"]["annotations"], json!({ keys::SEQUENCE: "4" }));
+}
+
+/// Its Job was stopped or removed while it ran, and the next one was faster.
+#[test]
+fn an_earlier_job_leaves_the_work_of_a_later_one_alone() {
+    let of = |sequence: &str| Config { sequence: sequence.into(), ..config() };
+    let planned = |writer: &str, own: &str| {
+        let work = create(&of(writer), &[]);
+        plan(&of(own), &content(&[("a.yaml", "a: 2")]), &[work], 0, now()).unwrap()
+    };
+    let name = create(&config(), &[]).name_any();
+    assert_eq!(planned("4", "3"), Plan::Superseded { name });
+    for (writer, own) in [("3", "3"), ("3", "4"), ("", "3"), ("4", ""), ("x", "3"), ("9223372036854775807", "3")] {
+        assert!(matches!(planned(writer, own), Plan::Patch { .. }), "{writer:?} and then {own:?}");
+    }
+}
+
+/// Weakness 21: the namespace of a request has become its `pipelineNamespace`, and is that no more, before a run was over.
+#[test]
+fn of_two_works_in_the_namespace_of_the_request_the_one_of_its_kind_is_written() {
+    let shared = Config { resource_namespace: config().namespace, ..config() };
+    let works = [create(&config(), &[]), create(&shared, &[])];
+    assert_ne!(works[0].name_any(), works[1].name_any());
+    for (config, work) in [config(), shared].iter().zip(&works) {
+        let Plan::Patch { name, .. } = plan(config, &content(&[]), &works, 0, now()).unwrap() else { panic!() };
+        assert_eq!(name, work.name_any());
+    }
+    let Plan::Patch { name, .. } = plan(&config(), &content(&[]), &works[1..], 0, now()).unwrap() else { panic!() };
+    assert_eq!(name, works[1].name_any(), "the only one");
 }
 
 #[test]
@@ -139,7 +168,7 @@ fn an_existing_work_keeps_its_name_and_what_did_not_change() {
     let plan_for =
         |groups, old: &Work| match plan(&config, &Content::of(groups), std::slice::from_ref(old), 0, now()).unwrap() {
             Plan::Patch { name, patch } => (name, patch),
-            Plan::Create(_) => panic!("creates"),
+            Plan::Create(_) | Plan::Superseded { .. } => panic!("does not patch"),
         };
     let (name, patch) = plan_for(group(&[("a.yaml", "a: 1")]), &old);
     assert_eq!(name, "made-by-the-reference-0a1b2");
@@ -168,10 +197,12 @@ fn an_existing_work_keeps_its_name_and_what_did_not_change() {
 #[test]
 fn two_works_with_the_same_labels_are_an_error() {
     let work = create(&config(), &[]);
+    let name = work.name_any();
     let error = plan(&config(), &content(&[]), &[work.clone(), work], 0, now()).unwrap_err().to_string();
     assert_eq!(
         error,
-        r#"more than 1 work exist with the matching labels: map["kratix.io/pipeline-name":"slack-notify" "kratix.io/promise-name":"env" "kratix.io/resource-name":"demo" "kratix.io/work-type":"resource"]. Unable to update"#
+        r#"more than 1 work exist with the matching labels: map["kratix.io/pipeline-name":"slack-notify" "kratix.io/promise-name":"env" "kratix.io/resource-name":"demo" "kratix.io/work-type":"resource"]. Unable to update; delete all but one of team-a/NAME, team-a/NAME"#
+            .replace("NAME", &name)
     );
 }
 
