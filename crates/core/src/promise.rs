@@ -141,8 +141,7 @@ impl Snapshot {
 
     /// Returns each namespace that is or was a `pipelineNamespace` for pipelines of this type.
     fn pipeline_namespaces(&self, kind: WorkflowType) -> BTreeSet<String> {
-        let revisions = self.revisions.iter().map(|revision| &revision.spec.promise_spec);
-        let mut namespaces = workflow::pipeline_namespaces(revisions.chain([&self.promise.spec]));
+        let mut namespaces = workflow::pipeline_namespaces(Some(&self.promise), &self.revisions);
         namespaces.extend(access::bound_namespaces(self.name(), kind, &self.access.cluster_role_bindings));
         namespaces
     }

@@ -170,9 +170,7 @@ pub fn decide(snapshot: &Snapshot<'_>) -> Plan<Finding> {
     let mut parent = Parent::of_request(snapshot.kind.clone(), &snapshot.request);
     parent.promise_generation = snapshot.promise.as_ref().and_then(|promise| promise.metadata.generation);
     // A request that changes its revision leaves Jobs where it was before.
-    let revisions = snapshot.revisions.iter().map(|revision| &revision.spec.promise_spec);
-    let specs = revisions.chain(snapshot.promise.iter().map(|promise| &promise.spec));
-    parent.pipeline_namespaces = workflow::pipeline_namespaces(specs);
+    parent.pipeline_namespaces = workflow::pipeline_namespaces(snapshot.promise.as_deref(), &snapshot.revisions);
     if snapshot.jobs.iter().any(|job| !parent.is_at_home(job)) {
         let bound = snapshot.surroundings.bound_namespaces(snapshot.promise_name, WorkflowType::Resource);
         parent.pipeline_namespaces.extend(bound);

@@ -45,7 +45,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::batch::v1;
 use kratix_api::pipeline::WorkflowType;
-use kratix_api::{Promise, PromiseSpec, Timestamp, Work, keys};
+use kratix_api::{Promise, PromiseRevision, Timestamp, Work, keys};
 use kube_core::{DynamicObject, Resource, ResourceExt};
 use serde_json::Value;
 
@@ -59,6 +59,7 @@ pub use definition::{Definition, Workflow};
 pub use delete::{delete, live_configure_job};
 pub use kratix_api::keys::SEQUENCE;
 pub(crate) use stop::{PIPELINE_SUSPENDED, stop, stopped};
+pub(crate) use suspension::{SUSPENDED, release};
 
 /// Annotation on parents and Jobs: how often the workflow was told to start over.
 pub const RUN: &str = "internal.workflows.kratix.io/run";
@@ -103,7 +104,7 @@ impl Parent {
     /// Returns the view on a Promise.
     pub fn of_promise(promise: &Promise) -> Self {
         let status = promise.status.as_ref().map_or(Value::Null, crate::patch::to_value);
-        let mut pipeline_namespaces = pipeline_namespaces([&promise.spec]);
+        let mut pipeline_namespaces = pipeline_namespaces(Some(promise), &[]);
         pipeline_namespaces.insert(keys::SYSTEM_NAMESPACE.to_owned());
         Self { pipeline_namespaces, ..Self::of(Kind::of::<Promise>(), promise, status, Reporter::Promise) }
     }
@@ -144,25 +145,24 @@ impl Parent {
 
     /// Returns whether its pipelines may run where the Job is.
     pub(crate) fn is_at_home(&self, job: &v1::Job) -> bool {
-        let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
-        namespace == self.namespace() || self.pipeline_namespaces.contains(namespace)
+        history::is_at_home(job, history::Subject::from(&self.target), &self.pipeline_namespaces)
     }
 }
 
-/// Returns each `pipelineNamespace` that one of the Promise specs chooses.
-pub(crate) fn pipeline_namespaces<'a>(specs: impl IntoIterator<Item = &'a PromiseSpec>) -> BTreeSet<String> {
-    let namespaces = specs.into_iter().map(|spec| &spec.workflows.config.pipeline_namespace);
+/// Returns each `pipelineNamespace` that a Promise or one of its revisions chooses.
+pub(crate) fn pipeline_namespaces(promise: Option<&Promise>, revisions: &[Arc<PromiseRevision>]) -> BTreeSet<String> {
+    let specs =
+        revisions.iter().map(|revision| &revision.spec.promise_spec).chain(promise.map(|promise| &promise.spec));
+    let namespaces = specs.map(|spec| &spec.workflows.config.pipeline_namespace);
     namespaces.filter(|namespace| !namespace.is_empty()).cloned().collect()
 }
 
-/// Highest [`SEQUENCE`] and [`RUN`] that count; no workflow starts that often. Whoever may annotate a Job can write a higher one, above
-/// which there would be none for the next: beyond this, Jobs are ordered by time, as those of the original.
-const NUMBER_MAX: i64 = 1 << 53;
-
 /// Returns the number in an annotation, if there is a readable one.
+///
+/// Above the highest that counts there would be none for the next: beyond it, Jobs are ordered by time, as those of the original.
 pub(crate) fn number(annotations: &BTreeMap<String, String>, key: &str) -> Option<i64> {
     let number: i64 = annotations.get(key)?.parse().ok()?;
-    Some(number.clamp(0, NUMBER_MAX))
+    Some(number.clamp(0, keys::SEQUENCE_MAX))
 }
 
 /// What the process and the platform configuration contribute to Jobs.
@@ -327,6 +327,12 @@ impl Snapshot<'_> {
         let mut outcome = Outcome::new(self.document(), Progress::Relabelled);
         outcome.writes.extend(Write::metadata(self.parent.target.clone(), &Value::Object(patch)));
         outcome
+    }
+
+    /// Returns, for people, whose pods are at work although their Job was stopped or removed.
+    fn last_pods(&self) -> Option<String> {
+        let leaving = self.jobs.iter().find(|job| history::is_leaving(job))?;
+        Some(format!("the last pod of Job {} to end", ObjectKey::of(leaving.as_ref())))
     }
 
     /// Returns the annotation that starts the workflow over: a number above those of all Jobs, also when the parent has

@@ -36,6 +36,7 @@ use crate::object::{Kind, ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
 use crate::text::listed;
 use crate::trace;
+use crate::workflow::status::Document;
 use crate::workflow::{self, Progress, history};
 
 /// How long a step waits at most before it looks again although everything it waits for is watched.
@@ -70,8 +71,8 @@ enum Ending {
     Relabelled,
     /// It waits.
     Runs(String),
-    /// Held by the suspension label.
-    Suspended,
+    /// Held by the suspension label, until this.
+    Suspended(String),
     /// The pipeline has failed.
     Failed(String),
     /// The pipeline cannot be decoded.
@@ -166,11 +167,13 @@ fn tell(snapshot: &Snapshot, waiting: Waiting) -> Plan<Finding> {
             draft.set(condition::RECONCILED, Status::Unknown, "Deleting", format!("Deleting: waiting for {waits_for}"));
             waits_for
         }
-        Ending::Suspended => {
-            draft.set_available(Status::False, "WorkflowSuspended", "Suspended");
+        Ending::Suspended(waits_for) => {
+            draft.set_available(Status::False, workflow::SUSPENDED, "Suspended");
             let message = "The delete workflow is suspended";
             draft.set(condition::DELETE_WORKFLOW_COMPLETED, Status::False, "DeleteWorkflowSuspended", message);
-            "the delete workflow, which is suspended".to_owned()
+            let text = format!("Suspended: the deletion waits for {waits_for}");
+            draft.set(condition::RECONCILED, Status::Unknown, workflow::SUSPENDED, text);
+            waits_for
         }
         Ending::Failed(pipeline) => {
             let message = "The Delete Pipeline has failed";
@@ -249,7 +252,7 @@ fn delete_workflow(snapshot: &Snapshot) -> Step {
         Progress::Finished => return Step::Done,
         Progress::Relabelled => Ending::Relabelled,
         Progress::InProgress { waits_for } => Ending::Runs(waits_for),
-        Progress::Suspended { .. } => Ending::Suspended,
+        Progress::Suspended { .. } => Ending::Suspended(workflow::release(&Document::read(&outcome.status))),
         Progress::Failed { pipeline } => Ending::Failed(pipeline),
     };
     Step::Workflow(Box::new(Waiting {

@@ -17,7 +17,7 @@ use super::{DELETING, FINALIZERS, Finding, Pass};
 use crate::object::{ObjectKey, Target};
 use crate::plan::{Event, Next, Plan, Reporter, Write};
 use crate::refusal::INVALID_PIPELINE;
-use crate::text::{line, listed};
+use crate::text::listed;
 use crate::trace;
 use crate::workflow::status::Document;
 use crate::workflow::{self, Outcome, Progress, failure, history};
@@ -27,8 +27,6 @@ const SAFETY_NET: Duration = Duration::from_secs(5);
 /// Reason of `Reconciled` while a deletion does not get on by itself.
 const REASON: &str = "Deleting";
 const FAILED: &str = "DeleteWorkflowFailed";
-/// Longest message of a pipeline that is repeated.
-const MESSAGE_BYTES_MAX: usize = 400;
 
 impl Pass<'_> {
     /// Decides the next step of a deletion.
@@ -62,20 +60,7 @@ impl Pass<'_> {
                 }
                 ("DeleteWorkflowRunning", waits_for)
             }
-            Progress::Suspended { .. } => {
-                let mut waits_for = format!("label {} to be removed", keys::WORKFLOW_SUSPENDED);
-                let suspended = document.suspended();
-                if let Some(at) = suspended.and_then(|entry| entry.next_retry_at()) {
-                    waits_for
-                        .push_str(&format!(", or for {}, when its pipeline runs again", line(at, MESSAGE_BYTES_MAX)));
-                }
-                let message = suspended.map(|entry| line(entry.message(), MESSAGE_BYTES_MAX));
-                if let Some(message) = message.filter(|message| !message.is_empty()) {
-                    waits_for.push_str(": ");
-                    waits_for.push_str(&message);
-                }
-                ("DeleteWorkflowSuspended", waits_for)
-            }
+            Progress::Suspended { .. } => ("DeleteWorkflowSuspended", workflow::release(&document)),
             Progress::Failed { pipeline } => {
                 let label = keys::MANUAL_RECONCILIATION;
                 let cause =

@@ -84,6 +84,7 @@ impl Pass<'_> {
         if document.condition(condition::PROMISE_AVAILABLE).is_some_and(is_false) {
             let (reason, message) = ("PromiseAvailable", "Promise Requirements are met");
             document.set_condition(condition::PROMISE_AVAILABLE, Status::True, reason, message, self.snapshot.now);
+            restore_message(document);
         }
     }
 
@@ -103,13 +104,29 @@ impl Pass<'_> {
     /// Shows on the request why nothing happens, and tells each cause once. What brings it back is watched.
     pub(super) fn blocked(&self, reason: &str, cause: String, event: &'static str) -> Plan<Finding> {
         let mut document = self.document();
-        let is_new = document.set_condition(condition::RECONCILED, Status::Unknown, reason, &cause, self.snapshot.now);
+        // The reason is the memory of the pause, as above.
+        let is_after_pause = document.has_condition(condition::RECONCILED, &Status::Unknown, PAUSED);
+        let told = if is_after_pause { PAUSED } else { reason };
+        let is_new = document.set_condition(condition::RECONCILED, Status::Unknown, told, &cause, self.snapshot.now);
         let event = is_new.then(|| self.event(Event::warning, event, cause.clone()));
         let findings = vec![Finding::Blocked { cause: cause.clone() }];
         let events = event.into_iter().chain(self.follow_pods(&mut document)).collect();
         let mut plan = Plan { events, findings, ..Plan::silent() };
         self.tell_if_deleting(&mut plan, &mut document, reason, format!("this to be mended: {cause}"));
         self.with_status(plan, document)
+    }
+}
+
+/// Says again what the last run has left, where [`Pass::unavailable`] has taken it away: no run may follow that would say it.
+fn restore_message(document: &mut Document) {
+    if document.text("message") != PENDING {
+        return;
+    }
+    let is_done = |told: kratix_api::Condition| told.status == Status::True;
+    if let Some(told) = failure::in_short(document) {
+        document.set("message", told);
+    } else if document.condition(condition::CONFIGURE_WORKFLOW_COMPLETED).is_some_and(is_done) {
+        document.set("message", workflow::message_of_success(WorkflowType::Resource));
     }
 }
 

@@ -33,8 +33,7 @@ pub fn is_at_home(placement: &WorkPlacement, promise: Option<&Promise>, revision
         true => own == keys::SYSTEM_NAMESPACE,
         false => !placement.annotations().contains_key(DIRECTORY_NAMESPACE),
     };
-    let specs = revisions.iter().map(|revision| &revision.spec.promise_spec);
-    is_own || workflow::pipeline_namespaces(specs.chain(promise.map(|promise| &promise.spec))).contains(own)
+    is_own || workflow::pipeline_namespaces(promise, revisions).contains(own)
 }
 
 /// Returns the placements whose content was where that of this one is now, although they come after it: nothing else would tell them,
@@ -64,8 +63,13 @@ pub(super) fn before(snapshot: &Snapshot, destination: &Destination, location: &
 fn before_at_path(snapshot: &Snapshot, destination: &Destination, location: &Location, place: &str) -> Option<Owner> {
     let own = own_rank(snapshot, (destination, place));
     let before = overlapping(snapshot, (destination, place), location).filter(|(rank, _, _)| *rank < own);
-    let (_, Rival { placement: rival, destination: at, .. }, path) =
+    let (_, Rival { placement: rival, destination: at, .. }, there) =
         before.min_by(|(one, ..), (other, ..)| one.cmp(other))?;
+    let path = match there {
+        Location::Directory(directory) => directory,
+        Location::Shared { directory, ledger } => join(&[&directory, &ledger]),
+        Location::Aggregate { .. } => return None,
+    };
     let path = seen_from(place, &path);
     let is_leaving = rival.metadata.deletion_timestamp.is_some();
     let namespace = namesake::request_namespace(rival).map(str::to_owned);
@@ -77,25 +81,18 @@ fn before_at_path(snapshot: &Snapshot, destination: &Destination, location: &Loc
     Some(Owner { owner, path, remedy, is_leaving, namespace })
 }
 
-/// Returns the rivals with the placement's directory or state file, each with its rank and that path of the repository or bucket.
+/// Returns the rivals with the placement's directory or state file, each with its rank and where in the repository or bucket it is.
 fn overlapping<'a>(
     snapshot: &'a Snapshot,
     at: Placed<'a>,
     location: &Location,
-) -> impl Iterator<Item = (Rank, &'a Rival, String)> {
+) -> impl Iterator<Item = (Rank, &'a Rival, Location)> {
     let own = rooted(location, at.1);
     let meets = move |rival: &&Rival| super::may_meet(rival.placed(), at);
     snapshot.rivals.iter().filter(meets).filter_map(move |rival| {
         let other = rooted(&Location::of(&rival.placement, &rival.destination).ok()?, &rival.place);
-        if !own.overlaps(&other) {
-            return None;
-        }
-        let path = match &other {
-            Location::Directory(directory) => directory.clone(),
-            Location::Shared { directory, ledger } => join(&[directory, ledger]),
-            Location::Aggregate { .. } => return None,
-        };
-        Some((rank(&rival.placement, rival.placed(), rival.is_at_home, rival.has_written), rival, path))
+        let rank = || rank(&rival.placement, rival.placed(), rival.is_at_home, rival.has_written);
+        own.overlaps(&other).then(|| (rank(), rival, other))
     })
 }
 

@@ -223,11 +223,18 @@ fn set_counters(document: &mut Document, pipelines: usize, succeeded: usize, fai
 
 /// Starts a pipeline. A status that still asks for a run is brought up to date first: if it were written after the Job and lost, it would
 /// ask for another run once this Job has ended.
+///
+/// Two pods of one parent never run at once: those of a Job that was stopped or removed may still be at work.
 fn start(snapshot: &Snapshot<'_>, index: usize, history: &History<'_>, how: Start) -> Outcome {
     let before = snapshot.document();
     let mut document = before.clone();
     begin(&mut document, snapshot, index, how);
     let name = snapshot.workflow.pipelines[index].name();
+    if let Some(waits_for) = snapshot.last_pods() {
+        let message = format!("{PENDING}: waits for {waits_for}");
+        document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowPending", &message, snapshot.now);
+        return waiting(document, waits_for);
+    }
     if is_paused(&before) || before.suspended().is_some() || is_overdue(snapshot, &before) {
         return Outcome::new(document, Progress::InProgress { waits_for: format!("pipeline {name} to start") });
     }

@@ -79,6 +79,9 @@ fn start(snapshot: &Snapshot<'_>, history: &History<'_>, resumes: bool) -> Outco
     if let Some(job) = live_configure_job(snapshot) {
         return told(waiting(snapshot, describe(job)), snapshot, job, snapshot.document(), Wanted::No);
     }
+    if let Some(waits_for) = snapshot.last_pods() {
+        return waiting(snapshot, waits_for);
+    }
     let names = snapshot.workflow.pipeline_names();
     let name = names[0];
     let mut document = snapshot.document();

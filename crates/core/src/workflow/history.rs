@@ -44,13 +44,22 @@ pub fn state(job: &v1::Job) -> State {
 
 /// Returns whether the Job can still change anything: it runs, or its last pods are on their way out.
 pub fn is_live(job: &v1::Job) -> bool {
-    let terminating = job.status.as_ref().and_then(|status| status.terminating).unwrap_or_default();
-    state(job) == State::Running || terminating > 0
+    state(job) == State::Running || terminating_pods(job) > 0
+}
+
+/// Returns whether the Job was stopped or removed while its containers ran, and they are still at work: for as long as they are given
+/// to end.
+pub(super) fn is_leaving(job: &v1::Job) -> bool {
+    terminating_pods(job) > 0 || (job.metadata.deletion_timestamp.is_some() && active_pods(job) > 0)
 }
 
 /// Returns whether somebody asked for the Job to be suspended.
 pub fn is_told_to_suspend(job: &v1::Job) -> bool {
     job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or_default()
+}
+
+fn terminating_pods(job: &v1::Job) -> i32 {
+    job.status.as_ref().and_then(|status| status.terminating).unwrap_or_default()
 }
 
 fn active_pods(job: &v1::Job) -> i32 {
@@ -233,7 +242,8 @@ pub fn is_left_behind(job: &v1::Job, parent: &Parent) -> bool {
     is_of_namesake(job, subject) && (is_of_forerunner() || is_elsewhere())
 }
 
-fn is_at_home(job: &v1::Job, subject: Subject<'_>, pipeline_namespaces: &BTreeSet<String>) -> bool {
+/// Returns whether pipelines of the object may run where the Job is.
+pub(super) fn is_at_home(job: &v1::Job, subject: Subject<'_>, pipeline_namespaces: &BTreeSet<String>) -> bool {
     let own = job.metadata.namespace.as_deref();
     own.is_some_and(|own| subject.namespace == Some(own) || pipeline_namespaces.contains(own))
 }

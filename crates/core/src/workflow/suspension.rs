@@ -17,6 +17,27 @@ use super::history::History;
 use super::status::Document;
 use super::{GENERATION, Outcome, Progress, RESUME, Snapshot, failure, retention};
 use crate::plan::{Event, Next, Write};
+use crate::text::line;
+
+/// Reason of `Reconciled` while the label holds a workflow.
+pub(crate) const SUSPENDED: &str = "WorkflowSuspended";
+/// Longest message of a pipeline that is repeated.
+const MESSAGE_BYTES_MAX: usize = 400;
+
+/// Returns what a deletion waits for while its workflow is held, in what words the pipeline gave.
+pub(crate) fn release(document: &Document) -> String {
+    let mut release = format!("label {} to be removed", keys::WORKFLOW_SUSPENDED);
+    let suspended = document.suspended();
+    if let Some(at) = suspended.and_then(|entry| entry.next_retry_at()) {
+        release.push_str(&format!(", or for {}, when its pipeline runs again", line(at, MESSAGE_BYTES_MAX)));
+    }
+    let message = suspended.map(|entry| line(entry.message(), MESSAGE_BYTES_MAX));
+    if let Some(message) = message.filter(|message| !message.is_empty()) {
+        release.push_str(": ");
+        release.push_str(&message);
+    }
+    release
+}
 
 /// Decides about a workflow whose parent carries the label.
 pub(super) fn hold(snapshot: &Snapshot<'_>, history: &History<'_>) -> Outcome {
@@ -81,7 +102,8 @@ impl Snapshot<'_> {
 
 /// A manual run, or a change of the spec since the suspended pipeline has read it, starts over.
 fn restarts(snapshot: &Snapshot<'_>, history: &History<'_>, document: &Document) -> bool {
-    let suspended = document.suspended_generation();
+    // The number stays on record until the run is over, also where the pipeline that asked for the hold has gone on since.
+    let suspended = document.suspended().map_or(0, |_| document.suspended_generation());
     let follows_spec =
         snapshot.workflow.action == Action::Configure || snapshot.workflow.kind == WorkflowType::Resource;
     let has_read_another = history.latest().is_some_and(|job| is_of_another_spec(snapshot, job));
@@ -111,7 +133,10 @@ fn retry_at(document: &Document) -> Option<Timestamp> {
 
 fn held(snapshot: &Snapshot<'_>, mut document: Document) -> Outcome {
     let now = snapshot.now;
-    let is_new = document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowSuspended", "Suspended", now);
+    let is_new = !document.has_condition(condition::RECONCILED, &Status::Unknown, SUSPENDED);
+    if is_new {
+        document.set_condition(condition::RECONCILED, Status::Unknown, SUSPENDED, "Suspended", now);
+    }
     if snapshot.workflow.action == Action::Delete {
         let message = "The delete workflow is suspended";
         document.set_condition(
@@ -132,7 +157,7 @@ fn held(snapshot: &Snapshot<'_>, mut document: Document) -> Outcome {
             WorkflowType::Resource => "resource request",
         };
         let note = format!("'{}' label set to 'true' for {parent}; skipping reconciliation", keys::WORKFLOW_SUSPENDED);
-        outcome.events.push(snapshot.event(Event::warning, "WorkflowSuspended", note));
+        outcome.events.push(snapshot.event(Event::warning, SUSPENDED, note));
     }
     outcome.events.extend(trouble);
     outcome

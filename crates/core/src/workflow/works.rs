@@ -118,18 +118,19 @@ fn is_stale(work: &Work, snapshot: &Snapshot<'_>) -> bool {
     moved || previewed || !workflow.pipeline_names().contains(&pipeline_of(work)) || has_successor(work, snapshot)
 }
 
-/// Returns whether the pipeline has another Work since the namespace of the request has become its `pipelineNamespace`: Works
-/// there name the namespace of their request, and are found by that.
+/// Returns whether the pipeline has another Work since the namespace of the request has become its `pipelineNamespace`, or is that no
+/// more: Works of a shared namespace name that of their request, and are found by that.
 fn has_successor(work: &Work, snapshot: &Snapshot<'_>) -> bool {
-    let names_request = |work: &Work| work.labels().contains_key(keys::RESOURCE_NAMESPACE);
+    let is_shared = snapshot.workflow.is_shared;
+    let is_of_now = |work: &Work| work.labels().contains_key(keys::RESOURCE_NAMESPACE) == is_shared;
     let succeeds = |other: &Arc<Work>| {
         counts(other, snapshot.workflow.kind)
-            && names_request(other)
+            && is_of_now(other)
             && other.namespace() == work.namespace()
             && pipeline_of(other) == pipeline_of(work)
             && is_preview(other) == is_preview(work)
     };
-    snapshot.workflow.is_shared && !names_request(work) && snapshot.works.iter().any(succeeds)
+    !is_of_now(work) && snapshot.works.iter().any(succeeds)
 }
 
 fn is_preview(work: &Work) -> bool {

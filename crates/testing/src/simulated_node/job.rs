@@ -57,12 +57,18 @@ pub(super) fn started(job: &Job, now: Timestamp) -> Value {
     status
 }
 
-/// No Pod runs, and none may.
+/// No Pod may run, and the one that did has been told to end.
 pub(super) fn suspended(job: &Job, now: Timestamp) -> Option<Value> {
+    let ran = job.status.as_ref().and_then(|status| status.active);
     (condition(job, "Suspended") != Some("True")).then(|| {
         let conditions = with_conditions(job, now, &[("Suspended", "True", "JobSuspended", "Job suspended")]);
-        json!({ "active": null, "ready": 0, "terminating": 0, "startTime": null, "conditions": conditions })
+        json!({ "active": null, "ready": 0, "terminating": ran, "startTime": null, "conditions": conditions })
     })
+}
+
+/// It has ended.
+pub(super) fn gone() -> Value {
+    json!({ "terminating": 0 })
 }
 
 /// The Pod has ended well.

@@ -24,12 +24,13 @@ const RESTART: Duration = Duration::from_secs(2);
 /// Kratix's own containers.
 const PROGRAMS: [&str; 3] = ["reader", "work-writer", "status-writer"];
 
-/// Tells in the Job's status that nothing runs.
+/// Tells in the Job's status that its pod is to end, and then that nothing runs.
 pub(super) async fn suspend(cx: Context, job: Job) {
-    pod::remove(&cx.client, &job).await;
     if let Some(status) = job::suspended(&job, (cx.clock)()) {
         tell(&cx, &job, status).await;
     }
+    pod::remove(&cx.client, &job).await;
+    tell(&cx, &job, job::gone()).await;
 }
 
 /// Runs the containers of the Job's pod one after the other, and tells in the Job's status how it went.

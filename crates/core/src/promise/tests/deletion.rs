@@ -263,13 +263,20 @@ fn a_delete_pipeline_that_asks_to_be_held_holds_everything_and_says_so_as_any_ot
     }
     world.finish_jobs();
     world.label("kratix.io/workflow-suspended", json!("true"));
-    let held = json!([{ "name": "bye", "phase": "Suspended", "lastTransitionTime": "2025-01-01T00:00:00Z" }]);
+    let held = json!([{
+        "name": "bye", "phase": "Suspended", "lastTransitionTime": "2025-01-01T00:00:00Z", "message": "backup runs",
+        "nextRetryAt": "2100-01-01T00:00:00Z", "attempts": 1,
+    }]);
     let held = json!({ "workflows": { "pipelines": held, "suspendedGeneration": 2 } });
     world.patch_promise(json!({ "status": { "kratix": held } }));
     world.settle();
     assert_eq!(world.says("DeleteWorkflowCompleted"), "False/DeleteWorkflowSuspended/The delete workflow is suspended");
-    assert_eq!(world.says("Reconciled"), "Unknown/WorkflowSuspended/Suspended");
+    let waits_for = "label kratix.io/workflow-suspended to be removed, or for 2100-01-01T00:00:00Z, when its pipeline runs again: \
+                     backup runs";
+    let told = format!("Unknown/WorkflowSuspended/Suspended: the deletion waits for {waits_for}");
+    assert_eq!(world.says("Reconciled"), told);
     assert_eq!(world.says("Available"), "False/WorkflowSuspended/Suspended");
+    assert_eq!(world.events.iter().filter(|event| event.contains("skipping reconciliation")).count(), 1);
     let status = &world.promise()["status"];
     assert_eq!((&status["status"], &status["kratix"]["status"]), (&json!("Unavailable"), &json!("Unavailable")));
     assert_eq!((world.kinds("Redis").len(), world.kinds("Work").len()), (1, 2));

@@ -508,6 +508,43 @@ fn the_work_of_before_goes_when_the_namespace_of_the_request_becomes_that_of_the
     assert_ne!(after, before);
 }
 
+/// Weakness 21: back again before the run was over, which would have removed what was there before.
+#[test]
+fn the_work_of_a_shared_namespace_goes_when_pipelines_run_beside_their_request_again() {
+    let mut world = two_pipelines();
+    world.play("a");
+    let before = world.keys("Work");
+    world.revise("not-set", spec(&["first", "second"], &[], "a"));
+    world.settle("a");
+    world.finish("a", Pod::Succeeds);
+    world.settle("a");
+    world.finish("a", Pod::Fails);
+    world.settle("a");
+    assert_eq!((before.len(), world.keys("Work").len()), (2, 3), "its first pipeline has two");
+    world.revise("not-set", spec(&["first", "second"], &[], ""));
+    world.play("a");
+    assert_eq!(world.keys("Work"), before);
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+/// Weakness 30: nothing runs beside the delete pipeline, not even the last pod of the one before.
+#[test]
+fn a_delete_pipeline_does_not_start_beside_the_last_pod_of_one_that_was_stopped() {
+    let mut world = deleted(&["bye"]);
+    world.settle("a");
+    let job = ObjectKey::of(&world.running("a").unwrap());
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.settle("a");
+    world.stop_jobs("a");
+    world.change("Job", &job, json!({ "status": { "terminating": 1 } }));
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["build", "bye"]);
+    assert_eq!(says(&world), format!("waits for the last pod of Job {job} to end"));
+    world.change("Job", &job, json!({ "status": { "terminating": 0 } }));
+    world.settle("a");
+    assert_eq!(world.ran("a"), ["build", "bye", "bye"]);
+}
+
 #[test]
 fn without_its_promise_a_request_is_cleaned_up_and_its_delete_workflow_skipped() {
     let mut world = deleted(&["bye"]);

@@ -134,6 +134,41 @@ fn a_manual_run_that_is_asked_for_during_a_manual_run_stops_it_and_starts_over()
     assert_eq!(world.count("ConfigureWorkflowFailed"), 0);
 }
 
+/// Its containers may be in the middle of something for as long as they are given to end.
+#[test]
+fn nothing_starts_beside_the_last_pod_of_a_job_that_was_stopped_or_removed() {
+    let waits = |world: &mut World, job: &ObjectKey| {
+        world.settle("a");
+        assert_eq!(world.ran("a"), ["first"]);
+        assert!(world.decide("a").is_silent());
+        let told = Document::read(world.status("a")).condition("Reconciled").unwrap();
+        assert_eq!((told.reason.as_str(), told.status), ("WorkflowPending", Status::Unknown));
+        assert_eq!(told.message, format!("Pending: waits for the last pod of Job {job} to end"));
+    };
+    let mut world = two_pipelines();
+    world.settle("a");
+    let job = ObjectKey::of(&world.running("a").unwrap());
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.settle("a");
+    world.stop_jobs("a");
+    world.change("Job", &job, json!({ "status": { "terminating": 1 } }));
+    waits(&mut world, &job);
+    world.change("Job", &job, json!({ "status": { "terminating": 0 } }));
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "first", "second"]);
+
+    let mut world = two_pipelines();
+    world.settle("a");
+    let job = ObjectKey::of(&world.running("a").unwrap());
+    let removed = json!({ "deletionTimestamp": world.now.to_string(), "finalizers": ["foregroundDeletion"] });
+    world.change("Job", &job, json!({ "metadata": removed, "status": { "active": 1 } }));
+    waits(&mut world, &job);
+    world.objects.remove(&("Job".to_owned(), job));
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "second"]);
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
 /// Weakness 8: somebody else, such as a queueing controller, suspends Jobs and releases them.
 #[test]
 fn a_job_that_somebody_else_held_for_a_while_counts_as_what_it_becomes() {

@@ -367,6 +367,52 @@ fn what_a_pipeline_has_said_outlasts_an_unavailable_promise() {
     }
 }
 
+/// §15: what Kratix itself has said of the last run is said again, as no run follows that would say it.
+#[test]
+fn what_the_last_run_has_left_is_told_again_once_the_promise_is_available() {
+    let promise = ObjectKey::cluster(PROMISE);
+    let available = |status: &str| json!({ "status": { "conditions": [{ "type": "Available", "status": status }] } });
+    let fails: fn(&mut World) = |world| {
+        super::failure::pod(world, "p1", super::failure::ended("a", 1, ""));
+        world.settle("a");
+        world.objects.retain(|(kind, _), _| kind != "Pod");
+        world.finish("a", Pod::Fails);
+        world.settle("a");
+    };
+    let succeeds: fn(&mut World) = |world| world.play("a");
+    for (message, end) in [("pipeline first: container a exited with code 1", fails), ("Resource requested", succeeds)]
+    {
+        let mut world = two_pipelines();
+        world.settle("a");
+        end(&mut world);
+        for (status, told) in [("True", message), ("False", "Pending"), ("True", message)] {
+            world.change("Promise", &promise, available(status));
+            world.settle("a");
+            assert_eq!(world.status("a")["message"], told, "{status}");
+        }
+    }
+}
+
+/// §14: its end starts a run, whatever else is in the way by then.
+#[test]
+fn a_pause_that_ends_while_something_must_be_mended_is_followed_by_a_run_once_it_is() {
+    let mut world = two_pipelines();
+    world.play("a");
+    world.label("a", keys::PAUSED, Some("true"));
+    world.settle("a");
+    let gone = world.objects.remove(&("Promise".to_owned(), ObjectKey::cluster(PROMISE))).unwrap();
+    world.label("a", keys::PAUSED, None);
+    world.settle("a");
+    let told = Document::read(world.status("a")).condition("Reconciled").unwrap();
+    assert_eq!(told.message, "Promise env not found");
+    assert_eq!(world.count("PromiseNotFound Promise env not found"), 1);
+    assert!(world.decide("a").is_silent());
+    world.objects.insert(("Promise".to_owned(), ObjectKey::cluster(PROMISE)), gone);
+    world.play("a");
+    assert_eq!(world.ran("a").len(), 4);
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
 #[test]
 fn a_broken_pipeline_is_shown_on_the_request() {
     let mut world = two_pipelines();

@@ -64,7 +64,10 @@ fn a_job_outside_the_namespaces_of_its_pipelines_is_nobodys_whether_or_not_it_kn
     assert!(of_nobody(&with_uid(own.clone(), "pipes"), &parent), "one that runs is left alone");
     assert!(is_left_behind(&own_ended(&own), &parent), "nothing runs there any more");
     assert!(is_of(&without_uid(own.clone(), "a"), &parent), "its own");
-    parent.pipeline_namespaces = pipeline_namespaces([&spec(&[], &[], "pipes"), &spec(&[], &[], "")]);
+    let pipes = |namespace: &str| Promise::new("redis", spec(&[], &[], namespace));
+    parent.pipeline_namespaces = pipeline_namespaces(Some(&pipes("")), &[]);
+    assert!(parent.pipeline_namespaces.is_empty());
+    parent.pipeline_namespaces = pipeline_namespaces(Some(&pipes("pipes")), &[]);
     assert_eq!(parent.pipeline_namespaces, ["pipes".to_owned()].into());
     assert!(is_of(&without_uid(own.clone(), "pipes"), &parent), "of the original");
     assert!(is_of(&own, &parent) && !is_left_behind(&own_ended(&own), &parent));

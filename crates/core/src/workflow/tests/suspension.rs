@@ -135,6 +135,16 @@ fn a_promise_that_changes_while_the_pipeline_runs_that_asks_to_be_held_starts_ov
     assert_eq!(asked(&parent, &workflow, &[Arc::new(early)]).progress, held, "of that one nothing is known");
 }
 
+/// §10 (1): the number of a hold that is over says nothing of one by hand.
+#[test]
+fn a_hold_by_hand_outlasts_a_change_of_the_spec_also_after_a_pipeline_had_asked_for_one() {
+    let (mut parent, workflow, mut jobs) = suspended(2, "2100-01-01T00:00:00Z");
+    parent.status["kratix"]["workflows"]["pipelines"][0]["phase"] = "Failed".into();
+    let failed = json!({ "conditions": [{ "type": "Failed", "status": "True" }] });
+    Arc::make_mut(&mut jobs[0]).status = Some(serde_json::from_value(failed).unwrap());
+    assert_eq!(asked(&parent, &workflow, &jobs).progress, Progress::Suspended { pipeline: None });
+}
+
 /// A status that asks for a run must not outlive the Job of that run: a manager that ends between the two would find it beside a Job
 /// that has ended, and run the pipeline once more, or skip those before a suspended one.
 #[test]
