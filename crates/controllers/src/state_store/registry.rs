@@ -210,6 +210,7 @@ impl Registry {
     }
 
     pub(super) fn set_open(&self, store: &StateStoreRef, handle: Handle, place: String) {
+        self.twins.forgive(&place);
         self.update(store, |entry| {
             let present = match &entry.writer {
                 // After trouble, nobody knows whether it is still the same repository.

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kratix_state_store::{Error, Handle};
+use kratix_core::state_store::RETRY_AFTER;
+use kratix_state_store::{Error, Handle, Place, Trouble};
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 /// How often two repositories are looked at when one of them moves meanwhile.
 const LOOKS_MAX: usize = 5;
@@ -20,21 +21,83 @@ type Pair = (String, String);
 /// called distinct either.
 ///
 /// # Limits
-/// One entry for each pair of addresses between which objects have moved in this process.
+/// One entry for each pair of addresses between which objects have moved in this process. However many ask, a pair of which
+/// nothing could be found out is looked at once in [`RETRY_AFTER`].
 #[derive(Default)]
-pub(super) struct Twins(Mutex<HashMap<Pair, Arc<OnceCell<Option<bool>>>>>);
+pub(super) struct Twins(Mutex<HashMap<Pair, Arc<Comparison>>>);
 
-impl Twins {
-    /// Tells whether the writers at two places write two repositories; nothing where that cannot be told, as of buckets, whose
-    /// states have no names. Each pair is looked at once.
-    pub(super) async fn are_distinct(&self, one: (&str, &Handle), two: (&str, &Handle)) -> Result<Option<bool>, Error> {
-        let pair = (one.0.to_owned(), two.0.to_owned());
-        let cell = Arc::clone(self.0.lock().entry(pair).or_default());
-        cell.get_or_try_init(|| look(one.1, two.1)).await.copied()
+/// Why it cannot be told now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Undecided {
+    /// One of the stores gives no answer.
+    #[error(transparent)]
+    Store(Error),
+    #[error("branch {:?} of {} moved each time that it was compared with the present place", .0.branch, .0.url)]
+    Moving(Arc<Place>),
+}
+
+impl From<Error> for Undecided {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
     }
 }
 
-async fn look(one: &Handle, two: &Handle) -> Result<Option<bool>, Error> {
+impl Twins {
+    /// Tells whether the writers at two places write two repositories; nothing where that cannot be told, as of buckets, whose
+    /// states have no names. An answer holds for good, a failure for [`RETRY_AFTER`].
+    pub(super) async fn are_distinct(
+        &self,
+        one: (&str, &Handle),
+        two: (&str, &Handle),
+    ) -> Result<Option<bool>, Undecided> {
+        let pair = (one.0.to_owned(), two.0.to_owned());
+        let comparison = Arc::clone(self.0.lock().entry(pair).or_default());
+        comparison.get(look(one.1, two.1)).await
+    }
+
+    /// Has what failed be tried again by whoever asks next: the store at `place` was opened anew.
+    pub(super) fn forgive(&self, place: &str) {
+        let concerns = |(one, two): &Pair| one == place || two == place;
+        let has_failed = |comparison: &Comparison| matches!(comparison.0.try_lock().as_deref(), Ok(Known::Failure(..)));
+        self.0.lock().retain(|pair, comparison| !(concerns(pair) && has_failed(comparison)));
+    }
+}
+
+/// What is known of a pair. Whoever finds it out holds the lock, and all others wait for what he finds.
+#[derive(Default)]
+struct Comparison(tokio::sync::Mutex<Known>);
+
+#[derive(Default)]
+enum Known {
+    #[default]
+    Nothing,
+    Failure(Undecided, Instant),
+    Answer(Option<bool>),
+}
+
+impl Comparison {
+    async fn get(
+        &self,
+        look: impl Future<Output = Result<Option<bool>, Undecided>>,
+    ) -> Result<Option<bool>, Undecided> {
+        let mut known = self.0.lock().await;
+        match &*known {
+            Known::Answer(answer) => return Ok(*answer),
+            Known::Failure(failure, at) if at.elapsed() < RETRY_AFTER => return Err(failure.clone()),
+            Known::Failure(..) | Known::Nothing => {}
+        }
+        let found = look.await;
+        *known = match &found {
+            Ok(answer) => Known::Answer(*answer),
+            // A writer that was replaced says nothing of its store.
+            Err(Undecided::Store(error)) if error.trouble == Trouble::Closed => Known::Nothing,
+            Err(failure) => Known::Failure(failure.clone(), Instant::now()),
+        };
+        found
+    }
+}
+
+async fn look(one: &Handle, two: &Handle) -> Result<Option<bool>, Undecided> {
     for _ in 0..LOOKS_MAX {
         let before = newest(one).await?;
         let between = newest(two).await?;
@@ -49,7 +112,7 @@ async fn look(one: &Handle, two: &Handle) -> Result<Option<bool>, Error> {
             return Ok(Some(true));
         }
     }
-    Ok(Some(false))
+    Err(Undecided::Moving(Arc::new(one.place().clone())))
 }
 
 /// Returns the present version; what was known before does not count.
@@ -60,7 +123,12 @@ async fn newest(handle: &Handle) -> Result<Option<String>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::process::Command;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use kratix_state_store::{Change, File, GitConfig, init_bare, open};
+    use kratix_testing::git_http::{Fault, Server, Step};
 
     use super::*;
 
@@ -84,5 +152,113 @@ mod tests {
         init_bare(path("d.git"), "main").unwrap();
         let (empty, other) = (handle("c.git"), handle("d.git"));
         assert_eq!(twins.are_distinct(("c", &empty), ("d", &other)).await, Ok(None));
+    }
+
+    /// Puts another commit on top of the branch, with the same files.
+    fn advance(repository: &Path, text: &str) {
+        let git = |arguments: &[&str]| {
+            let who = [("NAME", "else"), ("EMAIL", "e@example.org")];
+            let who = ["AUTHOR", "COMMITTER"]
+                .iter()
+                .flat_map(|role| who.map(|(key, value)| (format!("GIT_{role}_{key}"), value)));
+            let output = Command::new("git").args(arguments).current_dir(repository).envs(who).output().unwrap();
+            assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let commit = git(&["commit-tree", "main^{tree}", "-p", "main", "-m", text]);
+        git(&["update-ref", "refs/heads/main", &commit]);
+    }
+
+    /// A repository behind a server, one that is not, and a writer for each.
+    struct Scene {
+        directory: tempfile::TempDir,
+        server: Server,
+        one: Handle,
+        two: Handle,
+    }
+
+    impl Scene {
+        async fn start() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = |name: &str| directory.path().join(name);
+            let server = Server::plain(directory.path()).await;
+            let handle = |name: &str, url: String| {
+                init_bare(path(name), "main").unwrap();
+                open(GitConfig::new(name, url), path("cache")).unwrap()
+            };
+            let one = handle("a.git", server.url("a.git"));
+            let two = handle("b.git", path("b.git").display().to_string());
+            for (at, handle) in [&one, &two].into_iter().enumerate() {
+                handle.write(Change::replace("p", "d", vec![File::new("f", at.to_string())])).await.unwrap();
+            }
+            Self { directory, server, one, two }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_refuses_at_once_is_asked_once_for_all_who_have_left_it_until_it_is_opened_anew() {
+        let scene = Scene::start().await;
+        scene.server.fail(Fault::Status(401));
+        let twins = Twins::default();
+        let ask = || twins.are_distinct(("a", &scene.one), ("b", &scene.two));
+        let before = scene.server.requests();
+        for answer in futures::future::join_all((0..50).map(|_| ask())).await {
+            let Err(Undecided::Store(error)) = answer else { panic!("{answer:?}") };
+            assert_eq!(error.trouble, Trouble::Unauthorized);
+        }
+        let requests = scene.server.requests() - before;
+        assert!((1..=4).contains(&requests), "{requests} requests");
+        scene.server.fail(Fault::None);
+        twins.forgive("elsewhere");
+        assert!(ask().await.is_err(), "it is not its time yet");
+        twins.forgive("a");
+        assert_eq!(ask().await, Ok(Some(true)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_known_for_a_while_an_answer_for_good_and_of_a_writer_that_was_replaced_nothing() {
+        let comparison = Comparison::default();
+        let looks = AtomicUsize::new(0);
+        let get = |found: Result<Option<bool>, Undecided>| {
+            comparison.get(async {
+                looks.fetch_add(1, Ordering::Relaxed);
+                found
+            })
+        };
+        let place = Arc::new(Place { store: "a".into(), url: "u".into(), branch: "main".into() });
+        let failed = |trouble: Trouble| Err(Undecided::Store(Error { place: Arc::clone(&place), trouble }));
+        for trouble in [Trouble::Closed, Trouble::Unauthorized] {
+            assert_eq!(get(failed(trouble.clone())).await, failed(trouble));
+        }
+        tokio::time::advance(RETRY_AFTER - std::time::Duration::from_millis(1)).await;
+        assert_eq!(get(Ok(None)).await, failed(Trouble::Unauthorized));
+        tokio::time::advance(std::time::Duration::from_millis(1)).await;
+        assert_eq!(get(Ok(Some(true))).await, Ok(Some(true)));
+        tokio::time::advance(2 * RETRY_AFTER).await;
+        assert_eq!(get(failed(Trouble::Unauthorized)).await, Ok(Some(true)));
+        assert_eq!(looks.into_inner(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_branch_that_moves_all_the_time_is_neither_the_same_nor_another_one() {
+        let scene = Scene::start().await;
+        let (repository, moves) = (scene.directory.path().join("a.git"), AtomicUsize::new(0));
+        scene.server.before_requests(move |step| {
+            if step == Step::Ask {
+                advance(&repository, &moves.fetch_add(1, Ordering::Relaxed).to_string());
+            }
+        });
+        let twins = Twins::default();
+        let ask = || twins.are_distinct(("a", &scene.one), ("b", &scene.two));
+        let undecided = ask().await.unwrap_err();
+        let expected = format!(
+            "branch \"main\" of {} moved each time that it was compared with the present place",
+            scene.server.url("a.git")
+        );
+        assert_eq!(undecided.to_string(), expected);
+        scene.server.before_requests(|_| {});
+        assert_eq!(ask().await, Err(undecided), "it is not its time yet");
+        twins.forgive("a");
+        assert_eq!(ask().await, Ok(Some(true)));
     }
 }

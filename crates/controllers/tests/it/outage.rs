@@ -327,6 +327,36 @@ async fn files_at_a_former_address_whose_server_hangs_are_told_of_and_hold_up_no
     }
 }
 
+/// Of a server that refuses at once nobody has to be asked twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_address_whose_server_refuses_is_asked_once_for_all_who_have_left_it() {
+    const COUNT: usize = 40;
+    let scene = Scene::start("nestedByMetadata").await;
+    for at in 0..COUNT {
+        scene.work(&format!("r{at:02}"), &["a.yaml"]).await;
+    }
+    scene.placements_are(COUNT, "True").await;
+    let other = tempfile::tempdir().unwrap();
+    kratix_state_store::init_bare(other.path().join("other.git"), "main").unwrap();
+    let url = format!("file://{}", other.path().join("other.git").display());
+    scene.server.fail(Fault::Status(401));
+    let before = scene.server.requests();
+    let patch = Patch::Merge(json!({ "spec": { "url": url } }));
+    scene.world.git_stores().patch("default", &PatchParams::default(), &patch).await.unwrap();
+    wait::poll("all to say that files stay", || async {
+        let told = scene.world.events("FilesLeftBehind").await;
+        let is_told = |event: &&Event| {
+            let note = event.note.as_deref().unwrap_or_default();
+            note.contains(" stay for now: ") && note.contains("the credentials were refused")
+        };
+        let told = told.iter().filter(is_told).count();
+        if told == COUNT { Ok(()) } else { Err(told.to_string()) }
+    })
+    .await;
+    let requests = scene.server.requests() - before;
+    assert!(requests < COUNT / 2, "{requests} requests");
+}
+
 /// Whoever goes for good waits for the server to the end, and says so as soon as others do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_placement_and_a_destination_that_go_name_the_server_that_hangs_at_their_present_and_at_a_former_place() {

@@ -11,6 +11,7 @@ use super::Registry;
 use super::pushes::{Replaced, silence};
 use crate::caches::Caches;
 use crate::state_store::translation;
+use crate::state_store::twins::Undecided;
 
 impl Registry {
     /// Returns how a decision sees the store of a site that was left, and a writer for that site if there is one.
@@ -60,7 +61,8 @@ impl Registry {
                 Ok(Some(true)) => {}
                 Ok(Some(false)) => return Ok(Cleaned::Same),
                 Ok(None) => return Ok(Cleaned::Doubtful),
-                Err(error) => return self.not_cleaned(&WriteError::Store(error), &[old, new]),
+                Err(Undecided::Store(error)) => return self.not_cleaned(&WriteError::Store(error), &[old, new]),
+                Err(moving) => return Ok(Cleaned::Failed(moving.to_string())),
             }
         }
         match old.write(translation::change(change)).await {
