@@ -186,6 +186,14 @@ pub enum Trouble {
     /// A file of this machine cannot be read or written.
     #[error("{0}")]
     Io(String),
+    /// More stores keep a cache of one branch than may do so.
+    #[error("{directory}: all {count} caches are in use")]
+    CachesInUse {
+        /// Where the caches are.
+        directory: String,
+        /// How many there may be.
+        count: usize,
+    },
     /// The repository's content is damaged or not understood.
     #[error("the repository is damaged: {0}")]
     Damaged(String),
@@ -278,6 +286,7 @@ impl Error {
             Trouble::Timeout(_) => "StoreTimeout",
             Trouble::DiskFull(_) => "DiskFull",
             Trouble::Io(_) => "StoreIo",
+            Trouble::CachesInUse { .. } => "CachesInUse",
             Trouble::Damaged(_) => "StoreDamaged",
             Trouble::NoGit(_) => "GitMissing",
             Trouble::NoSsh(_) => "SshMissing",

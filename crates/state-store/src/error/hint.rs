@@ -22,6 +22,9 @@ impl Error {
             Trouble::Io(_) => {
                 "check that the disk is writable and that the process may read and write there; it is tried again"
             }
+            Trouble::CachesInUse { .. } => {
+                "have fewer stores share one branch of one repository, or end other processes that use this directory; it is tried again"
+            }
             Trouble::Damaged(_) => {
                 "run git fsck in the repository and repair it; a cache of this process is made again by itself"
             }
@@ -203,6 +206,7 @@ mod tests {
             Trouble::Timeout(Duration::from_secs(90)),
             Trouble::DiskFull(text()),
             Trouble::Io("/x: Read-only file system".into()),
+            Trouble::CachesInUse { directory: text(), count: 1 },
             Trouble::Damaged(text()),
             Trouble::NoGit(text()),
             Trouble::NoSsh(text()),

@@ -1,4 +1,4 @@
-//! Where the objects of a remote are kept between calls: a bare repository of our own, for one process at a time.
+//! Where the objects of a remote are kept between calls: a bare repository of our own, for one store at a time.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime};
 use crate::error::Trouble;
 use crate::git::{io, local, ssh};
 
-/// So many processes may keep a cache of one branch in one directory.
-const CACHES_MAX: usize = 16;
+/// So many stores, of whatever processes, may keep a cache of one branch in one directory. A store has one more while it is
+/// opened with other settings.
+const CACHES_MAX: usize = 256;
 /// A cache that nobody has opened for so long belongs to a store that is gone.
 const ABANDONED_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 const LOCK: &str = "lock";
@@ -29,7 +30,7 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Opens the first cache of that name that no other process uses, and removes what earlier ones left behind.
+    /// Opens the first cache of that name that nobody else uses, and removes what earlier ones left behind.
     pub(super) fn open(directory: &Path, name: &str) -> Result<Self, Trouble> {
         fs::create_dir_all(directory).map_err(io(directory))?;
         for number in 0..CACHES_MAX {
@@ -55,7 +56,7 @@ impl Cache {
             remove_abandoned(directory);
             return Ok(cache);
         }
-        Err(Trouble::Io(format!("{}: all {CACHES_MAX} caches are in use", directory.display())))
+        Err(Trouble::CachesInUse { directory: directory.display().to_string(), count: CACHES_MAX })
     }
 
     /// Tells whether the cache is where it was, and still ours.

@@ -150,14 +150,25 @@ async fn stores_beside_each_other_have_caches_of_their_own_and_there_is_a_limit(
     let bed = Bed::new();
     let server = Server::plain(bed.directory.path()).await;
     let mut stores = Vec::new();
-    for at in 0..16 {
+    for at in 0..20 {
         let store = store(&bed, &server);
         store.version().await.expect("readable");
         stores.push(store);
         assert_eq!(caches(&bed).len(), at + 1);
     }
+    let first = caches(&bed)[0].to_string_lossy().into_owned();
+    let name = first.strip_suffix("-0").expect("numbered");
+    let locks = (20..256).map(|at| {
+        std::fs::create_dir(format!("{name}-{at}")).expect("a directory");
+        let lock = std::fs::File::create(format!("{name}-{at}/lock")).expect("a file");
+        lock.try_lock().expect("free");
+        lock
+    });
+    let _others: Vec<std::fs::File> = locks.collect();
     let error = store(&bed, &server).version().await.expect_err("too many");
-    assert!(error.to_string().ends_with("all 16 caches are in use"), "{error}");
+    assert!(error.to_string().ends_with("all 256 caches are in use"), "{error}");
+    let hint = error.hint().expect("something to do");
+    assert!(hint.starts_with("have fewer stores share one branch"), "{hint}");
     let (one, two) = (stores.swap_remove(3), stores.swap_remove(7));
     let (a, b) = tokio::join!(one.write(placement("a", "1")), two.write(placement("b", "1")));
     a.expect("written");
