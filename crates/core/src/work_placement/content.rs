@@ -63,6 +63,27 @@ impl From<Failure> for Obstacle {
     }
 }
 
+/// Why documents of a placement are not had.
+#[derive(Debug)]
+enum Lack {
+    /// They are large, and it is not their turn.
+    Turn,
+    /// One change has no room for them.
+    Room,
+    Failure(Failure),
+}
+
+impl Lack {
+    /// Returns why there is no change. `excess` is what there is to say where there is no room.
+    fn obstacle(self, excess: impl FnOnce() -> Failure) -> Obstacle {
+        match self {
+            Self::Turn => Obstacle::Large,
+            Self::Room => Obstacle::Failure(excess()),
+            Self::Failure(failure) => Obstacle::Failure(failure),
+        }
+    }
+}
+
 /// What a change is made from, and may still be made of.
 struct Source<'a> {
     parts: &'a Parts,
@@ -82,8 +103,8 @@ impl<'a> Source<'a> {
     }
 
     /// Returns what there is to say of content for which there is no room.
-    fn too_large(&self) -> Obstacle {
-        if self.has_turn { Failure::content(too_large()).into() } else { Obstacle::Large }
+    fn too_large(&self) -> Lack {
+        if self.has_turn { Lack::Room } else { Lack::Turn }
     }
 }
 
@@ -117,7 +138,7 @@ pub(super) fn update(snapshot: &Snapshot, destination: &Destination, location: &
         Location::Aggregate { directory, file } => {
             check_canaries(destination, file, "set another spec.filepath.filename")?;
             let members = snapshot.members.iter().filter(|member| member.metadata.deletion_timestamp.is_none());
-            let content = aggregate(members, Source::of(snapshot))?;
+            let content = aggregate(&placement.spec.target_destination_name, members, Source::of(snapshot))?;
             Ok(aggregate_change(placement, directory, file, Some(content)))
         }
     }
@@ -144,8 +165,9 @@ pub(super) fn removal(snapshot: &Snapshot, location: &Location) -> Result<Change
                 .iter()
                 .filter(|member| member.metadata.deletion_timestamp.is_none() && !is_same(member, placement))
                 .collect();
-            let is_last = others.is_empty();
-            let content = if is_last { None } else { Some(aggregate(others.into_iter(), Source::of(snapshot))?) };
+            let (is_last, destination) = (others.is_empty(), &placement.spec.target_destination_name);
+            let content =
+                if is_last { None } else { Some(aggregate(destination, others.into_iter(), Source::of(snapshot))?) };
             Ok(aggregate_change(placement, directory, file, content))
         }
     }
@@ -198,7 +220,7 @@ pub(super) fn unread(snapshot: &Snapshot, location: &Location) -> BTreeSet<Objec
 }
 
 /// Returns the documents of a placement. Parts are read when it is its turn, all that there is room for.
-fn documents<'a>(placement: &'a WorkPlacement, source: &mut Source<'a>) -> Result<Vec<Document<'a>>, Obstacle> {
+fn documents<'a>(placement: &'a WorkPlacement, source: &mut Source<'a>) -> Result<Vec<Document<'a>>, Lack> {
     let workloads = &placement.spec.workloads;
     check_stored([placement].into_iter())?;
     if !source.room.takes(workloads) {
@@ -216,55 +238,64 @@ fn documents<'a>(placement: &'a WorkPlacement, source: &mut Source<'a>) -> Resul
         };
         let text = format!("work {key} with a part of the files {cause}: the pipeline has to run again");
         // It may be on its way back, which nothing here tells.
-        Err(Failure { retry: true, ..Failure::content(text) }.into())
+        Err(Lack::Failure(Failure { retry: true, ..Failure::content(text) }))
     })
 }
 
 /// Refuses before it is read what cannot be written.
-fn check_stored<'a>(placements: impl Iterator<Item = &'a WorkPlacement>) -> Result<(), Failure> {
+fn check_stored<'a>(placements: impl Iterator<Item = &'a WorkPlacement>) -> Result<(), Lack> {
     let references = placements.flat_map(|placement| placement.spec.workloads.iter().filter_map(Reference::of));
     let stored = references.fold(0, |sum: u64, reference| sum.saturating_add(reference.bytes));
-    if stored > STORED_BYTES_MAX as u64 { Err(Failure::content(too_large())) } else { Ok(()) }
+    if stored > STORED_BYTES_MAX as u64 { Err(Lack::Room) } else { Ok(()) }
 }
 
-fn too_large() -> String {
-    with_hint(&format!("the files are larger than {CONTENT_BYTES_MAX} bytes together"), "let the pipeline write less")
+fn too_large() -> Failure {
+    let text = format!("the files are larger than {CONTENT_BYTES_MAX} bytes together");
+    Failure::content(with_hint(&text, "let the pipeline write less"))
+}
+
+/// As [`too_large`], where all that a Destination gets is one file: nobody's pipeline is to blame.
+fn too_large_together(destination: &str) -> Failure {
+    let text = format!(
+        "all documents of destination {destination} together are larger than {CONTENT_BYTES_MAX} bytes, the most that one file takes"
+    );
+    let hint = "place some of them on another Destination, or all on one with another spec.filepath.mode";
+    // Any of the placements may become smaller or go.
+    Failure { about: About::Aggregate, retry: true, ..Failure::content(with_hint(&text, hint)) }
 }
 
 /// Decompresses documents into files; `..` that stays inside is resolved, what leads out is left for the store to refuse.
 fn files<'a>(placement: &'a WorkPlacement, mut source: Source<'a>) -> Result<Vec<File>, Obstacle> {
-    let documents = documents(placement, &mut source)?;
+    let documents = documents(placement, &mut source).map_err(|lack| lack.obstacle(too_large))?;
     let files = documents.iter().map(|document| {
-        let content = decompress(document, &mut source)?;
+        let content = decompress(document, &mut source).map_err(|lack| lack.obstacle(too_large))?;
         Ok(File { path: clean(document.filepath), content })
     });
     files.collect()
 }
 
-/// Joins the documents of all members, in the order of their names.
+/// Joins the documents of all members of a Destination, in the order of their names.
 fn aggregate<'a>(
+    destination: &str,
     members: impl Iterator<Item = &'a Arc<WorkPlacement>>,
     mut source: Source<'a>,
 ) -> Result<Vec<u8>, Obstacle> {
     let mut members: Vec<_> = members.collect();
     members.sort_by_key(|member| (member.name_any(), member.namespace()));
-    check_stored(members.iter().map(|member| &***member)).map_err(|failure| Failure {
-        about: About::Aggregate,
-        retry: true,
-        ..failure
-    })?;
+    let too_large = || too_large_together(destination);
+    check_stored(members.iter().map(|member| &***member)).map_err(|lack| lack.obstacle(too_large))?;
     let mut all = Vec::new();
     let mut is_first = true;
     for member in members {
-        let of_member = |obstacle: Obstacle| match obstacle {
-            Obstacle::Large => Obstacle::Large,
-            Obstacle::Failure(failure) => Obstacle::Failure(Failure {
+        let of_member = |lack: Lack| match lack {
+            Lack::Failure(failure) => Obstacle::Failure(Failure {
                 message: format!("workplacement {}: {}", ObjectKey::of(&**member), failure.message),
                 about: About::Aggregate,
                 // The culprit may be another placement, whose change does not bring this one back.
                 retry: true,
                 retry_after: None,
             }),
+            lack => lack.obstacle(too_large),
         };
         for document in documents(member, &mut source).map_err(of_member)? {
             let content = decompress(&document, &mut source).map_err(of_member)?;
@@ -278,16 +309,15 @@ fn aggregate<'a>(
     Ok(all)
 }
 
-fn decompress(document: &Document<'_>, source: &mut Source<'_>) -> Result<Vec<u8>, Obstacle> {
+fn decompress(document: &Document<'_>, source: &mut Source<'_>) -> Result<Vec<u8>, Lack> {
     let content = compression::decompress_pieces(&document.pieces, source.rest).map_err(|error| {
         let cause = match error {
-            compression::Error::TooLarge { .. } if !source.has_turn => return Obstacle::Large,
-            compression::Error::TooLarge { .. } => too_large(),
+            compression::Error::TooLarge { .. } => return source.too_large(),
             compression::Error::Base64(cause) => with_hint(&format!("content is not base64: {cause}"), AGAIN),
             compression::Error::Gzip(cause) => with_hint(&format!("content is not gzip: {cause}"), AGAIN),
             other => other.to_string(),
         };
-        Failure::content(format!("unable to decompress file content: {}: {cause}", document.filepath)).into()
+        Lack::Failure(Failure::content(format!("unable to decompress file content: {}: {cause}", document.filepath)))
     })?;
     source.rest -= content.len();
     Ok(content)

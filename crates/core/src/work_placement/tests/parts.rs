@@ -133,10 +133,20 @@ fn what_is_too_large_is_refused_before_it_is_read() {
         assert!(decision.effect.is_none() && !decision.is_large);
         assert_eq!(lacks_parts(&snapshot, &decision).len(), 0);
         let Some(Finding::Failed { message }) = decision.plan.findings.first() else { panic!("{decision:?}") };
-        let told =
-            format!("the files are larger than {CONTENT_BYTES_MAX} bytes together; hint: let the pipeline write less");
-        assert!(message.contains(&told), "{message}");
+        assert_eq!(*message, too_large(&world));
     }
+}
+
+/// Returns what is to be said of content that is too large.
+fn too_large(world: &World) -> String {
+    match world.destination.as_ref().unwrap().spec.filepath.mode {
+        FilepathMode::AggregatedYaml => {
+            "all documents of destination worker-1 together are larger than 67108864 bytes, the most that one file takes; hint: \
+             place some of them on another Destination, or all on one with another spec.filepath.mode"
+        }
+        _ => "the files are larger than 67108864 bytes together; hint: let the pipeline write less",
+    }
+    .to_owned()
 }
 
 /// Returns what is said of a placement's content, once it is its turn.
@@ -163,11 +173,7 @@ fn a_part_of_many_files_that_is_named_many_times_is_refused_before_it_is_taken_a
         bomb.spec.workloads = vec![reference.clone(); 1_000];
         let mut world = World::new(bomb, destination("d", mode));
         world.parts = Parts::from([(key.clone(), Some(Arc::from(split.parts[0].workloads.as_slice())))]);
-        let message = refusal(&world);
-        assert!(
-            message.contains(&format!("the files are larger than {CONTENT_BYTES_MAX} bytes together")),
-            "{message}"
-        );
+        assert_eq!(refusal(&world), too_large(&world));
     }
 }
 
@@ -196,8 +202,7 @@ fn more_parts_than_there_is_room_for_are_not_all_read_and_what_is_missing_of_the
     assert!(room.takes(&filling) && !room.takes(&filling) && !room.takes(&filling[..1]), "one is as much as there is");
     let first = world.parts.keys().next().unwrap().clone();
     world.parts.insert(first, Some([filling.clone(), filling].concat().into()));
-    let message = refusal(&world);
-    assert!(message.contains(&format!("the files are larger than {CONTENT_BYTES_MAX} bytes together")), "{message}");
+    assert_eq!(refusal(&world), too_large(&world));
 }
 
 #[test]
@@ -219,8 +224,31 @@ fn content_that_is_large_once_it_is_decompressed_waits_for_its_turn_and_arrives_
     }
     // What is too large in any case is said when it is its turn.
     let bomb = inline(&placement("p", &[]), &zeros(CONTENT_BYTES_MAX));
-    let message = refusal(&World::new(bomb, destination("d", FilepathMode::None)));
-    assert!(message.contains(&format!("larger than {CONTENT_BYTES_MAX} bytes together")), "{message}");
+    for mode in [FilepathMode::None, FilepathMode::AggregatedYaml] {
+        let world = World::new(bomb.clone(), destination("d", mode));
+        assert_eq!(refusal(&world), too_large(&world));
+    }
+}
+
+#[test]
+fn nobody_is_blamed_for_documents_that_are_too_large_for_one_file_only_together() {
+    let zeros = |bytes: usize| vec![("z.yaml", "0".repeat(bytes))];
+    let mut other = inline(&placement("o", &[]), &zeros(CONTENT_BYTES_MAX / 2));
+    other.metadata.name = Some("o".into());
+    let mut world = World::new(
+        inline(&placement("p", &[]), &zeros(CONTENT_BYTES_MAX / 2 + 1)),
+        destination("d", FilepathMode::AggregatedYaml),
+    );
+    world.members.push(other);
+    assert_eq!(refusal(&world), too_large(&world));
+    world.settle();
+    let told = world.condition("WriteSucceeded");
+    assert_eq!((told.0, told.2.contains("workplacement default/")), (Status::False, false), "{}", told.2);
+    // It heals when another one goes.
+    world.members.pop();
+    world.attempt = None;
+    world.settle();
+    assert_eq!(world.condition("WriteSucceeded").0, Status::True);
 }
 
 #[test]
