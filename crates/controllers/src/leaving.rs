@@ -94,7 +94,7 @@ impl Leaving {
                 Some(_) => removal.await,
                 None => gates::telling(removal, deadline, self.tell(leaver, &leftover.site, former)).await,
             };
-            outcomes.push((leftover.site, outcome?));
+            outcomes.extend(outcome?.map(|outcome| (leftover.site, outcome)));
         }
         Ok((outcomes, next))
     }

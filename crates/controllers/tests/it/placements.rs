@@ -240,6 +240,28 @@ async fn files_follow_their_destination_to_another_store_across_a_restart() {
     assert!(!scene.has_event("FilesLeftBehind").await);
 }
 
+/// A removal that waits for its turn in the queue of the process waits for no server.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_at_a_store_that_takes_few_pushes_are_removed_in_their_turn_and_nobody_is_warned() {
+    let mut scene = Scene::start().await;
+    // Two repositories of one commit are not told apart.
+    scene.edit("b", &[("README.md", "x")], &[]).await;
+    scene.add_store("other", "b", json!({})).await;
+    scene.world.stop_controllers().await;
+    let six_a_minute = json!({ "metadata": { "annotations": { keys::MAXIMUM_PUSHES_PER_MINUTE: "6" } } });
+    scene.stores().patch("default", &PatchParams::default(), &Patch::Merge(six_a_minute)).await.unwrap();
+    scene.world.start_controllers().await;
+    scene.add_destination("nestedByMetadata", json!({ "initWorkloads": { "enabled": false } })).await;
+    scene.add_work("default", "x", json!({})).await;
+    scene.written("x").await;
+    scene.edit_destination(json!({ "stateStoreRef": { "name": "other" } })).await;
+    scene.holds("b", &["README.md", &nested("worker-1", "x")]).await;
+    scene.holds("a", &[]).await;
+    let what = "nothing is noted elsewhere";
+    scene.says("x", what, |placement| !placement.annotations().contains_key("kratix.io/files-at")).await;
+    assert!(!scene.has_event("FilesLeftBehind").await);
+}
+
 /// Weakness 19: the same store gets another branch, path or address
 #[tokio::test(flavor = "multi_thread")]
 async fn files_follow_the_address_of_their_store_and_one_repository_of_two_names_keeps_them() {

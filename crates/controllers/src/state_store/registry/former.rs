@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kratix_api::destination::StateStoreRef;
-use kratix_core::state_store::{self, Availability, Change};
+use kratix_core::state_store::{Availability, Change};
 use kratix_core::work_placement::{Cleaned, Site};
 use kratix_state_store::{Handle, Trouble, WriteError};
 
@@ -29,24 +29,25 @@ impl Registry {
     /// and its writer are given, and nothing is removed before the contrary is shown. Of an attempt whose writer has been
     /// replaced meanwhile nothing is known: its successor is asked by another pass.
     ///
-    /// Without an answer in time, the removal stays in the store's queue, and whoever tries again finds it done. A store that
-    /// owes an answer already is not asked by one more.
+    /// Without an answer in time, the removal stays in the store's queue, and whoever tries again finds it done. If it is no
+    /// answer of the store that it waits for, but its turn, there is no outcome yet. A store that owes an answer already is not
+    /// asked by one more.
     pub(crate) async fn clean(
         &self,
         (site, old): (&Site, &Handle),
         present: Option<(&str, &Handle)>,
         change: Change,
         patience: Option<Duration>,
-    ) -> Result<Cleaned, Replaced> {
+    ) -> Result<Option<Cleaned>, Replaced> {
         let removal = self.remove((site, old), present, change);
-        let Some(patience) = patience else { return removal.await };
+        let Some(patience) = patience else { return removal.await.map(Some) };
         let owed = || [Some(old), present.map(|(_, new)| new)].into_iter().flatten().find_map(silence);
         if let Some(silence) = owed() {
-            return Ok(Cleaned::Failed(silence));
+            return Ok(Some(Cleaned::Failed(silence)));
         }
         match tokio::time::timeout(patience, removal).await {
-            Ok(outcome) => outcome,
-            Err(_) => Ok(Cleaned::Failed(owed().unwrap_or_else(|| state_store::no_answer(&old.place().url)))),
+            Ok(outcome) => outcome.map(Some),
+            Err(_) => Ok(owed().map(Cleaned::Failed)),
         }
     }
 

@@ -191,7 +191,7 @@ async fn of_a_previous_address_there_is_a_writer_that_works() {
         Change { id: "a".into(), kind: ChangeKind::Delete, prefix: "a".into(), operation }
     };
     assert_eq!(registry.clean((&site, &former), None, change(), None).await, Err(Replaced));
-    assert_eq!(registry.clean((&site, &retired), None, change(), None).await, Ok(Cleaned::Removed));
+    assert_eq!(registry.clean((&site, &retired), None, change(), None).await, Ok(Some(Cleaned::Removed)));
 }
 
 /// A server that hangs holds up nobody who has left it, and is asked once. What waits to be removed there is not removed any more
@@ -213,7 +213,7 @@ async fn a_former_site_that_does_not_answer_is_told_in_time_and_left_alone_once_
         let change = Change { id: "a".into(), kind: ChangeKind::Delete, prefix: "a".into(), operation };
         registry.clean((&site, &retired), None, change, Some(state_store::SILENCE))
     };
-    let silent = Ok(Cleaned::Failed(state_store::no_answer(&url)));
+    let silent = Ok(Some(Cleaned::Failed(state_store::no_answer(&url))));
     assert_eq!(clean().await, silent);
     assert!(retired.silence().is_some(), "it is still being asked");
     assert_eq!(clean().await, silent);
@@ -221,6 +221,27 @@ async fn a_former_site_that_does_not_answer_is_told_in_time_and_left_alone_once_
     registry.locate(&store(), "here");
     assert!(retired.check().await.is_err_and(|error| error.trouble == Trouble::Closed));
     assert_eq!(clean().await, Err(Replaced), "its successor is asked");
+}
+
+/// Nothing is told of a server that owes nothing.
+#[tokio::test]
+async fn a_removal_that_waits_for_its_push_has_no_outcome_yet() {
+    let directory = tempfile::tempdir().unwrap();
+    let repository = directory.path().join("x.git");
+    kratix_state_store::init_bare(&repository, "main").unwrap();
+    let mut config = kratix_state_store::GitConfig::new("a", repository.display().to_string());
+    config.pushes_per_minute = std::num::NonZeroU32::new(1);
+    let old = kratix_state_store::open(config, directory.path()).unwrap();
+    let registry = Registry::new(directory.path().to_owned());
+    let write = kratix_state_store::Change::replace("a", "a", vec![kratix_state_store::File::new("f", "x")]);
+    old.write(write).await.unwrap();
+    let site = serde_json::json!({ "store": store(), "place": "here", "directory": "a" });
+    let site: Site = serde_json::from_value(site).unwrap();
+    let operation = Operation::Replace(Vec::new());
+    let change = Change { id: "a".into(), kind: ChangeKind::Delete, prefix: "a".into(), operation };
+    let outcome = registry.clean((&site, &old), None, change, Some(std::time::Duration::from_millis(200))).await;
+    assert_eq!(outcome, Ok(None));
+    assert_eq!(old.queued(), 1, "it stays in the queue");
 }
 
 #[tokio::test]
