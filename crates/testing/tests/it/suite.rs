@@ -187,8 +187,8 @@ fn a_run_makes_the_same_calls_in_the_same_order_when_it_is_repeated() {
 fn a_manager_that_crashes_at_any_write_ends_where_one_does_that_never_crashes() {
     let before = |seed: &mut Seed, run: &Run| call(Whose::Manager, Blow::CrashBefore, 1 + seed.below(run.counted));
     let after = |seed: &mut Seed, run: &Run| call(Whose::Manager, Blow::CrashAfter, 1 + seed.below(run.counted));
-    let mut runs = sample("crash-before", 12, before);
-    runs.extend(sample("crash-after", 9, after));
+    let mut runs = sample("crash-before", 18, before);
+    runs.extend(sample("crash-after", 13, after));
     check(&runs);
 }
 
@@ -196,7 +196,7 @@ fn a_manager_that_crashes_at_any_write_ends_where_one_does_that_never_crashes() 
 fn writes_that_are_refused_once_or_whose_answer_is_lost_lead_to_the_same_end() {
     let mut runs = Vec::new();
     for blow in Blow::ANSWERS {
-        runs.extend(sample(&format!("each {blow:?}"), 36, |_, _| Fault::Each { whose: Whose::Manager, blow }));
+        runs.extend(sample(&format!("each {blow:?}"), 46, |_, _| Fault::Each { whose: Whose::Manager, blow }));
     }
     check(&runs);
 }
@@ -214,19 +214,19 @@ fn programs_in_pods_whose_writes_are_refused_or_lost_lead_to_the_same_end() {
 fn a_manager_that_sees_late_or_not_at_all_ends_where_one_does_that_sees_everything() {
     let mut runs = Vec::new();
     for disturbance in Disturbance::ALL {
-        runs.extend(sample(&format!("watch {disturbance:?}"), 30, |_, _| Fault::Watch(disturbance)));
+        runs.extend(sample(&format!("watch {disturbance:?}"), 46, |_, _| Fault::Watch(disturbance)));
     }
     check(&runs);
 }
 
 #[test]
 fn a_manager_that_is_shown_the_past_after_a_crash_leads_to_the_same_end() {
-    check(&sample("past", 15, |seed, run| Fault::Past(1 + seed.below(run.counted))));
+    check(&sample("past", 23, |seed, run| Fault::Past(1 + seed.below(run.counted))));
 }
 
 #[test]
 fn a_manager_that_has_a_twin_leads_to_the_same_end() {
-    check(&sample("two", 23, |_, _| Fault::Two));
+    check(&sample("two", 31, |_, _| Fault::Two));
 }
 
 #[test]
