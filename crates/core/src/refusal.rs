@@ -4,8 +4,21 @@ use kratix_api::condition::{self, Condition, Status};
 
 use crate::text;
 
-/// Reason of `Reconciled` during a pause.
+/// Reason of `Reconciled` during a pause, and until the run that follows it has begun: what is told meanwhile is in the message.
 pub(crate) const PAUSED: &str = "PausedReconciliation";
+
+/// Message of `Reconciled` during a pause.
+pub(crate) const PAUSED_MESSAGE: &str = "Paused";
+
+/// Messages beside [`PAUSED`] of a request that waits for its Promise: for its turn in a round, or to be available.
+pub(crate) const WAITS_AFTER_PAUSE: [&str; 2] =
+    ["Pending: waits for its turn after the pause of the Promise", "Pending: waits for its Promise after the pause"];
+
+/// Returns whether the message beside [`PAUSED`] names what keeps the request from running since the pause, until somebody changes
+/// something.
+pub(crate) fn is_blocked_since_pause(message: &str) -> bool {
+    message != PAUSED_MESSAGE && !WAITS_AFTER_PAUSE.contains(&message)
+}
 
 /// Reason of `Reconciled` after a refusal.
 pub(crate) const REASON: &str = "WriteRefused";

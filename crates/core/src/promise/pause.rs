@@ -7,7 +7,7 @@ use kratix_api::condition::{self, Status};
 
 use super::{Decision, Finding, Snapshot, api, status};
 use crate::plan::Plan;
-use crate::refusal::PAUSED;
+use crate::refusal::{PAUSED, PAUSED_MESSAGE};
 
 /// Returns whether the status says that the Promise is paused.
 pub(super) fn is_recorded(snapshot: &Snapshot) -> bool {
@@ -31,8 +31,8 @@ pub(super) fn decide(snapshot: &Snapshot) -> Decision {
     // A pod that runs already runs on.
     let mut events: Vec<_> = super::follow_pods(snapshot, &mut draft).into_iter().collect();
     draft.kratix();
-    draft.set_available(Status::False, PAUSED, "Paused");
-    draft.set(condition::RECONCILED, Status::Unknown, PAUSED, "Paused");
+    draft.set_available(Status::False, PAUSED, PAUSED_MESSAGE);
+    draft.set(condition::RECONCILED, Status::Unknown, PAUSED, PAUSED_MESSAGE);
     let was_paused = draft.before(condition::RECONCILED).is_some_and(|reconciled| reconciled.reason == PAUSED);
     if !was_paused {
         let note = "'kratix.io/paused' label set to 'true' for promise; pausing reconciliation";

@@ -13,7 +13,7 @@ use kube_core::ResourceExt;
 
 use super::{Finding, Pass, revision};
 use crate::plan::{Event, Next, Plan};
-use crate::refusal::PAUSED;
+use crate::refusal::{PAUSED, PAUSED_MESSAGE, WAITS_AFTER_PAUSE};
 use crate::workflow::status::{Document, PENDING};
 use crate::workflow::{self, failure};
 
@@ -36,7 +36,7 @@ impl Pass<'_> {
     pub(super) fn paused(&self, by_promise: bool) -> Plan<Finding> {
         let mut document = self.document();
         let (unknown, reason) = (Status::Unknown, PAUSED);
-        let is_new = document.set_condition(condition::RECONCILED, unknown, reason, "Paused", self.snapshot.now);
+        let is_new = document.set_condition(condition::RECONCILED, unknown, reason, PAUSED_MESSAGE, self.snapshot.now);
         let mut plan = Plan { findings: vec![Finding::Paused { by_promise }], ..Plan::silent() };
         if is_new {
             let text = match by_promise {
@@ -71,7 +71,7 @@ impl Pass<'_> {
         }
         // The reason is the memory of the pause, whose end starts a run; the text is what people see.
         if document.has_condition(condition::RECONCILED, &Status::Unknown, PAUSED) {
-            let message = "Pending: waits for its Promise after the pause";
+            let [_, message] = WAITS_AFTER_PAUSE;
             document.set_condition(condition::RECONCILED, Status::Unknown, PAUSED, message, self.snapshot.now);
         }
         let events = self.follow_pods(&mut document).into_iter().collect();

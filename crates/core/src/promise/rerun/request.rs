@@ -1,7 +1,7 @@
 //! A request, as far as its Promise looks at it.
 
 use jiff::Timestamp;
-use kratix_api::condition::{PIPELINE_FAILING, RECONCILED};
+use kratix_api::condition::{CONFIGURE_WORKFLOW_COMPLETED, PIPELINE_FAILING, RECONCILED};
 use kratix_api::keys;
 use kube_core::{DynamicObject, ResourceExt};
 use serde_json::Value;
@@ -133,22 +133,30 @@ fn hangs_since(request: &DynamicObject) -> Option<Timestamp> {
 }
 
 fn standing(request: &DynamicObject) -> Standing {
-    let condition = |r#type: &str| {
-        let found = condition(request, r#type)?;
-        let text = |field: &str| found.get(field).and_then(Value::as_str).unwrap_or_default();
-        Some((text("status"), text("reason")))
-    };
-    let blocked = condition("Reconciled").is_some_and(|(_, reason)| BLOCKED.contains(&reason));
+    let blocked = condition(request, RECONCILED).is_some_and(is_blocked);
     let suspended = has_label(request, keys::WORKFLOW_SUSPENDED) && !is_done_without_pipelines(request);
     if blocked || suspended || has_label(request, keys::PAUSED) {
         return Standing::Held;
     }
-    match condition("ConfigureWorkflowCompleted") {
+    let completed = condition(request, CONFIGURE_WORKFLOW_COMPLETED);
+    match completed.map(|told| (text(told, "status"), text(told, "reason"))) {
         Some(("False", "PipelinesInProgress")) if hangs_since(request).is_some() => Standing::Hanging,
         Some(("False", "PipelinesInProgress")) => Standing::Running,
         Some(("False", _)) => Standing::Failed,
         _ => Standing::Settled,
     }
+}
+
+/// Returns whether `Reconciled` says that nothing runs before somebody changes something.
+fn is_blocked(reconciled: &Value) -> bool {
+    match text(reconciled, "reason") {
+        refusal::PAUSED => refusal::is_blocked_since_pause(text(reconciled, "message")),
+        reason => BLOCKED.contains(&reason),
+    }
+}
+
+fn text<'a>(condition: &'a Value, field: &str) -> &'a str {
+    condition.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Returns whether the request is reconciled and has no pipeline that a label could hold.

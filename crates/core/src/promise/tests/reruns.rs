@@ -182,6 +182,36 @@ fn a_request_that_fails_or_is_held_gives_its_place_to_the_next_and_is_named_at_t
     assert_eq!(world.says(REQUESTS_UP_TO_DATE), DONE);
 }
 
+/// The reason is the memory of the pause, and the message tells what blocks it.
+#[test]
+fn a_request_that_is_blocked_since_a_pause_gives_its_place_to_the_next_and_one_that_waits_for_its_turn_does_not() {
+    let mut world = with_requests(3);
+    world.config.workflows.reruns_max = 1;
+    let says = |message: &str| {
+        let reconciled =
+            json!({ "type": "Reconciled", "status": "Unknown", "reason": "PausedReconciliation", "message": message });
+        json!({ "status": { "conditions": [reconciled] } })
+    };
+    world.label("kratix.io/paused", json!("true"));
+    world.settle();
+    world.change_request("r000", says("Pending: waits for its Promise after the pause"));
+    world.change_request("r001", says("Pending: waits for its turn after the pause of the Promise"));
+    world.change_request("r002", says("Paused"));
+    world.label("kratix.io/paused", json!(null));
+    world.settle();
+    assert_eq!(world.told_requests(), ["r000"]);
+    world.change_request("r000", says("no revision of Promise redis is of version v7"));
+    world.settle();
+    for name in ["r001", "r002"] {
+        assert_eq!(world.told_requests(), ["r000", name]);
+        world.request_stands(name, "True", "PipelinesExecutedSuccessfully");
+        world.settle();
+    }
+    let told = "False/RequestsHeldUp/Resource requests that have failed, or cannot run, since the Promise has changed: \
+                default/r000; see their conditions";
+    assert_eq!(world.says(REQUESTS_UP_TO_DATE), told);
+}
+
 #[test]
 fn a_request_that_comes_after_a_round_is_not_waited_for() {
     let mut world = with_requests(1);
