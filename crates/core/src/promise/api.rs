@@ -117,6 +117,13 @@ pub(super) fn established_kind(snapshot: &Snapshot) -> Option<Kind> {
     crate::request::kind_of(crd)
 }
 
+/// Returns the name of the CRD in the snapshot if it is this Promise's and no version of it is served: its requests are there, and
+/// nobody can read them.
+pub(super) fn unserved(snapshot: &Snapshot) -> Option<String> {
+    let crd = snapshot.crd.as_deref().filter(|crd| is_established(snapshot, crd))?;
+    crate::request::kind_of(crd).is_none().then(|| crd.name_any())
+}
+
 /// Returns whether the requests' controller is to run: always while there is an API, so that requests learn what they
 /// wait for and can be deleted.
 pub(super) fn requests(snapshot: &Snapshot) -> Requests {

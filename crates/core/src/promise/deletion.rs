@@ -295,10 +295,16 @@ fn own_jobs(snapshot: &Snapshot) -> Step {
 }
 
 fn requests(snapshot: &Snapshot) -> Step {
-    // A kind that is not served, or that is somebody else's, has no requests of this Promise.
-    let Some(kind) = api::established_kind(snapshot) else { return Step::Done };
+    let finalizers = snapshot.promise.finalizers();
+    let is_pending = finalizers.iter().any(|present| present == keys::FINALIZER_RESOURCE_REQUEST_CLEANUP);
+    let Some(kind) = api::established_kind(snapshot) else {
+        // A kind that is gone, or that is somebody else's, has no requests of this Promise.
+        let Some(crd) = api::unserved(snapshot).filter(|_| is_pending) else { return Step::Done };
+        let waits_for = format!("a version of CRD {crd} to be served, without which its requests cannot be deleted");
+        return Step::Waits { writes: Vec::new(), waits_for };
+    };
     let Some(requests) = &snapshot.requests else {
-        if !snapshot.promise.finalizers().iter().any(|present| present == keys::FINALIZER_RESOURCE_REQUEST_CLEANUP) {
+        if !is_pending {
             return Step::Done;
         }
         let waits_for = format!("the list of requests of {}.{}", kind.plural, kind.group);

@@ -400,6 +400,28 @@ fn requests_that_are_not_known_yet_are_waited_for() {
 }
 
 #[test]
+fn requests_of_an_api_that_serves_no_version_are_waited_for_until_one_is_served() {
+    let mut world = full();
+    let crd = world.kinds("CustomResourceDefinition")[0].clone();
+    let served = |is: bool| {
+        let mut versions = api()["spec"]["versions"].clone();
+        versions.as_array_mut().unwrap().iter_mut().for_each(|version| version["served"] = is.into());
+        json!({ "spec": { "versions": versions } })
+    };
+    world.patch_promise(json!({ "spec": { "api": served(false) } }));
+    world.settle();
+    world.delete_promise();
+    world.settle();
+    assert_eq!(world.kinds("Redis").len(), 1);
+    let told = world.says("Reconciled");
+    assert!(told.contains("a version of CRD redises.example.com to be served, without which"), "{told}");
+    assert_ne!(world.requests, Requests::Stopped);
+    world.patch("CustomResourceDefinition", &crd, &served(true));
+    world.settle();
+    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+}
+
+#[test]
 fn with_finalizers_of_others_alone_nothing_is_done_but_they_are_named() {
     let mut never_taken_in = World::with(json!({}));
     never_taken_in.patch_promise(json!({ "metadata": { "finalizers": ["example.com/mine"] } }));
