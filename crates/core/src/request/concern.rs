@@ -36,7 +36,8 @@ pub fn job_concerns_request(old: Option<&Job>, new: Option<&Job>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return true };
     let view = |job: &Job| {
         let deleting = job.metadata.deletion_timestamp.is_some();
-        (history::state(job), history::is_live(job), deleting, job.metadata.labels.clone())
+        let pods = (history::is_live(job), history::is_leaving(job));
+        (history::state(job), pods, deleting, job.metadata.labels.clone())
     };
     view(old) != view(new)
 }

@@ -228,11 +228,11 @@ fn set_counters(document: &mut Document, pipelines: usize, succeeded: usize, fai
 fn start(snapshot: &Snapshot<'_>, index: usize, history: &History<'_>, how: Start) -> Outcome {
     let before = snapshot.document();
     let mut document = before.clone();
-    begin(&mut document, snapshot, index, how);
+    let last_pods = snapshot.last_pods();
+    let pending = last_pods.as_ref().map_or(PENDING.to_owned(), |them| format!("{PENDING}: waits for {them}"));
+    begin(&mut document, snapshot, index, how, &pending);
     let name = snapshot.workflow.pipelines[index].name();
-    if let Some(waits_for) = snapshot.last_pods() {
-        let message = format!("{PENDING}: waits for {waits_for}");
-        document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowPending", &message, snapshot.now);
+    if let Some(waits_for) = last_pods {
         return waiting(document, waits_for);
     }
     if is_paused(&before) || before.suspended().is_some() || is_overdue(snapshot, &before) {
@@ -257,8 +257,8 @@ fn is_begun(document: &Document, names: &[&str], index: usize) -> bool {
     document.lists(names) && phases.iter().enumerate().all(is_told) && document.suspended_generation() == 0
 }
 
-/// Writes down that the pipeline at `index` runs.
-fn begin(document: &mut Document, snapshot: &Snapshot<'_>, index: usize, how: Start) {
+/// Writes down that the pipeline at `index` runs, or is about to: `pending` is what `Reconciled` says.
+fn begin(document: &mut Document, snapshot: &Snapshot<'_>, index: usize, how: Start, pending: &str) {
     let now = snapshot.now;
     let names = snapshot.workflow.pipeline_names();
     if !document.lists(&names) || (how == Start::Fresh && !is_begun(document, &names, index)) {
@@ -276,7 +276,7 @@ fn begin(document: &mut Document, snapshot: &Snapshot<'_>, index: usize, how: St
     failure::clear(document);
     let (completed, message) = (condition::CONFIGURE_WORKFLOW_COMPLETED, "Pipelines are still in progress");
     document.set_condition(completed, Status::False, IN_PROGRESS, message, now);
-    document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowPending", PENDING, now);
+    document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowPending", pending, now);
 }
 
 fn failed(snapshot: &Snapshot<'_>, job: &Job, index: usize) -> Outcome {
@@ -334,7 +334,7 @@ fn wait_for(snapshot: &Snapshot<'_>, job: &Job, starts_over: bool) -> Outcome {
         } else if recorded {
             document.set_condition(condition::RECONCILED, Status::Unknown, "WorkflowPending", PENDING, snapshot.now);
         } else {
-            begin(&mut document, snapshot, index, if index == 0 { Start::Fresh } else { Start::Within });
+            begin(&mut document, snapshot, index, if index == 0 { Start::Fresh } else { Start::Within }, PENDING);
         }
     }
     let told = failure::tell_running(snapshot.view(), job, &mut document);

@@ -49,7 +49,7 @@ pub fn is_live(job: &v1::Job) -> bool {
 
 /// Returns whether the Job was stopped or removed while its containers ran, and they are still at work: for as long as they are given
 /// to end.
-pub(super) fn is_leaving(job: &v1::Job) -> bool {
+pub(crate) fn is_leaving(job: &v1::Job) -> bool {
     terminating_pods(job) > 0 || (job.metadata.deletion_timestamp.is_some() && active_pods(job) > 0)
 }
 
@@ -58,7 +58,12 @@ pub fn is_told_to_suspend(job: &v1::Job) -> bool {
     job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or_default()
 }
 
+/// Of a Job that is over Kubernetes before 1.31 may count a pod for ever: it looks at no such Job again. Later versions end none
+/// before its pods are gone.
 fn terminating_pods(job: &v1::Job) -> i32 {
+    if has(job, "Failed") || has(job, "Complete") {
+        return 0;
+    }
     job.status.as_ref().and_then(|status| status.terminating).unwrap_or_default()
 }
 

@@ -24,7 +24,7 @@ pub(crate) const SUSPENDED: &str = "WorkflowSuspended";
 /// Longest message of a pipeline that is repeated.
 const MESSAGE_BYTES_MAX: usize = 400;
 
-/// Returns what a deletion waits for while its workflow is held, in what words the pipeline gave.
+/// Returns what a deletion waits for while its workflow is held, with the time and the message that its pipeline gave.
 pub(crate) fn release(document: &Document) -> String {
     let mut release = format!("label {} to be removed", keys::WORKFLOW_SUSPENDED);
     let suspended = document.suspended();

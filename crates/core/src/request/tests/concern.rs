@@ -69,6 +69,19 @@ fn requests_come_back_when_a_revision_appears_becomes_the_latest_or_says_somethi
     assert!(revision_concerns_requests(None, Some(&before)) && revision_concerns_requests(Some(&before), None));
 }
 
+/// One that somebody else's finalizer keeps is there long after its pods.
+#[test]
+fn a_request_comes_back_when_the_last_pod_of_a_deleted_job_has_ended() {
+    let deleted = |active: i32, ready: i32| {
+        typed::<Job>(&json!({
+            "metadata": { "name": "j", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["example.com/keep"] },
+            "status": { "active": active, "ready": ready },
+        }))
+    };
+    assert!(job_concerns_request(Some(&deleted(1, 1)), Some(&deleted(0, 0))));
+    assert!(!job_concerns_request(Some(&deleted(1, 1)), Some(&deleted(1, 0))));
+}
+
 #[test]
 fn a_request_comes_back_when_its_binding_asks_for_something_else_but_not_for_what_it_wrote_there_itself() {
     let binding = |patch: Value| {

@@ -140,7 +140,8 @@ fn nothing_starts_beside_the_last_pod_of_a_job_that_was_stopped_or_removed() {
     let waits = |world: &mut World, job: &ObjectKey| {
         world.settle("a");
         assert_eq!(world.ran("a"), ["first"]);
-        assert!(world.decide("a").is_silent());
+        world.now += Duration::from_secs(2);
+        assert!(world.decide("a").is_silent(), "{:?}", world.decide("a"));
         let told = Document::read(world.status("a")).condition("Reconciled").unwrap();
         assert_eq!((told.reason.as_str(), told.status), ("WorkflowPending", Status::Unknown));
         assert_eq!(told.message, format!("Pending: waits for the last pod of Job {job} to end"));
@@ -167,6 +168,21 @@ fn nothing_starts_beside_the_last_pod_of_a_job_that_was_stopped_or_removed() {
     world.play("a");
     assert_eq!(world.ran("a"), ["first", "second"]);
     assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
+}
+
+/// Kubernetes before 1.31 looks at no Job again that has failed, whatever pods it counts.
+#[test]
+fn a_job_that_has_failed_holds_up_no_run_with_the_pods_that_it_still_counts() {
+    let mut world = two_pipelines();
+    world.settle("a");
+    let job = ObjectKey::of(&world.running("a").unwrap());
+    let failed = json!([{ "type": "Failed", "status": "True" }]);
+    world.change("Job", &job, json!({ "status": { "active": 0, "terminating": 1, "conditions": failed } }));
+    world.settle("a");
+    assert_eq!(world.count("ConfigureWorkflowFailed"), 1);
+    world.label("a", keys::MANUAL_RECONCILIATION, Some("true"));
+    world.play("a");
+    assert_eq!(world.ran("a"), ["first", "first", "second"]);
 }
 
 /// Weakness 8: somebody else, such as a queueing controller, suspends Jobs and releases them.
