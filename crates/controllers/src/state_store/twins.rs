@@ -3,22 +3,27 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use kratix_core::state_store::RETRY_AFTER;
 use kratix_state_store::{Error, Handle, Place, Trouble};
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How often two repositories are looked at when one of them moves meanwhile.
 const LOOKS_MAX: usize = 5;
 
 type Pair = (String, String);
+type Found = Result<Option<bool>, Undecided>;
 
 /// What was found out about pairs of addresses.
 ///
 /// # Guarantees
 /// Two addresses of one repository are never called distinct: each look at the second lies between two looks at the first
 /// that show one state, which is not the state of the second. Two repositories that show one state, such as a copy, are not
-/// called distinct either.
+/// called distinct either. However slowly two servers answer, their look comes to its end: it goes on when nobody waits for it
+/// any more, and whoever asks next has what it found.
 ///
 /// # Limits
 /// One entry for each pair of addresses between which objects have moved in this process. However many ask, a pair of which
@@ -45,63 +50,76 @@ impl From<Error> for Undecided {
 impl Twins {
     /// Tells whether the writers at two places write two repositories; nothing where that cannot be told, as of buckets, whose
     /// states have no names. An answer holds for good, a failure for [`RETRY_AFTER`].
-    pub(super) async fn are_distinct(
-        &self,
-        one: (&str, &Handle),
-        two: (&str, &Handle),
-    ) -> Result<Option<bool>, Undecided> {
+    pub(super) async fn are_distinct(&self, one: (&str, &Handle), two: (&str, &Handle)) -> Found {
         let pair = (one.0.to_owned(), two.0.to_owned());
         let comparison = Arc::clone(self.0.lock().entry(pair).or_default());
-        comparison.get(look(one.1, two.1)).await
+        comparison.get(|| look(one.1.clone(), two.1.clone())).await
     }
 
-    /// Has what failed be tried again by whoever asks next: the store at `place` was opened anew.
+    /// Has what has no answer yet be tried again by whoever asks next: the store at `place` was opened anew.
     pub(super) fn forgive(&self, place: &str) {
         let concerns = |(one, two): &Pair| one == place || two == place;
-        let has_failed = |comparison: &Comparison| matches!(comparison.0.try_lock().as_deref(), Ok(Known::Failure(..)));
-        self.0.lock().retain(|pair, comparison| !(concerns(pair) && has_failed(comparison)));
+        let is_answered = |comparison: &Comparison| matches!(*comparison.0.lock(), Known::Answer(_));
+        self.0.lock().retain(|pair, comparison| !concerns(pair) || is_answered(comparison));
     }
 }
 
-/// What is known of a pair. Whoever finds it out holds the lock, and all others wait for what he finds.
+/// What is known of a pair. Who asks first has it found out, and all others wait for what is found.
 #[derive(Default)]
-struct Comparison(tokio::sync::Mutex<Known>);
+struct Comparison(Mutex<Known>);
 
 #[derive(Default)]
 enum Known {
     #[default]
     Nothing,
+    Look(Look),
     Failure(Undecided, Instant),
     Answer(Option<bool>),
 }
 
+/// A task of its own, which ends with the comparison.
+type Look = Shared<BoxFuture<'static, Found>>;
+
 impl Comparison {
-    async fn get(
-        &self,
-        look: impl Future<Output = Result<Option<bool>, Undecided>>,
-    ) -> Result<Option<bool>, Undecided> {
-        let mut known = self.0.lock().await;
-        match &*known {
-            Known::Answer(answer) => return Ok(*answer),
-            Known::Failure(failure, at) if at.elapsed() < RETRY_AFTER => return Err(failure.clone()),
-            Known::Failure(..) | Known::Nothing => {}
-        }
-        let found = look.await;
-        *known = match &found {
-            Ok(answer) => Known::Answer(*answer),
-            // A writer that was replaced says nothing of its store.
-            Err(Undecided::Store(error)) if error.trouble == Trouble::Closed => Known::Nothing,
-            Err(failure) => Known::Failure(failure.clone(), Instant::now()),
+    async fn get<F>(&self, look: impl FnOnce() -> F) -> Found
+    where
+        F: Future<Output = Found> + Send + 'static,
+    {
+        let look = {
+            let mut known = self.0.lock();
+            match &*known {
+                Known::Answer(answer) => return Ok(*answer),
+                Known::Failure(failure, at) if at.elapsed() < RETRY_AFTER => return Err(failure.clone()),
+                Known::Look(look) => look.clone(),
+                Known::Failure(..) | Known::Nothing => {
+                    let task = AbortOnDropHandle::new(tokio::spawn(look()));
+                    let found =
+                        task.map(|ended| ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())));
+                    let look = found.boxed().shared();
+                    *known = Known::Look(look.clone());
+                    look
+                }
+            }
         };
+        let found = look.clone().await;
+        let mut known = self.0.lock();
+        if matches!(&*known, Known::Look(current) if current.ptr_eq(&look)) {
+            *known = match &found {
+                Ok(answer) => Known::Answer(*answer),
+                // A writer that was replaced says nothing of its store.
+                Err(Undecided::Store(error)) if error.trouble == Trouble::Closed => Known::Nothing,
+                Err(failure) => Known::Failure(failure.clone(), Instant::now()),
+            };
+        }
         found
     }
 }
 
-async fn look(one: &Handle, two: &Handle) -> Result<Option<bool>, Undecided> {
+async fn look(one: Handle, two: Handle) -> Found {
     for _ in 0..LOOKS_MAX {
-        let before = newest(one).await?;
-        let between = newest(two).await?;
-        let after = newest(one).await?;
+        let before = newest(&one).await?;
+        let between = newest(&two).await?;
+        let after = newest(&one).await?;
         if before.is_none() && between.is_none() {
             return Ok(None);
         }
@@ -219,10 +237,10 @@ mod tests {
     async fn a_failure_is_known_for_a_while_an_answer_for_good_and_of_a_writer_that_was_replaced_nothing() {
         let comparison = Comparison::default();
         let looks = AtomicUsize::new(0);
-        let get = |found: Result<Option<bool>, Undecided>| {
-            comparison.get(async {
+        let get = |found: Found| {
+            comparison.get(|| {
                 looks.fetch_add(1, Ordering::Relaxed);
-                found
+                std::future::ready(found)
             })
         };
         let place = Arc::new(Place { store: "a".into(), url: "u".into(), branch: "main".into() });
@@ -237,6 +255,20 @@ mod tests {
         tokio::time::advance(2 * RETRY_AFTER).await;
         assert_eq!(get(failed(Trouble::Unauthorized)).await, Ok(Some(true)));
         assert_eq!(looks.into_inner(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_goes_on_when_nobody_waits_for_it_and_the_next_who_asks_has_what_it_found() {
+        let comparison = Comparison::default();
+        let patience = std::time::Duration::from_secs(3);
+        let slow = || async move {
+            tokio::time::sleep(2 * patience).await;
+            Ok(Some(true))
+        };
+        let impatient = || tokio::time::timeout(patience, comparison.get(slow));
+        assert!(impatient().await.is_err());
+        tokio::time::advance(2 * patience).await;
+        assert_eq!(impatient().await, Ok(Ok(Some(true))));
     }
 
     #[tokio::test]
