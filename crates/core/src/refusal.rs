@@ -1,6 +1,8 @@
 //! A write that the API server refused, as it becomes visible on the object whose pass asked for it.
 
 use kratix_api::condition::{self, Condition, Status};
+use kratix_api::keys;
+use kube_core::{DynamicObject, ResourceExt};
 
 use crate::text;
 
@@ -32,4 +34,10 @@ pub(crate) const INVALID_PIPELINE: &str = "InvalidPipeline";
 pub(crate) fn verdict(reconciled: Option<&Condition>, cause: &str) -> Option<Condition> {
     let is_paused = reconciled.is_some_and(|told| told.status == Status::Unknown && told.reason == PAUSED);
     (!is_paused).then(|| Condition::new(condition::RECONCILED, Status::False, REASON, text::cause(cause)))
+}
+
+/// Returns what `Reconciled` of a request is to say where a pause is on record that is over.
+pub(crate) fn since_pause(request: &DynamicObject, cause: &str) -> Option<Condition> {
+    let is_paused = request.labels().get(keys::PAUSED).is_some_and(|value| value == keys::TRUE);
+    (!is_paused).then(|| Condition::new(condition::RECONCILED, Status::Unknown, PAUSED, text::cause(cause)))
 }

@@ -193,7 +193,7 @@ pub fn decide(snapshot: &Snapshot<'_>) -> Plan<Finding> {
 
 /// Returns what becomes visible on a request when the API server refused a write for it, so that nobody has to search the
 /// log for it: a condition, and one event for each cause. `cause` names the object and says why, in the API server's words.
-/// `None` where a pause is on record: it stays on record, because its end starts a run.
+/// A pause that is on record stays so, because its end starts a run; `None` as long as it lasts.
 ///
 /// A delete workflow that can never run, because nothing can be made in the request's namespace any more, is skipped: the
 /// namespace would wait for the request, and the request for the namespace.
@@ -205,11 +205,12 @@ pub fn refused(now: Timestamp, kind: &Kind, request: &DynamicObject, cause: &str
     let findings = vec![Finding::Blocked { cause: text::cause(cause).to_owned() }];
     let stored = request.data.get("status").unwrap_or(&Value::Null);
     let mut document = Document::read(stored);
-    let told = refusal::verdict(document.condition(condition::RECONCILED).as_ref(), cause)?;
+    let reconciled = document.condition(condition::RECONCILED);
+    let told = refusal::verdict(reconciled.as_ref(), cause).or_else(|| refusal::since_pause(request, cause))?;
     let is_new = document.set_condition(&told.r#type, told.status, &told.reason, &told.message, now);
     if request.metadata.deletion_timestamp.is_some() {
         let message = format!("waits for what was refused: {}", told.message);
-        document.set_condition(DELETING, Status::True, &told.reason, &message, now);
+        document.set_condition(DELETING, Status::True, refusal::REASON, &message, now);
     }
     let event = || Event::warning(Reporter::ResourceRequest, target.clone(), refusal::REASON, told.message.clone());
     let events = is_new.then(event).into_iter().collect();

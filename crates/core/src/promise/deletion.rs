@@ -300,7 +300,9 @@ fn requests(snapshot: &Snapshot) -> Step {
     let Some(kind) = api::established_kind(snapshot) else {
         // A kind that is gone, or that is somebody else's, has no requests of this Promise.
         let Some(crd) = api::unserved(snapshot).filter(|_| is_pending) else { return Step::Done };
-        let waits_for = format!("a version of CRD {crd} to be served, without which its requests cannot be deleted");
+        let waits_for = format!(
+            "a version of CRD {crd} to be served, without which its requests cannot be deleted (patch the CRD)"
+        );
         return Step::Waits { writes: Vec::new(), waits_for };
     };
     let Some(requests) = &snapshot.requests else {

@@ -463,5 +463,20 @@ fn each_refused_write_is_one_event() {
     world.label("a", keys::PAUSED, Some("true"));
     world.settle("a");
     let request: DynamicObject = typed(world.request("a"));
-    assert_eq!(refused(world.now, &kind, &request, "third"), None, "the pause stays on record");
+    assert_eq!(refused(world.now, &kind, &request, "third"), None, "it says that it is paused");
+    // The pause stays on record: its end starts a run.
+    world.label("a", keys::PAUSED, None);
+    for _ in 0..2 {
+        let request: DynamicObject = typed(world.request("a"));
+        let plan = refused(world.now, &kind, &request, "third").unwrap();
+        world.act(&plan);
+        let told = Document::read(world.status("a")).condition("Reconciled").unwrap();
+        assert_eq!((told.reason.as_str(), told.message.as_str()), ("PausedReconciliation", "third"));
+        assert!(crate::refusal::is_blocked_since_pause(&told.message));
+        assert_eq!(world.count("WriteRefused "), 3);
+    }
+    let runs = world.ran("a").len();
+    world.play("a");
+    assert!(world.ran("a").len() > runs);
+    assert_eq!(world.told("a", "Reconciled"), "True/Reconciled");
 }
