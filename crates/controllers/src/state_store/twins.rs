@@ -81,38 +81,53 @@ enum Known {
 type Look = Shared<BoxFuture<'static, Found>>;
 
 impl Comparison {
-    async fn get<F>(&self, look: impl FnOnce() -> F) -> Found
+    async fn get<F>(self: &Arc<Self>, look: impl Fn() -> F) -> Found
     where
         F: Future<Output = Found> + Send + 'static,
     {
-        let look = {
-            let mut known = self.0.lock();
-            match &*known {
-                Known::Answer(answer) => return Ok(*answer),
-                Known::Failure(failure, at) if at.elapsed() < RETRY_AFTER => return Err(failure.clone()),
-                Known::Look(look) => look.clone(),
-                Known::Failure(..) | Known::Nothing => {
-                    let task = AbortOnDropHandle::new(tokio::spawn(look()));
-                    let found =
-                        task.map(|ended| ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())));
-                    let look = found.boxed().shared();
-                    *known = Known::Look(look.clone());
-                    look
+        loop {
+            let (found, is_own) = {
+                let mut known = self.0.lock();
+                match &*known {
+                    Known::Answer(answer) => return Ok(*answer),
+                    Known::Failure(failure, at) if at.elapsed() < RETRY_AFTER => return Err(failure.clone()),
+                    Known::Look(found) => (found.clone(), false),
+                    Known::Failure(..) | Known::Nothing => {
+                        let found = self.find_out(look());
+                        *known = Known::Look(found.clone());
+                        (found, true)
+                    }
                 }
-            }
-        };
-        let found = look.clone().await;
-        let mut known = self.0.lock();
-        if matches!(&*known, Known::Look(current) if current.ptr_eq(&look)) {
-            *known = match &found {
-                Ok(answer) => Known::Answer(*answer),
-                // A writer that was replaced says nothing of its store.
-                Err(Undecided::Store(error)) if error.trouble == Trouble::Closed => Known::Nothing,
-                Err(failure) => Known::Failure(failure.clone(), Instant::now()),
             };
+            let found = found.await;
+            // Only of the writers that somebody else has looked with.
+            if is_own || !is_closed(&found) {
+                return found;
+            }
         }
-        found
     }
+
+    fn find_out(self: &Arc<Self>, look: impl Future<Output = Found> + Send + 'static) -> Look {
+        let comparison = Arc::downgrade(self);
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            let found = look.await;
+            if let Some(comparison) = comparison.upgrade() {
+                *comparison.0.lock() = match &found {
+                    Ok(answer) => Known::Answer(*answer),
+                    // A writer that was replaced says nothing of its store.
+                    Err(_) if is_closed(&found) => Known::Nothing,
+                    Err(failure) => Known::Failure(failure.clone(), Instant::now()),
+                };
+            }
+            found
+        }));
+        let found = task.map(|ended| ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())));
+        found.boxed().shared()
+    }
+}
+
+fn is_closed(found: &Found) -> bool {
+    matches!(found, Err(Undecided::Store(error)) if error.trouble == Trouble::Closed)
 }
 
 async fn look(one: Handle, two: Handle) -> Found {
@@ -235,12 +250,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_is_known_for_a_while_an_answer_for_good_and_of_a_writer_that_was_replaced_nothing() {
-        let comparison = Comparison::default();
+        let comparison = Arc::new(Comparison::default());
         let looks = AtomicUsize::new(0);
         let get = |found: Found| {
-            comparison.get(|| {
+            let looks = &looks;
+            comparison.get(move || {
                 looks.fetch_add(1, Ordering::Relaxed);
-                std::future::ready(found)
+                std::future::ready(found.clone())
             })
         };
         let place = Arc::new(Place { store: "a".into(), url: "u".into(), branch: "main".into() });
@@ -259,16 +275,30 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_look_goes_on_when_nobody_waits_for_it_and_the_next_who_asks_has_what_it_found() {
-        let comparison = Comparison::default();
-        let patience = std::time::Duration::from_secs(3);
-        let slow = || async move {
-            tokio::time::sleep(2 * patience).await;
-            Ok(Some(true))
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+        let slow = |found: Found| {
+            move || {
+                let found = found.clone();
+                async move {
+                    tokio::time::sleep(2 * PATIENCE).await;
+                    found
+                }
+            }
         };
-        let impatient = || tokio::time::timeout(patience, comparison.get(slow));
-        assert!(impatient().await.is_err());
-        tokio::time::advance(2 * patience).await;
-        assert_eq!(impatient().await, Ok(Ok(Some(true))));
+        let comparison = Arc::new(Comparison::default());
+        let impatient = |found| tokio::time::timeout(PATIENCE, comparison.get(slow(found)));
+        assert!(impatient(Ok(Some(true))).await.is_err());
+        tokio::time::sleep(2 * PATIENCE).await;
+        assert_eq!(impatient(Ok(None)).await, Ok(Ok(Some(true))));
+        // A failure is known from when it was found, and of writers of somebody else that were replaced nothing.
+        let place = Arc::new(Place { store: "a".into(), url: "u".into(), branch: "main".into() });
+        let failed = |trouble| Err(Undecided::Store(Error { place: Arc::clone(&place), trouble }));
+        let comparison = Arc::new(Comparison::default());
+        let impatient = |found| tokio::time::timeout(PATIENCE, comparison.get(slow(found)));
+        assert!(impatient(failed(Trouble::Unauthorized)).await.is_err());
+        tokio::time::sleep(2 * PATIENCE + RETRY_AFTER).await;
+        assert!(impatient(failed(Trouble::Closed)).await.is_err());
+        assert_eq!(comparison.get(slow(Ok(Some(false)))).await, Ok(Some(false)));
     }
 
     #[tokio::test]
