@@ -10,6 +10,8 @@ use kratix_api::destination::StateStoreRef;
 use kratix_api::{
     BucketStateStore, Destination, GitStateStore, Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, keys,
 };
+use kratix_core::promise::is_own_job;
+use kratix_core::promise_revision::bound_versions;
 use kratix_core::state_store::{self, Address, Store};
 use kratix_core::work::selection_entries;
 use kratix_core::work_placement::{ledger_name, noted_sites, other_sites};
@@ -29,7 +31,7 @@ pub(crate) struct Caches {
     pub(crate) promises: Cache<Promise>,
     /// Indexed by [`promise_entry`].
     pub(crate) revisions: Cache<PromiseRevision>,
-    /// Indexed by [`promise_entry`] and [`request_entry`].
+    /// Indexed by [`promise_entry`], [`request_entry`] and [`version_entry`].
     pub(crate) bindings: Cache<ResourceBinding>,
     /// Indexed by [`store_entry`], [`site_entry`] and [`former_entry`].
     pub(crate) destinations: Cache<Destination>,
@@ -44,8 +46,8 @@ pub(crate) struct Caches {
     /// Indexed by [`work_entry`], [`owner_entry`], [`destination_entry`], [`promise_entry`], [`ledger_entry`],
     /// [`site_entry`] and, where something was left, [`former_entry`].
     pub(crate) placements: Cache<WorkPlacement>,
-    /// Jobs made by Kratix; indexed by [`parent_entry`] and [`promise_entry`], those of early versions by
-    /// [`request_entry`].
+    /// Jobs made by Kratix; indexed by [`parent_entry`] and [`promise_entry`], those of a Promise's own workflows by
+    /// [`own_entry`], those of early versions by [`request_entry`].
     pub(crate) jobs: Cache<Job>,
     /// Objects that carry a Promise's label; all of them indexed by [`promise_entry`].
     pub(crate) service_accounts: Cache<ServiceAccount>,
@@ -66,6 +68,16 @@ pub(crate) struct Caches {
 /// Index entry of everything labelled with a Promise.
 pub(crate) fn promise_entry(promise: &str) -> String {
     format!("promise={promise}")
+}
+
+/// Index entry of the Jobs of a Promise's own workflows.
+pub(crate) fn own_entry(promise: &str) -> String {
+    format!("own={promise}")
+}
+
+/// Index entry of the bindings through which requests of a Promise have a version, or are to have it.
+pub(crate) fn version_entry(promise: &str, version: &str) -> String {
+    format!("version={promise}/{version}")
 }
 
 /// Index entry of Works and bindings of one request. `namespace` is the request's own.
@@ -250,6 +262,9 @@ fn labelled_promise<K: Resource>(object: &K) -> Vec<String> {
 
 fn binding_entries(binding: &ResourceBinding) -> Vec<String> {
     let mut entries = labelled_promise(binding);
+    if let Some(promise) = label(binding, keys::PROMISE_NAME) {
+        entries.extend(bound_versions(binding).into_iter().map(|version| version_entry(promise, version)));
+    }
     let request = &binding.spec.resource_ref;
     entries.push(request_entry(&binding.spec.promise_ref.name, &request.namespace, &request.name));
     entries
@@ -295,6 +310,7 @@ fn forget_template(job: &mut Job) {
 
 fn job_entries(job: &Job) -> Vec<String> {
     let mut entries = labelled_promise(job);
+    entries.extend(label(job, keys::PROMISE_NAME).filter(|_| is_own_job(job)).map(own_entry));
     let of = |key| annotation(job, key);
     if let (Some(kind), Some(name)) = (of(keys::JOB_RESOURCE_KIND), of(keys::JOB_RESOURCE_NAME)) {
         let namespace = of(keys::JOB_RESOURCE_NAMESPACE).unwrap_or_default();
@@ -352,6 +368,38 @@ mod tests {
         assert!(entries.contains(&destination_entry("d")));
         placement.labels_mut().insert(keys::TARGET_DESTINATION_NAME.into(), "other".into());
         assert!(!placement_entries(&placement).contains(&destination_entry("other")));
+    }
+
+    #[test]
+    fn a_version_is_found_by_the_bindings_that_ask_for_it_or_have_it() {
+        let binding = serde_json::json!({
+            "metadata": { "name": "b", "namespace": "n", "labels": { keys::PROMISE_NAME: "p" } },
+            "spec": {
+                "version": "v2", "promiseRef": { "name": "p" }, "resourceRef": { "name": "r", "namespace": "n" },
+            },
+            "status": { "lastAppliedVersion": "v1" },
+        });
+        let mut binding: ResourceBinding = serde_json::from_value(binding).unwrap();
+        let entries = binding_entries(&binding);
+        assert!(["v1", "v2"].iter().all(|version| entries.contains(&version_entry("p", version))), "{entries:?}");
+        binding.spec.resource_ref.namespace = "other".into();
+        assert!(!binding_entries(&binding).contains(&version_entry("p", "v1")), "it can bind no request");
+    }
+
+    #[test]
+    fn jobs_of_a_promises_own_workflows_are_found_apart_from_those_of_its_requests() {
+        for (kind, is_own) in [("promise", true), ("resource", false)] {
+            let mut job = Job::default();
+            job.labels_mut().extend(
+                [keys::PROMISE_NAME, keys::WORKFLOW_TYPE]
+                    .map(String::from)
+                    .into_iter()
+                    .zip(["p", kind].map(String::from)),
+            );
+            let entries = job_entries(&job);
+            assert!(entries.contains(&promise_entry("p")));
+            assert_eq!(entries.contains(&own_entry("p")), is_own, "{kind}");
+        }
     }
 
     // spec 05 weakness 29

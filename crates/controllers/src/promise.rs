@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use crate::cache::Cache;
-use crate::caches::{Caches, promise_entry};
+use crate::caches::{Caches, own_entry, promise_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
@@ -47,6 +47,27 @@ pub(crate) struct Promises {
     /// Of the requests of each Promise that were told to run: the version that was told, and what came of it. It holds as
     /// long as the cache shows that version. Forgotten with a restart, which costs one attempt.
     answers: Mutex<HashMap<ObjectKey, Answers>>,
+    /// What was seen last of the requests of a Promise that follows how they run: between two passes few of them change.
+    seen: Mutex<HashMap<ObjectKey, Views>>,
+}
+
+/// Requests by the address of the object in the cache, which is held so that no other object has it.
+#[derive(Default)]
+struct Views(HashMap<usize, (Arc<DynamicObject>, Arc<Request>)>);
+
+impl Views {
+    /// Returns what is to be seen of each request, and keeps that for the next look.
+    fn look_at(&mut self, requests: &[Arc<DynamicObject>]) -> Vec<Arc<Request>> {
+        let mut before = std::mem::replace(&mut self.0, HashMap::with_capacity(requests.len()));
+        let look = |request: &Arc<DynamicObject>| {
+            let at = Arc::as_ptr(request).addr();
+            let known = before.remove(&at);
+            let (object, seen) = known.unwrap_or_else(|| (Arc::clone(request), Arc::new(Request::of(request))));
+            self.0.insert(at, (object, Arc::clone(&seen)));
+            seen
+        };
+        requests.iter().map(look).collect()
+    }
 }
 
 type Answers = HashMap<ObjectKey, (Option<String>, Answer)>;
@@ -69,6 +90,7 @@ impl Promises {
             expected: Expected::default(),
             definitions: Mutex::default(),
             answers: Mutex::default(),
+            seen: Mutex::default(),
         }
     }
 
@@ -108,7 +130,8 @@ impl Promises {
             cluster_role_binding,
             works: caches.works.indexed(&entry),
             jobs: caches.jobs.indexed(&entry),
-            requests: requests.map(|requests| self.look_at(&ObjectKey::cluster(&name), &requests)),
+            own_jobs: caches.jobs.indexed(&own_entry(&name)),
+            requests: requests.map(|requests| self.look_at(&promise, &requests)),
             bindings: caches.bindings.indexed(&entry),
             access: Existing {
                 service_accounts: caches.service_accounts.indexed(&entry),
@@ -139,29 +162,38 @@ impl Promises {
     }
 
     /// Returns the requests of a Promise, as they are after they were told last.
-    fn look_at(&self, promise: &ObjectKey, requests: &[Arc<DynamicObject>]) -> Vec<Request> {
+    fn look_at(&self, promise: &Promise, requests: &[Arc<DynamicObject>]) -> Vec<Arc<Request>> {
+        let key = ObjectKey::of(promise);
+        let mut seen = self.view(&key, promise::follows_requests(promise), requests);
         let mut all = self.answers.lock();
-        let mut answers = all.remove(promise).unwrap_or_default();
+        let Some(mut answers) = all.remove(&key) else { return seen };
         let mut held = Answers::new();
-        let look = |request: &Arc<DynamicObject>| {
-            let request = Request::of(request);
-            let key = key_of(&request);
+        for request in &mut seen {
+            let key = key_of(request);
             let Some((version, answer)) = answers.remove(&key).filter(|(told, _)| *told == request.resource_version)
             else {
-                return request;
+                continue;
             };
-            let seen = match &answer {
+            *request = Arc::new(match &answer {
                 Answer::Told(told) => told.clone(),
-                Answer::Refused(refusal) => Request { refusal: Some(refusal.clone()), ..request },
-            };
+                Answer::Refused(refusal) => Request { refusal: Some(refusal.clone()), ..request.as_ref().clone() },
+            });
             held.insert(key, (version, answer));
-            seen
-        };
-        let requests = requests.iter().map(look).collect();
-        if !held.is_empty() {
-            all.insert(promise.clone(), held);
         }
-        requests
+        if !held.is_empty() {
+            all.insert(key, held);
+        }
+        seen
+    }
+
+    /// Returns the requests of a Promise as the cache shows them. While it follows them, each version is looked at once.
+    fn view(&self, promise: &ObjectKey, is_followed: bool, requests: &[Arc<DynamicObject>]) -> Vec<Arc<Request>> {
+        let mut views = self.seen.lock().remove(promise).unwrap_or_default();
+        let seen = views.look_at(requests);
+        if is_followed {
+            self.seen.lock().insert(promise.clone(), views);
+        }
+        seen
     }
 
     /// Tells requests to run, all at once, and announces it if one of them was told. Returns whether one was refused; what
@@ -208,6 +240,7 @@ impl Promises {
         self.expected.forget(key);
         self.definitions.lock().remove(key);
         self.answers.lock().remove(key);
+        self.seen.lock().remove(key);
     }
 }
 
@@ -271,7 +304,7 @@ pub(crate) fn watch(cx: &Context, requests: &Requests, queue: &Queue<ObjectKey>)
         let is_followed = || cache.get(&key).is_some_and(|promise| promise::follows_requests(&promise));
         if trigger::request_concerns(old, new) {
             promises.add(key);
-        } else if trigger::run_concerns(old, new) && is_followed() {
+        } else if is_followed() && trigger::run_concerns(old, new) {
             promises.add_after(key, OTHERS);
         }
     });
@@ -402,4 +435,33 @@ fn watch_access(cx: &Context, queue: &Queue<ObjectKey>) {
     follow(&cx.caches.config_maps, queue);
     follow(&cx.caches.roles, queue);
     follow(&cx.caches.role_bindings, queue);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(name: &str, version: &str) -> Arc<DynamicObject> {
+        let object = json!({
+            "apiVersion": "e.org/v1", "kind": "Env",
+            "metadata": { "name": name, "namespace": "n", "resourceVersion": version },
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn each_version_of_a_request_is_looked_at_once_and_what_is_gone_is_not_kept() {
+        let mut views = Views::default();
+        let (a, b) = (request("a", "1"), request("b", "1"));
+        let first = views.look_at(&[Arc::clone(&a), Arc::clone(&b)]);
+        let changed = request("a", "2");
+        let second = views.look_at(&[Arc::clone(&changed), Arc::clone(&b)]);
+        assert_eq!(second[0].resource_version.as_deref(), Some("2"));
+        assert!(Arc::ptr_eq(&first[1], &second[1]));
+        assert_eq!(Arc::strong_count(&a), 1);
+        views.look_at(&[]);
+        assert_eq!((Arc::strong_count(&changed), Arc::strong_count(&b)), (1, 1));
+    }
 }

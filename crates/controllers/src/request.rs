@@ -464,7 +464,9 @@ impl Controller {
             // Also after a failure: objects may have been made before it.
             self.running.expected.note(key, acted.made);
             if let Err(error) = acted.outcome {
-                let refused = |cause: &str| request::refused(cx.now(), &self.running.kind, &request, cause);
+                let promise = cx.caches.promises.get(&ObjectKey::cluster(&self.promise));
+                let subject = (request.as_ref(), promise.as_deref());
+                let refused = |cause: &str| request::refused(cx.now(), &self.running.kind, subject, cause);
                 return Err(cx.tell_refusal(error, refused).await);
             }
             match acted.altered.remove(&address) {

@@ -86,8 +86,10 @@ pub struct Snapshot {
     pub works: Vec<Arc<Work>>,
     /// Jobs labelled with this Promise, in all namespaces.
     pub jobs: Vec<Arc<Job>>,
+    /// Those of them that are of its own workflows ([`is_own_job`]); the others are many.
+    pub own_jobs: Vec<Arc<Job>>,
     /// Requests of its API in all namespaces; `None` while they are not known yet.
-    pub requests: Option<Vec<Request>>,
+    pub requests: Option<Vec<Arc<Request>>>,
     /// Bindings labelled with this Promise.
     pub bindings: Vec<Arc<ResourceBinding>>,
     /// Accounts, roles, bindings and ConfigMaps labelled with this Promise.
@@ -119,17 +121,9 @@ impl Snapshot {
         self.promise.spec.pipelines(WorkflowType::Promise, Action::Configure).len()
     }
 
-    /// Returns the Jobs of the Promise's own workflows, those with labels of the old scheme included.
-    fn own_jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
-        self.jobs.iter().filter(|job| {
-            let is_promise = |key| job.labels().get(key).is_some_and(|value| value == WorkflowType::Promise.as_str());
-            is_promise(keys::WORKFLOW_TYPE) || is_promise(keys::WORK_TYPE)
-        })
-    }
-
-    /// Returns those of them that are of this very Promise.
+    /// Returns the Jobs of its own workflows that are of this very Promise.
     fn jobs_of(&self, parent: &Parent) -> Vec<Arc<Job>> {
-        self.own_jobs().filter(|job| history::is_of(job, parent)).cloned().collect()
+        self.own_jobs.iter().filter(|job| history::is_of(job, parent)).cloned().collect()
     }
 
     /// Returns the Promise as the workflow engine looks at it.
@@ -232,6 +226,12 @@ pub enum Finding {
     },
     /// Requests are accepted.
     Available,
+}
+
+/// Returns whether a Job is one of a Promise's own workflows, be it with labels of the old scheme.
+pub fn is_own_job(job: &Job) -> bool {
+    let is_promise = |key| job.labels().get(key).is_some_and(|value| value == WorkflowType::Promise.as_str());
+    is_promise(keys::WORKFLOW_TYPE) || is_promise(keys::WORK_TYPE)
 }
 
 /// Returns the whole answer to the state of one Promise.
@@ -410,8 +410,8 @@ fn run_workflow(walk: &mut Walk<'_>) -> (Workflows, Summary) {
         }
     };
     let parent = snapshot.parent();
-    let own: Vec<_> = snapshot.own_jobs().collect();
-    let jobs: Vec<_> = own.iter().copied().filter(|job| history::is_of(job, &parent)).cloned().collect();
+    let own = &snapshot.own_jobs;
+    let jobs = snapshot.jobs_of(&parent);
     let written: Vec<_> = snapshot.works_of(keys::WORK_TYPE_PROMISE).cloned().collect();
     let view = workflow::Snapshot {
         now: snapshot.now,

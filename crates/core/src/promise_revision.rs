@@ -104,23 +104,27 @@ pub fn at_version<'a>(
     usable(revisions, purpose, |revision| revision.spec.version == version)
 }
 
-/// Returns the revisions that requests have or are to have, the latest first, the others by name. A binding that can bind no
-/// request keeps none in use.
+/// Returns the revisions that requests have or are to have, the latest first, the others by name. `is_bound` tells whether a binding
+/// has a version ([`bound_versions`]).
 pub fn in_use<'a>(
     revisions: &'a [Arc<PromiseRevision>],
-    bindings: &[Arc<ResourceBinding>],
     promise: Option<&Promise>,
+    is_bound: impl Fn(&str) -> bool,
 ) -> Vec<&'a Arc<PromiseRevision>> {
     let latest = latest(revisions, promise, Purpose::Configure);
-    let bindings = || bindings.iter().filter(|binding| request_of(binding).is_some());
-    let asked_for = bindings().map(|binding| binding.spec.version.as_str());
-    let applied = bindings().filter_map(|binding| Some(binding.status.as_ref()?.last_applied_version.as_str()));
-    let versions: BTreeSet<&str> = asked_for.chain(applied).collect();
     let is_latest = |revision: &PromiseRevision| latest.is_some_and(|latest| latest.name_any() == revision.name_any());
-    let others = revisions.iter().filter(|revision| versions.contains(revision.spec.version.as_str()));
-    let mut others: Vec<_> = others.filter(|revision| !is_latest(revision)).collect();
+    let others = revisions.iter().filter(|revision| !is_latest(revision) && is_bound(&revision.spec.version));
+    let mut others: Vec<_> = others.collect();
     others.sort_by_key(|revision| revision.name_any());
     latest.into_iter().chain(others).collect()
+}
+
+/// Returns the versions that a request is to have and has by its binding. A binding that can bind no request keeps none in use.
+pub fn bound_versions(binding: &ResourceBinding) -> BTreeSet<&str> {
+    let asked_for = Some(binding.spec.version.as_str());
+    let applied = binding.status.as_ref().map(|status| status.last_applied_version.as_str());
+    let versions = asked_for.into_iter().chain(applied);
+    versions.filter(|_| request_of(binding).is_some()).collect()
 }
 
 /// Selects revisions: those being deleted count only for a removal, and only when there is no other.

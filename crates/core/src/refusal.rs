@@ -1,8 +1,6 @@
 //! A write that the API server refused, as it becomes visible on the object whose pass asked for it.
 
 use kratix_api::condition::{self, Condition, Status};
-use kratix_api::keys;
-use kube_core::{DynamicObject, ResourceExt};
 
 use crate::text;
 
@@ -12,14 +10,16 @@ pub(crate) const PAUSED: &str = "PausedReconciliation";
 /// Message of `Reconciled` during a pause.
 pub(crate) const PAUSED_MESSAGE: &str = "Paused";
 
-/// Messages beside [`PAUSED`] of a request that waits for its Promise: for its turn in a round, or to be available.
-pub(crate) const WAITS_AFTER_PAUSE: [&str; 2] =
-    ["Pending: waits for its turn after the pause of the Promise", "Pending: waits for its Promise after the pause"];
+/// Message beside [`PAUSED`] of a request that waits for its turn in a round of its Promise.
+pub(crate) const WAITS_FOR_TURN: &str = "Pending: waits for its turn after the pause of the Promise";
+
+/// Message beside [`PAUSED`] of a request that waits for its Promise to be available.
+pub(crate) const WAITS_FOR_PROMISE: &str = "Pending: waits for its Promise after the pause";
 
 /// Returns whether the message beside [`PAUSED`] names what keeps the request from running since the pause, until somebody changes
 /// something.
 pub(crate) fn is_blocked_since_pause(message: &str) -> bool {
-    message != PAUSED_MESSAGE && !WAITS_AFTER_PAUSE.contains(&message)
+    ![PAUSED_MESSAGE, WAITS_FOR_TURN, WAITS_FOR_PROMISE].contains(&message)
 }
 
 /// Reason of `Reconciled` after a refusal.
@@ -28,16 +28,19 @@ pub(crate) const REASON: &str = "WriteRefused";
 /// Reason of `Reconciled`, and of the event, while a pipeline cannot be decoded.
 pub(crate) const INVALID_PIPELINE: &str = "InvalidPipeline";
 
-/// Returns what `Reconciled` is to say; `None` where a pause is on record: it stays there, because its end starts a run.
-///
-/// `cause` names the object and says why, in the API server's words.
-pub(crate) fn verdict(reconciled: Option<&Condition>, cause: &str) -> Option<Condition> {
-    let is_paused = reconciled.is_some_and(|told| told.status == Status::Unknown && told.reason == PAUSED);
-    (!is_paused).then(|| Condition::new(condition::RECONCILED, Status::False, REASON, text::cause(cause)))
+/// Returns whether `Reconciled` says that a pause has been seen. That stays there, because the end of the pause starts a run.
+pub(crate) fn is_pause_on_record(reconciled: Option<&Condition>) -> bool {
+    reconciled.is_some_and(|told| told.status == Status::Unknown && told.reason == PAUSED)
 }
 
-/// Returns what `Reconciled` of a request is to say where a pause is on record that is over.
-pub(crate) fn since_pause(request: &DynamicObject, cause: &str) -> Option<Condition> {
-    let is_paused = request.labels().get(keys::PAUSED).is_some_and(|value| value == keys::TRUE);
-    (!is_paused).then(|| Condition::new(condition::RECONCILED, Status::Unknown, PAUSED, text::cause(cause)))
+/// Returns what `Reconciled` says of a refusal.
+///
+/// `cause` names the object and says why, in the API server's words.
+pub(crate) fn verdict(cause: &str) -> Condition {
+    Condition::new(condition::RECONCILED, Status::False, REASON, text::cause(cause))
+}
+
+/// Returns what `Reconciled` of a request says of a refusal while a pause that is over is on record.
+pub(crate) fn verdict_after_pause(cause: &str) -> Condition {
+    Condition::new(condition::RECONCILED, Status::Unknown, PAUSED, text::cause(cause))
 }

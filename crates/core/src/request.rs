@@ -20,6 +20,7 @@ mod settled;
 mod tests;
 mod turn;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -193,11 +194,16 @@ pub fn decide(snapshot: &Snapshot<'_>) -> Plan<Finding> {
 
 /// Returns what becomes visible on a request when the API server refused a write for it, so that nobody has to search the
 /// log for it: a condition, and one event for each cause. `cause` names the object and says why, in the API server's words.
-/// A pause that is on record stays so, because its end starts a run; `None` as long as it lasts.
+/// A pause that is on record stays so, because its end starts a run; `None` as long as it lasts, on the request or on its `promise`.
 ///
 /// A delete workflow that can never run, because nothing can be made in the request's namespace any more, is skipped: the
 /// namespace would wait for the request, and the request for the namespace.
-pub fn refused(now: Timestamp, kind: &Kind, request: &DynamicObject, cause: &str) -> Option<Plan<Finding>> {
+pub fn refused(
+    now: Timestamp,
+    kind: &Kind,
+    (request, promise): (&DynamicObject, Option<&Promise>),
+    cause: &str,
+) -> Option<Plan<Finding>> {
     let target = crate::object::Target::with_kind(kind.clone(), request);
     if let Some(plan) = deletion::skipped_in_terminating_namespace(&target, request, cause) {
         return Some(plan);
@@ -206,7 +212,12 @@ pub fn refused(now: Timestamp, kind: &Kind, request: &DynamicObject, cause: &str
     let stored = request.data.get("status").unwrap_or(&Value::Null);
     let mut document = Document::read(stored);
     let reconciled = document.condition(condition::RECONCILED);
-    let told = refusal::verdict(reconciled.as_ref(), cause).or_else(|| refusal::since_pause(request, cause))?;
+    let is_paused = [Some(request.labels()), promise.map(ResourceExt::labels)].into_iter().flatten().any(has_pause);
+    let told = match refusal::is_pause_on_record(reconciled.as_ref()) {
+        true if is_paused => return None,
+        true => refusal::verdict_after_pause(cause),
+        false => refusal::verdict(cause),
+    };
     let is_new = document.set_condition(&told.r#type, told.status, &told.reason, &told.message, now);
     if request.metadata.deletion_timestamp.is_some() {
         let message = format!("waits for what was refused: {}", told.message);
@@ -215,6 +226,10 @@ pub fn refused(now: Timestamp, kind: &Kind, request: &DynamicObject, cause: &str
     let event = || Event::warning(Reporter::ResourceRequest, target.clone(), refusal::REASON, told.message.clone());
     let events = is_new.then(event).into_iter().collect();
     Some(Plan { status: Write::status(target, stored, &document.into_value()), events, findings, ..Plan::silent() })
+}
+
+fn has_pause(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(keys::PAUSED).is_some_and(|value| value == keys::TRUE)
 }
 
 /// One look at one request.

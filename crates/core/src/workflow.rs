@@ -329,10 +329,13 @@ impl Snapshot<'_> {
         outcome
     }
 
-    /// Returns, for people, whose pods are at work although their Job was stopped or removed.
+    /// Returns, for people, whose pods are at work although their Job was stopped or removed, and how to see them: on a node that was
+    /// lost they stay until somebody removes them.
     fn last_pods(&self) -> Option<String> {
-        let leaving = self.jobs.iter().find(|job| history::is_leaving(job))?;
-        Some(format!("the last pod of Job {} to end", ObjectKey::of(leaving.as_ref())))
+        let job = ObjectKey::of(self.jobs.iter().find(|job| history::is_leaving(job))?.as_ref());
+        let look =
+            format!("kubectl get pods -n {} -l job-name={}", job.namespace.as_deref().unwrap_or_default(), job.name);
+        Some(format!("the last pod of Job {job} to end; {look}"))
     }
 
     /// Returns the annotation that starts the workflow over: a number above those of all Jobs, also when the parent has

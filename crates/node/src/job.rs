@@ -60,8 +60,11 @@ pub(crate) struct Plan {
 /// Decides what a Job needs.
 pub(crate) fn decide(snapshot: &Snapshot) -> Plan {
     let job = &snapshot.job;
-    if job.metadata.deletion_timestamp.is_some() || managed_elsewhere(job) {
-        return Plan::default(); // garbage collection takes the Pods
+    if managed_elsewhere(job) {
+        return Plan::default();
+    }
+    if job.metadata.deletion_timestamp.is_some() {
+        return decide_deleting(snapshot);
     }
     if let Some(done) = status::finished(job) {
         return decide_expiry(snapshot, done);
@@ -100,6 +103,15 @@ pub(crate) fn decide(snapshot: &Snapshot) -> Plan {
     plan.events.extend(events);
     plan.status = status;
     plan
+}
+
+/// Garbage collection takes the Pods. A Job that somebody keeps with a finalizer still tells which of them are at work.
+fn decide_deleting(snapshot: &Snapshot) -> Plan {
+    if status::finished(&snapshot.job).is_some() {
+        return Plan::default();
+    }
+    let (status, events) = status::Draft::of(snapshot, &Tally::of(snapshot)).finish(snapshot);
+    Plan { status, events, ..Plan::default() }
 }
 
 /// Counts of the Job's Pods.

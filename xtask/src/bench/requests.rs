@@ -93,21 +93,26 @@ fn details(table: &mut Table, requests: usize, measured: &Measured) {
     line(table, "API writes each, controllers and pods", each(sum(&|kind| own(kind) && !is_event(kind))), "≤ 12");
     line(table, "… Events besides", each(sum(&|kind| own(kind) && is_event(kind))), "≤ 6");
     line(table, "… by kind", kinds(&measured.writes, count, own), "");
-    let passes: Vec<String> =
-        measured.passes.iter().map(|(name, passes)| format!("{name} {:.2}", *passes as f64 / count)).collect();
     let of_requests = measured.passes.get("request").copied().unwrap_or_default();
     line(table, "Passes over a request", each(of_requests), "≤ 5");
-    line(table, "… by controller", passes.join(", "), "");
-    if let Some(updated) = measured.updated {
+    line(table, "… by controller", by_controller(&measured.passes, count), "");
+    if let Some(updated) = &measured.updated {
         line(
             table,
             format!("A Promise with {requests} requests changes, until all have run again"),
-            seconds(updated),
+            seconds(updated.took),
             "≤ 15 s",
         );
-        line(table, "… by kind", kinds(&measured.update_writes, count, own), "");
+        let cpu = updated.cpu.as_secs_f64() * 1e3 / count;
+        line(table, "… CPU each, API server included", format!("{cpu:.1} ms"), "");
+        line(table, "… by kind", kinds(&updated.writes, count, own), "");
+        line(table, "… passes by controller", by_controller(&updated.passes, count), "");
     }
     line(table, "Peak memory, API server and pods included", format!("{} MiB", measured.peak_kib / 1024), "");
+}
+
+fn by_controller(passes: &BTreeMap<String, u64>, count: f64) -> String {
+    passes.iter().map(|(name, passes)| format!("{name} {:.2}", *passes as f64 / count)).collect::<Vec<_>>().join(", ")
 }
 
 /// What is written for each request, without who writes it.

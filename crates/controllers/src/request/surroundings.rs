@@ -105,15 +105,13 @@ impl workflow::Surroundings for View<'_> {
     }
 
     fn in_use(&self, promise: &str) -> Vec<Arc<Definition>> {
-        let entry = caches::promise_entry(promise);
-        let revisions = self.caches.revisions.indexed(&entry);
-        // The bindings of all requests are looked at only when there is something to choose from.
+        let revisions = self.caches.revisions.indexed(&caches::promise_entry(promise));
         if revisions.len() < 2 {
             return Vec::new();
         }
-        let bindings = self.caches.bindings.indexed(&entry);
-        let promise = self.caches.promises.get(&ObjectKey::cluster(promise));
-        let used = promise_revision::in_use(&revisions, &bindings, promise.as_deref());
+        let is_bound = |version: &str| self.caches.bindings.has(&caches::version_entry(promise, version));
+        let latest = self.caches.promises.get(&ObjectKey::cluster(promise));
+        let used = promise_revision::in_use(&revisions, latest.as_deref(), is_bound);
         used.into_iter().map(|revision| self.definitions.get(revision)).collect()
     }
 

@@ -210,7 +210,7 @@ impl Registry {
     }
 
     pub(super) fn set_open(&self, store: &StateStoreRef, handle: Handle, place: String) {
-        self.twins.forgive(&place);
+        let opened = place.clone();
         self.update(store, |entry| {
             let present = match &entry.writer {
                 // After trouble, nobody knows whether it is still the same repository.
@@ -227,6 +227,8 @@ impl Registry {
             entry.writer = Writer::Open { handle, place, epoch };
             present.is_none()
         });
+        // Afterwards, so that nobody looks with the writer of before once more.
+        self.twins.forgive(&opened);
     }
 
     /// Remembers that opening went well.

@@ -1,6 +1,7 @@
 //! Whether two addresses lead to two repositories.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -8,13 +9,15 @@ use futures::future::{BoxFuture, Shared};
 use kratix_core::state_store::RETRY_AFTER;
 use kratix_state_store::{Error, Handle, Place, Trouble};
 use parking_lot::Mutex;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How often two repositories are looked at when one of them moves meanwhile.
 const LOOKS_MAX: usize = 5;
 
-type Pair = (String, String);
+/// Two stores, each at a place. Two stores at one place may have two credentials, and what one of them is refused concerns no other.
+type Pair = [(String, String); 2];
 type Found = Result<Option<bool>, Undecided>;
 
 /// What was found out about pairs of addresses.
@@ -26,8 +29,8 @@ type Found = Result<Option<bool>, Undecided>;
 /// any more, and whoever asks next has what it found.
 ///
 /// # Limits
-/// One entry for each pair of addresses between which objects have moved in this process. However many ask, a pair of which
-/// nothing could be found out is looked at once in [`RETRY_AFTER`].
+/// One entry for each pair of addresses between which objects of a store have moved in this process. However many ask, a pair of
+/// which nothing could be found out is looked at once in [`RETRY_AFTER`].
 #[derive(Default)]
 pub(super) struct Twins(Mutex<HashMap<Pair, Arc<Comparison>>>);
 
@@ -51,14 +54,14 @@ impl Twins {
     /// Tells whether the writers at two places write two repositories; nothing where that cannot be told, as of buckets, whose
     /// states have no names. An answer holds for good, a failure for [`RETRY_AFTER`].
     pub(super) async fn are_distinct(&self, one: (&str, &Handle), two: (&str, &Handle)) -> Found {
-        let pair = (one.0.to_owned(), two.0.to_owned());
+        let pair = [one, two].map(|(place, writer)| (writer.place().store.clone(), place.to_owned()));
         let comparison = Arc::clone(self.0.lock().entry(pair).or_default());
         comparison.get(|| look(one.1.clone(), two.1.clone())).await
     }
 
     /// Has what has no answer yet be tried again by whoever asks next: the store at `place` was opened anew.
     pub(super) fn forgive(&self, place: &str) {
-        let concerns = |(one, two): &Pair| one == place || two == place;
+        let concerns = |pair: &Pair| pair.iter().any(|(_, at)| at == place);
         let is_answered = |comparison: &Comparison| matches!(*comparison.0.lock(), Known::Answer(_));
         self.0.lock().retain(|pair, comparison| !concerns(pair) || is_answered(comparison));
     }
@@ -101,7 +104,7 @@ impl Comparison {
             };
             let found = found.await;
             // Only of the writers that somebody else has looked with.
-            if is_own || !is_closed(&found) {
+            if is_own || !found.as_ref().is_err_and(is_closed) {
                 return found;
             }
         }
@@ -110,24 +113,31 @@ impl Comparison {
     fn find_out(self: &Arc<Self>, look: impl Future<Output = Found> + Send + 'static) -> Look {
         let comparison = Arc::downgrade(self);
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            let found = look.await;
+            let found = AssertUnwindSafe(look).catch_unwind().await;
             if let Some(comparison) = comparison.upgrade() {
                 *comparison.0.lock() = match &found {
-                    Ok(answer) => Known::Answer(*answer),
-                    // A writer that was replaced says nothing of its store.
-                    Err(_) if is_closed(&found) => Known::Nothing,
-                    Err(failure) => Known::Failure(failure.clone(), Instant::now()),
+                    Ok(Ok(answer)) => Known::Answer(*answer),
+                    Ok(Err(failure)) if !is_closed(failure) => Known::Failure(failure.clone(), Instant::now()),
+                    // A writer that was replaced says nothing of its store, and a defect here nothing of anything.
+                    Ok(Err(_)) | Err(_) => Known::Nothing,
                 };
             }
-            found
+            found.unwrap_or_else(|panic| resume_unwind(panic))
         }));
-        let found = task.map(|ended| ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())));
+        let found = async move {
+            match task.await.map_err(JoinError::try_into_panic) {
+                Ok(found) => found,
+                Err(Ok(panic)) => resume_unwind(panic),
+                // The runtime ends, and with it everybody who waits.
+                Err(Err(_)) => std::future::pending().await,
+            }
+        };
         found.boxed().shared()
     }
 }
 
-fn is_closed(found: &Found) -> bool {
-    matches!(found, Err(Undecided::Store(error)) if error.trouble == Trouble::Closed)
+fn is_closed(failure: &Undecided) -> bool {
+    matches!(failure, Undecided::Store(error) if error.trouble == Trouble::Closed)
 }
 
 async fn look(one: Handle, two: Handle) -> Found {
@@ -299,6 +309,29 @@ mod tests {
         tokio::time::sleep(2 * PATIENCE + RETRY_AFTER).await;
         assert!(impatient(failed(Trouble::Closed)).await.is_err());
         assert_eq!(comparison.get(slow(Ok(Some(false)))).await, Ok(Some(false)));
+    }
+
+    #[tokio::test]
+    async fn a_store_whose_credentials_are_refused_holds_up_no_other_store_at_its_place() {
+        let scene = Scene::start().await;
+        let stranger = GitConfig::new("other", scene.server.url("a.git"));
+        let stranger = open(stranger, scene.directory.path().join("cache-of-other")).unwrap();
+        let twins = Twins::default();
+        scene.server.fail(Fault::Status(401));
+        assert!(twins.are_distinct(("a", &stranger), ("b", &scene.two)).await.is_err());
+        scene.server.fail(Fault::None);
+        assert_eq!(twins.are_distinct(("a", &scene.one), ("b", &scene.two)).await, Ok(Some(true)));
+    }
+
+    #[tokio::test]
+    async fn after_a_look_that_has_panicked_the_next_who_asks_looks_again() {
+        let comparison = Arc::new(Comparison::default());
+        let asker = tokio::spawn({
+            let comparison = Arc::clone(&comparison);
+            async move { comparison.get(|| async { panic!("a defect") }).await }
+        });
+        assert!(asker.await.unwrap_err().is_panic());
+        assert_eq!(comparison.get(|| std::future::ready(Ok(Some(true)))).await, Ok(Some(true)));
     }
 
     #[tokio::test]

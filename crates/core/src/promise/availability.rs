@@ -62,5 +62,5 @@ fn is_rerun(walk: &Walk<'_>) -> bool {
     let is_done = |job: &Arc<Job>| {
         history::belongs_to(job, &workflow, last.name()) && history::state(job) == history::State::Completed
     };
-    snapshot.own_jobs().any(is_done)
+    snapshot.own_jobs.iter().any(is_done)
 }

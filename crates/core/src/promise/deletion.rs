@@ -273,7 +273,7 @@ fn stuck(snapshot: &Snapshot, of_requests: impl Fn(&&Arc<Job>) -> bool) -> (Vec<
     for job in running.filter(|job| snapshot.surroundings.sight(job).is_before_start()) {
         let stop = workflow::stop(job);
         let request = history::parent_key(job).and_then(|key| {
-            let is_it = |request: &&Request| key == ObjectKey::namespaced(&request.namespace, &request.name);
+            let is_it = |request: &&Arc<Request>| key == ObjectKey::namespaced(&request.namespace, &request.name);
             snapshot.requests.iter().flatten().find(is_it)
         });
         if let Some((request, kind)) = request.zip(kind.as_ref()) {
@@ -289,8 +289,7 @@ fn stuck(snapshot: &Snapshot, of_requests: impl Fn(&&Arc<Job>) -> bool) -> (Vec<
 }
 
 fn own_jobs(snapshot: &Snapshot) -> Step {
-    let jobs: Vec<&Arc<Job>> = snapshot.own_jobs().collect();
-    let targets = jobs.iter().map(|job| (Target::of(&***job), &job.metadata));
+    let targets = snapshot.own_jobs.iter().map(|job| (Target::of(&**job), &job.metadata));
     remove("jobs of the promise workflow", targets)
 }
 

@@ -1,10 +1,11 @@
 //! What is wrong with a Promise in a way that somebody must mend, and how it is shown.
 
-use kratix_api::condition::{self, Status};
+use kratix_api::condition::{self, Condition, Status};
+use kratix_api::keys;
 use kratix_api::pipeline::WorkflowError;
 
-use super::{Finding, Snapshot, status};
-use crate::plan::Plan;
+use super::{Finding, Snapshot, pause, status};
+use crate::plan::{Event, Plan};
 use crate::refusal::{self, INVALID_PIPELINE};
 
 /// Something that somebody must mend. `Reconciled` is False with its reason and message while it lasts.
@@ -67,15 +68,19 @@ impl Fault {
 }
 
 /// Returns what becomes visible on the Promise when the API server refused one of its writes: a condition, and one event for
-/// each cause. `None` where a pause is on record: it stays on record, because its end starts what it held.
+/// each cause. A pause that is on record stays so, because its end starts what it held; `None` as long as it lasts.
 ///
 /// `cause` names the object and says why, in the API server's words.
 pub fn refused(snapshot: &Snapshot, cause: &str) -> Option<Plan<Finding>> {
     let mut draft = status::Draft::of(snapshot);
-    let told = refusal::verdict(draft.before(condition::RECONCILED), cause)?;
-    let fault = Fault { reason: refusal::REASON, message: told.message };
+    let told = match pause::is_recorded(snapshot) {
+        true if snapshot.has_label(keys::PAUSED) => return None,
+        true => refusal::verdict_after_pause(cause),
+        false => refusal::verdict(cause),
+    };
     draft.kratix();
-    let events = show(&mut draft, snapshot, &fault);
+    let fault = Fault { reason: refusal::REASON, message: told.message.clone() };
+    let events = tell(&mut draft, snapshot, &fault, told);
     if draft.condition(condition::AVAILABLE).is_none() {
         draft.set_available(Status::False, "PromiseUnavailable", "Cannot fulfil resource requests");
     }
@@ -84,10 +89,14 @@ pub fn refused(snapshot: &Snapshot, cause: &str) -> Option<Plan<Finding>> {
 }
 
 /// Puts a fault on the status; returns the event if it is a new one.
-pub(super) fn show(draft: &mut status::Draft, snapshot: &Snapshot, fault: &Fault) -> Vec<crate::plan::Event> {
-    let is_known = draft
-        .before(condition::RECONCILED)
-        .is_some_and(|before| before.reason == fault.reason && before.message == fault.message);
-    draft.set(condition::RECONCILED, Status::False, fault.reason, fault.message.clone());
+pub(super) fn show(draft: &mut status::Draft, snapshot: &Snapshot, fault: &Fault) -> Vec<Event> {
+    let told = Condition::new(condition::RECONCILED, Status::False, fault.reason, fault.message.clone());
+    tell(draft, snapshot, fault, told)
+}
+
+fn tell(draft: &mut status::Draft, snapshot: &Snapshot, fault: &Fault, told: Condition) -> Vec<Event> {
+    let is_same = |before: &Condition| before.reason == told.reason && before.message == told.message;
+    let is_known = draft.before(condition::RECONCILED).is_some_and(is_same);
+    draft.set(condition::RECONCILED, told.status, &told.reason, told.message);
     if is_known { Vec::new() } else { vec![snapshot.warning(fault.reason, fault.message.clone())] }
 }

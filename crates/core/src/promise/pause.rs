@@ -7,13 +7,13 @@ use kratix_api::condition::{self, Status};
 
 use super::{Decision, Finding, Snapshot, api, status};
 use crate::plan::Plan;
-use crate::refusal::{PAUSED, PAUSED_MESSAGE};
+use crate::refusal::{self, PAUSED, PAUSED_MESSAGE};
 
 /// Returns whether the status says that the Promise is paused.
 pub(super) fn is_recorded(snapshot: &Snapshot) -> bool {
     let status = snapshot.promise.status.as_ref();
     let reconciled = status.and_then(|status| condition::find(&status.conditions, condition::RECONCILED));
-    reconciled.is_some_and(|reconciled| reconciled.status == Status::Unknown && reconciled.reason == PAUSED)
+    refusal::is_pause_on_record(reconciled)
 }
 
 /// Returns the plan that forgets a pause, once labels and annotations tell what is to run because it is over.

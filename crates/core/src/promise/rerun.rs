@@ -17,6 +17,7 @@ mod progress;
 mod request;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -118,7 +119,7 @@ impl Begun {
 }
 
 impl<'a> Round<'a> {
-    fn of(token: Option<String>, requests: &'a [Request], snapshot: &'a Snapshot, kind: &Kind) -> Self {
+    fn of(token: Option<String>, requests: &'a [Arc<Request>], snapshot: &'a Snapshot, kind: &Kind) -> Self {
         let homes = snapshot.pipeline_namespaces(WorkflowType::Resource);
         let known: HashMap<_, _> = requests
             .iter()
@@ -138,7 +139,7 @@ impl<'a> Round<'a> {
         }
         // Once everybody was told, who has come since began with what the others were told of.
         let concerns = |request: &&Request| !request.is_deleting && (token.is_some() || request.round.is_some());
-        let requests = requests.iter().filter(concerns).collect();
+        let requests = requests.iter().map(|request| &**request).filter(concerns).collect();
         Self { token, requests, begun }
     }
 
@@ -190,7 +191,7 @@ fn observed_generation(promise: &Promise) -> i64 {
     promise.status.as_ref().map_or(0, |status| status.observed_generation)
 }
 
-fn left<'a>(requests: &'a [Request], round: &'a str) -> impl Iterator<Item = &'a Request> {
+fn left<'a>(requests: &'a [Arc<Request>], round: &'a str) -> impl Iterator<Item = &'a Arc<Request>> {
     requests.iter().filter(move |request| !request.is_deleting && request.round.as_deref() != Some(round))
 }
 

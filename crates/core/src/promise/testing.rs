@@ -346,9 +346,10 @@ impl World {
             works: self.labelled("Work", name),
             // The list comes and goes with the controller of the requests.
             requests: (self.requests != Requests::Stopped)
-                .then(|| requests.iter().map(|request| self.request_of(request)).collect()),
+                .then(|| requests.iter().map(|request| Arc::new(self.request_of(request))).collect()),
             bindings: self.labelled("ResourceBinding", name),
             surroundings: Arc::new(Nearby { existing: existing.clone(), jobs: Vec::new() }),
+            own_jobs: jobs.iter().filter(|job| super::is_own_job(job)).cloned().collect(),
             jobs,
             access: existing,
             settings: Settings {

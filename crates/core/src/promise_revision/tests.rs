@@ -162,12 +162,14 @@ fn a_binding_of_another_namespace_keeps_no_revision_in_use() {
         revision("b", "v2", json!({})),
     ];
     let used = |bindings: &[Bound], applied: &str| {
-        let bindings = bindings.iter().map(|bound| {
-            let mut binding = bound.binding.as_ref().clone();
-            binding.status = Some(serde_json::from_value(json!({ "lastAppliedVersion": applied })).unwrap());
-            Arc::new(binding)
-        });
-        let used = in_use(&revisions, &bindings.collect::<Vec<_>>(), None);
+        let is_bound = |version: &str| {
+            bindings.iter().any(|bound| {
+                let mut binding = bound.binding.as_ref().clone();
+                binding.status = Some(serde_json::from_value(json!({ "lastAppliedVersion": applied })).unwrap());
+                bound_versions(&binding).contains(version)
+            })
+        };
+        let used = in_use(&revisions, None, is_bound);
         used.into_iter().map(|revision| revision.name_any()).collect::<Vec<_>>()
     };
     assert_eq!(used(&forged(), "v1"), ["b"]);

@@ -11,9 +11,9 @@ use kratix_api::condition::{self, Status};
 use kratix_api::{Promise, WorkflowType, keys};
 use kube_core::ResourceExt;
 
-use super::{Finding, Pass, revision};
+use super::{Finding, Pass, has_pause, revision};
 use crate::plan::{Event, Next, Plan};
-use crate::refusal::{PAUSED, PAUSED_MESSAGE, WAITS_AFTER_PAUSE};
+use crate::refusal::{PAUSED, PAUSED_MESSAGE, WAITS_FOR_PROMISE};
 use crate::workflow::status::{Document, PENDING};
 use crate::workflow::{self, failure};
 
@@ -29,7 +29,7 @@ impl Pass<'_> {
     }
 
     pub(super) fn paused_by(&self, promise: &Promise) -> Option<bool> {
-        let by_promise = promise.labels().get(keys::PAUSED).is_some_and(|value| value == keys::TRUE);
+        let by_promise = has_pause(promise.labels());
         (by_promise || self.parent.has_label(keys::PAUSED)).then_some(by_promise)
     }
 
@@ -71,8 +71,13 @@ impl Pass<'_> {
         }
         // The reason is the memory of the pause, whose end starts a run; the text is what people see.
         if document.has_condition(condition::RECONCILED, &Status::Unknown, PAUSED) {
-            let [_, message] = WAITS_AFTER_PAUSE;
-            document.set_condition(condition::RECONCILED, Status::Unknown, PAUSED, message, self.snapshot.now);
+            document.set_condition(
+                condition::RECONCILED,
+                Status::Unknown,
+                PAUSED,
+                WAITS_FOR_PROMISE,
+                self.snapshot.now,
+            );
         }
         let events = self.follow_pods(&mut document).into_iter().collect();
         let next = Next::After(UNAVAILABLE);

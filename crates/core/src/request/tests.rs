@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::Config;
 use crate::plan::Next;
+use crate::promise_revision::bound_versions;
 use crate::workflow::access::Existing;
 use crate::workflow::failure::Sight;
 use crate::workflow::status::PENDING;
@@ -85,9 +86,10 @@ impl workflow::Surroundings for Nearby<'_> {
     }
 
     fn in_use(&self, _promise: &str) -> Vec<Arc<Definition>> {
-        let (revisions, bindings) = (self.0.list("PromiseRevision"), self.0.list("ResourceBinding"));
+        let (revisions, bindings) = (self.0.list("PromiseRevision"), self.0.list::<ResourceBinding>("ResourceBinding"));
         let promise = self.0.objects.get(&("Promise".to_owned(), ObjectKey::cluster(PROMISE))).map(typed::<Promise>);
-        let used = crate::promise_revision::in_use(&revisions, &bindings, promise.as_ref());
+        let is_bound = |version: &str| bindings.iter().any(|one| bound_versions(one).contains(version));
+        let used = crate::promise_revision::in_use(&revisions, promise.as_ref(), is_bound);
         used.into_iter().map(|revision| self.definition(revision)).collect()
     }
 

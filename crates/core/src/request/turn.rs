@@ -15,7 +15,7 @@ use super::revision::Chosen;
 use super::{Finding, Pass};
 use crate::plan::Plan;
 use crate::promise;
-use crate::refusal::{PAUSED, WAITS_AFTER_PAUSE};
+use crate::refusal::{PAUSED, WAITS_FOR_TURN};
 use crate::workflow::history::{self, History, State};
 use crate::workflow::{GENERATION, Workflow, works};
 
@@ -60,8 +60,7 @@ impl Pass<'_> {
         self.availability_restored(&mut document);
         plan.events.extend(self.follow_pods(&mut document));
         if document.has_condition(condition::RECONCILED, &Status::Unknown, PAUSED) {
-            let [message, _] = WAITS_AFTER_PAUSE;
-            document.set_condition(condition::RECONCILED, Status::Unknown, PAUSED, message, self.snapshot.now);
+            document.set_condition(condition::RECONCILED, Status::Unknown, PAUSED, WAITS_FOR_TURN, self.snapshot.now);
         } else if document
             .condition(condition::CONFIGURE_WORKFLOW_COMPLETED)
             .is_some_and(|told| told.status == Status::True)

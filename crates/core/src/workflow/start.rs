@@ -14,15 +14,14 @@ use kratix_api::keys;
 use kratix_api::pipeline::{Action, WorkflowType};
 use kube_core::ResourceExt;
 
-use super::{Snapshot, Workflow, access, history, job, works};
+use super::{Definition, Snapshot, Workflow, access, history, job, works};
 use crate::object::{Kind, ObjectKey};
 use crate::plan::Write;
 
 impl Snapshot<'_> {
     /// Returns what the revisions in use say of this workflow.
-    fn in_use(&self, existing: &access::Existing) -> access::InUse {
+    fn in_use(&self, definitions: &[Arc<Definition>], existing: &access::Existing) -> access::InUse {
         let own = self.workflow;
-        let definitions = self.surroundings.in_use(&own.promise);
         let workflows = definitions.iter().filter_map(|other| other.workflow(&own.promise, own.kind, own.action).ok());
         let here = |other| Workflow { namespace: own.namespace.clone(), is_shared: own.is_shared, ..other };
         let workflows = workflows.map(here).collect();
@@ -77,7 +76,7 @@ impl Snapshot<'_> {
     /// Returns the removal of permissions that no pipeline has any more.
     pub(super) fn outdated_access(&self) -> Vec<Write> {
         let existing = self.surroundings.existing(&self.workflow.promise, &self.workflow.namespace);
-        let in_use = self.in_use(&existing);
+        let in_use = self.in_use(&self.surroundings.in_use(&self.workflow.promise), &existing);
         let mut writes = self.left_access(&in_use);
         let jobs = || self.jobs_at_home(&existing);
         writes.extend(access::outdated(self.workflow, &in_use, &existing, jobs));
@@ -95,7 +94,8 @@ impl Snapshot<'_> {
     pub(super) fn start(&self, index: usize, next_sequence: i64) -> Vec<Write> {
         let parent = self.parent;
         let existing = self.surroundings.existing(&self.workflow.promise, &self.workflow.namespace);
-        let in_use = self.in_use(&existing);
+        let definitions = self.surroundings.in_use(&self.workflow.promise);
+        let in_use = self.in_use(&definitions, &existing);
         let scheduling_key = access::scheduling_key(self.workflow, &in_use.workflows);
         let workflow = &Workflow { scheduling_key, ..self.workflow.clone() };
         let pipeline = &workflow.pipelines[index];
@@ -111,7 +111,6 @@ impl Snapshot<'_> {
         }
         // Only requests are on several revisions, and only they know which.
         if (workflow.kind, workflow.action) == (WorkflowType::Resource, Action::Configure) {
-            let definitions = self.surroundings.in_use(&workflow.promise);
             let selectors: Vec<_> = definitions.iter().map(|one| one.selectors.as_slice()).collect();
             writes.extend(access::outdated_selectors(workflow, &selectors, &existing, jobs));
         }

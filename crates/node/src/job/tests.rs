@@ -225,6 +225,21 @@ fn a_pod_that_is_ending_is_not_replaced_before_it_has_ended() {
 }
 
 #[test]
+fn a_job_that_somebody_keeps_while_it_is_deleted_tells_when_its_pod_has_ended() {
+    let mut world = World::new(json!({}));
+    world.settle(0);
+    world.job.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(1)));
+    assert_eq!(world.decide(1), Plan::default(), "its pod is at work");
+    world.end(0, "Failed", 2);
+    let plan = world.decide(2);
+    assert_eq!((plan.create.len(), plan.delete.len()), (0, 0));
+    let status = plan.status.unwrap();
+    assert_eq!((status.active, status.failed), (None, Some(1)));
+    world.job.status = Some(status);
+    assert_eq!(world.decide(60), Plan::default());
+}
+
+#[test]
 fn counted_pods_stay_counted_when_they_are_removed() {
     let mut world = World::new(json!({"backoffLimit": 1}));
     world.settle(0);

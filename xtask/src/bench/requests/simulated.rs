@@ -49,9 +49,19 @@ pub(in crate::bench) struct Measured {
     pub(super) passes: BTreeMap<String, u64>,
     /// Conflicts for each of the requests one after the other.
     pub(super) conflicts: f64,
-    pub(super) updated: Option<Duration>,
-    pub(super) update_writes: BTreeMap<String, u64>,
+    pub(super) updated: Option<Updated>,
     pub(super) peak_kib: u64,
+}
+
+/// What it took until all requests of a changed Promise had run again.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Updated {
+    pub(super) took: Duration,
+    pub(super) cpu: Duration,
+    /// Writes by user, verb and resource.
+    pub(super) writes: BTreeMap<String, u64>,
+    /// Passes by controller.
+    pub(super) passes: BTreeMap<String, u64>,
 }
 
 /// Measures in this process.
@@ -123,16 +133,16 @@ pub(in crate::bench) async fn measure(setting: Setting) -> Result<Measured> {
         passes: difference(&passes.so_far(), &before),
         conflicts: conflicts as f64 / WARM as f64,
         updated: None,
-        update_writes: BTreeMap::new(),
         peak_kib: 0,
     };
     if setting.updates {
-        let (writes, began) = (world.writes_of_all(), Instant::now());
+        let (writes, before, used, began) = (world.writes_of_all(), passes.so_far(), Used::now()?, Instant::now());
         let all: Vec<String> = names.iter().cloned().chain((0..WARM).map(|at| format!("warm-{at}"))).collect();
         update_promise(&world.user, "v1.0.1", &all).await?;
-        measured.updated = Some(began.elapsed());
+        let (took, cpu) = (began.elapsed(), Used::now()?.cpu_since(&used));
         world.rest().await?;
-        measured.update_writes = difference(&world.writes_of_all(), &writes);
+        let (writes, passes) = (difference(&world.writes_of_all(), &writes), difference(&passes.so_far(), &before));
+        measured.updated = Some(Updated { took, cpu, writes, passes });
     }
     measured.peak_kib = Used::now()?.peak_kib;
     Ok(measured)

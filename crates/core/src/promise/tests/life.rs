@@ -449,9 +449,15 @@ fn a_write_that_is_refused_when_a_pause_ends_does_not_make_it_forgotten() {
     world.label("kratix.io/paused", json!("true"));
     world.settle();
     let events = world.events.len();
+    let cause = "patch of Promise redis failed: forbidden";
+    assert_eq!(refused(&world.snapshot(), cause), None, "it says that it is paused");
     world.label("kratix.io/paused", json!(null));
-    assert_eq!(refused(&world.snapshot(), "patch of Promise redis failed: forbidden"), None);
-    assert_eq!(world.events.len(), events);
+    for _ in 0..2 {
+        let plan = refused(&world.snapshot(), cause).unwrap();
+        world.act(&plan, usize::MAX);
+        assert_eq!(world.says("Reconciled"), format!("Unknown/PausedReconciliation/{cause}"));
+        assert_eq!(world.events.len(), events + 1);
+    }
     world.settle();
     let request = world.get("Redis", &ObjectKey::namespaced("default", "a")).unwrap();
     assert_eq!(request["metadata"]["labels"]["internal.workflows.kratix.io/run-from-start"], "true");

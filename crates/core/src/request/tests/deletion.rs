@@ -160,7 +160,7 @@ fn a_delete_workflow_that_its_terminating_namespace_refuses_is_skipped_and_told(
     for (refusing, is_skipped) in [("a", true), ("pipes", false)] {
         let mut world = deleted(&["bye"]);
         let request: DynamicObject = typed(world.request("a"));
-        let plan = refused(world.now, &kind, &request, &words(refusing)).unwrap();
+        let plan = refused(world.now, &kind, (&request, None), &words(refusing)).unwrap();
         world.act(&plan);
         assert_eq!(world.count("DeleteWorkflowSkipped"), usize::from(is_skipped));
         if is_skipped {
@@ -178,7 +178,7 @@ fn a_delete_workflow_that_its_terminating_namespace_refuses_is_skipped_and_told(
     world.ask("a");
     world.settle("a");
     let request: DynamicObject = typed(world.request("a"));
-    assert!(refused(world.now, &kind, &request, &words("a")).unwrap().writes.is_empty());
+    assert!(refused(world.now, &kind, (&request, None), &words("a")).unwrap().writes.is_empty());
 }
 
 #[test]
@@ -539,7 +539,8 @@ fn a_delete_pipeline_does_not_start_beside_the_last_pod_of_one_that_was_stopped(
     world.change("Job", &job, json!({ "status": { "terminating": 1 } }));
     world.settle("a");
     assert_eq!(world.ran("a"), ["build", "bye"]);
-    assert_eq!(says(&world), format!("waits for the last pod of Job {job} to end"));
+    let look = format!("kubectl get pods -n a -l job-name={}", job.name);
+    assert_eq!(says(&world), format!("waits for the last pod of Job {job} to end; {look}"));
     world.change("Job", &job, json!({ "status": { "terminating": 0 } }));
     world.settle("a");
     assert_eq!(world.ran("a"), ["build", "bye", "bye"]);

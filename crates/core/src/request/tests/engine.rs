@@ -144,7 +144,8 @@ fn nothing_starts_beside_the_last_pod_of_a_job_that_was_stopped_or_removed() {
         assert!(world.decide("a").is_silent(), "{:?}", world.decide("a"));
         let told = Document::read(world.status("a")).condition("Reconciled").unwrap();
         assert_eq!((told.reason.as_str(), told.status), ("WorkflowPending", Status::Unknown));
-        assert_eq!(told.message, format!("Pending: waits for the last pod of Job {job} to end"));
+        let look = format!("kubectl get pods -n a -l job-name={}", job.name);
+        assert_eq!(told.message, format!("Pending: waits for the last pod of Job {job} to end; {look}"));
     };
     let mut world = two_pipelines();
     world.settle("a");

@@ -455,7 +455,7 @@ fn each_refused_write_is_one_event() {
     let kind = Kind::new("example.org", "v1", "Env", "envs");
     for (cause, events) in [("first", 1), ("first", 1), ("second", 2)] {
         let request: DynamicObject = typed(world.request("a"));
-        let plan = refused(world.now, &kind, &request, cause).unwrap();
+        let plan = refused(world.now, &kind, (&request, None), cause).unwrap();
         world.act(&plan);
         assert_eq!(world.told("a", "Reconciled"), "False/WriteRefused");
         assert_eq!(world.count("WriteRefused "), events, "{cause}");
@@ -463,12 +463,15 @@ fn each_refused_write_is_one_event() {
     world.label("a", keys::PAUSED, Some("true"));
     world.settle("a");
     let request: DynamicObject = typed(world.request("a"));
-    assert_eq!(refused(world.now, &kind, &request, "third"), None, "it says that it is paused");
+    assert_eq!(refused(world.now, &kind, (&request, None), "third"), None, "it says that it is paused");
+    let paused = json!({ "metadata": { "name": PROMISE, "labels": { keys::PAUSED: "true" } }, "spec": {} });
     // The pause stays on record: its end starts a run.
     world.label("a", keys::PAUSED, None);
     for _ in 0..2 {
         let request: DynamicObject = typed(world.request("a"));
-        let plan = refused(world.now, &kind, &request, "third").unwrap();
+        let by_promise = (&request, Some(&typed::<Promise>(&paused)));
+        assert_eq!(refused(world.now, &kind, by_promise, "third"), None, "it is paused by its Promise");
+        let plan = refused(world.now, &kind, (&request, None), "third").unwrap();
         world.act(&plan);
         let told = Document::read(world.status("a")).condition("Reconciled").unwrap();
         assert_eq!((told.reason.as_str(), told.message.as_str()), ("PausedReconciliation", "third"));

@@ -357,7 +357,7 @@ fn a_refused_removal_of_a_surplus_job_comes_to_rest_and_is_made_up_for() {
         };
         let kind = Kind::new("example.org", "v1", "Env", "envs");
         let request: DynamicObject = typed(world.request("a"));
-        let refused = refused(world.now, &kind, &request, "delete of Job failed: forbidden").unwrap();
+        let refused = refused(world.now, &kind, (&request, None), "delete of Job failed: forbidden").unwrap();
         world.act(&refused);
         at == 0 && refused.is_silent()
     });
