@@ -233,7 +233,7 @@ impl Wanted {
         let is_paused = self.requests.get(&number).is_some_and(|request| request.is_paused);
         let old = self.requests.insert(number, Request { spec: spec.clone(), act, is_paused });
         let mut steps = vec![Step::Apply(self.request(number))];
-        if let Some(old) = old.filter(|old| !old.act.is_empty() && old.spec == *spec) {
+        if let Some(old) = old.filter(|old| !old.act.is_empty() && self.stored(&old.spec) == self.stored(spec)) {
             // For the same spec nothing is run again by itself.
             if old.act == "suspend" {
                 steps.push(patch(address(number), keys::WORKFLOW_SUSPENDED, None));
@@ -241,6 +241,18 @@ impl Wanted {
             steps.push(patch(address(number), keys::MANUAL_RECONCILIATION, Some(keys::TRUE)));
         }
         steps
+    }
+
+    /// Returns a request's spec with the defaults of the API: what is written out in one request may be left out in another.
+    fn stored(&self, spec: &Value) -> Value {
+        let mut stored = spec.clone();
+        let version = self.fields.get("/api").map(|api| &api["spec"]["versions"][0]["schema"]["openAPIV3Schema"]);
+        let properties = version.and_then(|schema| schema["properties"]["spec"]["properties"].as_object());
+        let defaults = properties.into_iter().flatten().filter_map(|(name, field)| Some((name, field.get("default")?)));
+        for (name, default) in defaults.filter(|(name, _)| spec.get(name).is_none()) {
+            stored[name] = default.clone();
+        }
+        stored
     }
 
     /// Ends every pause: what is paused is not deleted either.
