@@ -40,7 +40,7 @@ pub(crate) fn verdict(cause: &str) -> Condition {
     Condition::new(condition::RECONCILED, Status::False, REASON, text::cause(cause))
 }
 
-/// Returns what `Reconciled` of a request says of a refusal while a pause that is over is on record.
+/// Returns what `Reconciled` says of a refusal while a pause is on record that is over.
 pub(crate) fn verdict_after_pause(cause: &str) -> Condition {
     Condition::new(condition::RECONCILED, Status::Unknown, PAUSED, text::cause(cause))
 }
