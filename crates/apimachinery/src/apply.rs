@@ -125,7 +125,16 @@ pub fn update(resource: &Resource, live: Option<&Value>, new: &mut Value, writer
         Managers::default().write(new);
         return;
     }
-    let mut managers = if is_main { Managers::of(new) } else { Managers::default() };
+    // That managedFields differ matters to nobody: they are no field that somebody could own.
+    let differences = compare::differences(schema, live, new);
+    let stored = live.and_then(|live| live["metadata"]["managedFields"].as_array());
+    let mut managers = if stored.is_some() && new["metadata"]["managedFields"].as_array() == stored {
+        Managers::stored(take_managed_fields(new))
+    } else if is_main {
+        Managers::of(new)
+    } else {
+        Managers::default()
+    };
     if managers.is_empty()
         && let Some(live) = live
     {
@@ -136,8 +145,6 @@ pub fn update(resource: &Resource, live: Option<&Value>, new: &mut Value, writer
             return;
         }
     }
-    // That managedFields differ matters to nobody: they are no field that somebody could own.
-    let differences = compare::differences(schema, live, new);
     let changed = own(resource, writer.subresource, differences.modified.union(&differences.added));
     let me = writer.manager(Operation::Update);
     for (manager, fields) in managers.conflicts(&me, &changed) {
@@ -180,6 +187,12 @@ fn is_equal_without(one: &Value, other: &Value, left_out: &[&str]) -> bool {
     let kept = |key: &String| !left_out.contains(&key.as_str());
     one.keys().filter(|key| kept(key)).count() == other.keys().filter(|key| kept(key)).count()
         && one.iter().all(|(key, value)| !kept(key) || other.get(key) == Some(value))
+}
+
+/// Takes the entries out of an object, whose list is empty then.
+fn take_managed_fields(object: &mut Value) -> Vec<Value> {
+    let entries = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
+    entries.map(std::mem::take).unwrap_or_default()
 }
 
 fn without_managed_fields(object: &Value) -> Value {

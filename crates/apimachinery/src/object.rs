@@ -58,14 +58,20 @@ pub(crate) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 /// Takes over `name` from `old`, or drops it if `old` has none.
 pub(crate) fn copy(new: &mut Value, old: &Value, name: &str) {
     let Some(fields) = new.as_object_mut() else { return };
-    match old.get(name) {
-        Some(value) => {
-            fields.insert(name.to_owned(), value.clone());
-        }
-        None => {
-            fields.remove(name);
-        }
+    match (old.get(name), fields.get_mut(name)) {
+        // Most are the same already, and to compare is cheaper than to copy.
+        (Some(value), Some(slot)) if value == slot => {}
+        (Some(value), Some(slot)) => slot.clone_from(value),
+        (Some(value), None) => drop(fields.insert(name.to_owned(), value.clone())),
+        (None, _) => drop(fields.remove(name)),
     }
+}
+
+/// Takes over all fields from `old` except those that `may_change`.
+pub(crate) fn keep(new: &mut Value, old: &Value, may_change: &[&str]) {
+    let fields = [&*new, old].into_iter().filter_map(Value::as_object).flat_map(Map::keys);
+    let kept: Vec<String> = fields.filter(|name| !may_change.contains(&name.as_str())).cloned().collect();
+    kept.iter().for_each(|name| copy(new, old, name));
 }
 
 /// Returns whether a value is absent or empty in the sense of Go's `omitempty`.

@@ -275,18 +275,13 @@ impl Resource {
         let has_status = self.subresource("status").is_some();
         if part == Part::Status {
             // Everything but the status stays; of metadata only who manages what may change.
-            let mut out = old.clone();
-            object::copy(&mut out, new, "status");
-            let managed = &new["metadata"];
-            object::copy(&mut out["metadata"], managed, "managedFields");
-            object::copy(&mut out["metadata"], managed, "resourceVersion");
-            if !self.is_custom() {
-                for name in ["labels", "annotations", "finalizers", "ownerReferences"] {
-                    object::copy(&mut out["metadata"], managed, name);
-                }
-            }
-            out["apiVersion"] = new["apiVersion"].clone();
-            *new = out;
+            object::keep(new, old, &["apiVersion", "metadata", "status"]);
+            let may_change: &[&str] = if self.is_custom() {
+                &["managedFields", "resourceVersion"]
+            } else {
+                &["managedFields", "resourceVersion", "labels", "annotations", "finalizers", "ownerReferences"]
+            };
+            object::keep(object::child(new, "metadata"), &old["metadata"], may_change);
             return;
         }
         if part == Part::Other && self.kind == "Pod" {

@@ -145,6 +145,15 @@ impl Set {
         out
     }
 
+    /// Returns whether a path of the set is also in one that is encoded as [`Set::encode`] does, as
+    /// [`Set::intersection`] would find it.
+    pub(super) fn touches(&self, encoded: &Value) -> bool {
+        let Some(fields) = encoded.as_object() else { return false };
+        (self.is_member && (fields.is_empty() || fields.contains_key(".")))
+            || (self.children.iter())
+                .any(|(step, below)| fields.get(&step.encode()).is_some_and(|encoded| below.touches(encoded)))
+    }
+
     /// Drops a field of the object and all below it.
     pub(super) fn drop_field(&mut self, name: &str) {
         self.children.remove(&Step::Field(name.to_owned()));

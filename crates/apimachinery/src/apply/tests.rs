@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -345,4 +346,45 @@ fn deployments_keep_what_others_scale() {
     let out = apply(deployments(), Some(&scaled), &without, writer("me"), false).unwrap();
     assert_eq!(out["spec"]["replicas"], 7);
     assert!(apply(deployments(), Some(&scaled), &config, writer("me"), false).is_err());
+}
+
+/// One change of a widget: what is merged into it, by whom, to which subresource.
+fn change() -> impl Strategy<Value = (Value, &'static str, &'static str)> {
+    let spec = prop_oneof![
+        (0..3).prop_map(|size| json!({"size": size})),
+        Just(json!({"size": null})),
+        ("[ab]", "[ab]").prop_map(|(a, b)| json!({"pin": {"a": a, "b": b}})),
+        prop::sample::subsequence(vec!["x", "y", "z"], 0..3).prop_map(|tags| json!({"tags": tags})),
+        (1..4, "[mn]").prop_map(|(port, name)| json!({"ports": [{"port": 0}, {"port": port, "name": name}]})),
+        ("[ab]", 0..3).prop_map(|(name, value)| json!({"free": {name: {"deep": value}}})),
+    ];
+    let labels = ("[ab]", "[ab]").prop_map(|(key, value)| json!({"metadata": {"labels": {key: value}}}));
+    let main = prop_oneof![spec.prop_map(|spec| json!({"spec": spec})), labels].prop_map(|change| (change, ""));
+    let status = any::<bool>().prop_map(|ready| (json!({"status": {"ready": ready}}), "status"));
+    let manager = prop::sample::select(vec!["one", "two", "three"]);
+    (prop_oneof![3 => main, 1 => status], manager).prop_map(|((change, part), manager)| (change, manager, part))
+}
+
+proptest! {
+    /// Entries that a write does not concern are taken over unread; that must not make a difference.
+    #[test]
+    fn entries_that_are_taken_over_as_stored_end_as_those_that_are_read(
+        changes in prop::collection::vec(change(), 1..12),
+    ) {
+        let widgets = widgets();
+        let mut live = widget(json!({"size": 1}));
+        update(&widgets, None, &mut live, writer("creator"));
+        for (second, (patch, manager, subresource)) in (2..).zip(changes) {
+            let by = Writer { subresource, now: at(second), ..writer(manager) };
+            let mut stored = crate::patch::merge(&live, &patch);
+            let mut read = stored.clone();
+            // With one more, which nobody understands, they are not what is stored.
+            let entries = read.pointer_mut("/metadata/managedFields").unwrap().as_array_mut().unwrap();
+            entries.push(json!({"manager": "nobody", "operation": "?"}));
+            update(&widgets, Some(&live), &mut stored, by);
+            update(&widgets, Some(&live), &mut read, by);
+            prop_assert_eq!(&stored, &read);
+            live = stored;
+        }
+    }
 }

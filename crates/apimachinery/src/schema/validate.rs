@@ -18,10 +18,15 @@ impl Schema {
     ///
     /// Parts that an update leaves as they were are not held against it, so that a schema may become stricter.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Error> {
-        let mut errors = self.check(object, old.map(|value| Old { spine: self, value }), &Path::Root).errors;
+        let mut errors = self.check(object, None, &Path::Root).errors;
+        // Only what is wrong is compared with what was.
+        if let Some(value) = old.filter(|_| !errors.is_empty()) {
+            errors = self.check(object, Some(Old { spine: self, value }), &Path::Root).errors;
+        }
         self.check_embedded(object, &Path::Root, &mut errors);
-        if old.is_none_or(|old| self.list_errors(old).is_empty()) {
-            errors.extend(self.list_errors(object));
+        let of_lists = self.list_errors(object);
+        if !of_lists.is_empty() && old.is_none_or(|old| self.list_errors(old).is_empty()) {
+            errors.extend(of_lists);
         }
         let blocked = |error: &Error| {
             matches!(
