@@ -86,8 +86,14 @@ impl Denial {
 /// Status and other subresources do not pass here.
 #[async_trait]
 pub trait Admission: Send + Sync + 'static {
-    /// Lets a write through, perhaps changed, or refuses it.
+    /// Lets a write through, perhaps changed, or refuses it. What it says of `metadata.managedFields` counts for nothing.
     async fn admit(&self, request: AdmissionRequest) -> Result<Admitted, Denial>;
+
+    /// Returns whether writes of this API group are to be shown to it; the others are not copied for it.
+    fn concerns(&self, group: &str) -> bool {
+        let _ = group;
+        true
+    }
 }
 
 /// Lets everything through.
@@ -98,6 +104,10 @@ pub struct AdmitAll;
 impl Admission for AdmitAll {
     async fn admit(&self, request: AdmissionRequest) -> Result<Admitted, Denial> {
         Ok(Admitted { object: request.object, warnings: Vec::new() })
+    }
+
+    fn concerns(&self, _group: &str) -> bool {
+        false
     }
 }
 

@@ -104,7 +104,10 @@ impl Chores {
             }
             return;
         }
-        if record.is_deleting() || record.owners().next().is_some() {
+        // Whoever names the same owners, by uid, was looked at then, and is again when one of them goes.
+        let owned =
+            || previous.map_or_else(|| record.owners().next().is_some(), |old| !record.owners().eq(old.owners()));
+        if record.is_deleting() || owned() {
             self.add(Chore::Object(served.table.clone(), record.name().clone()));
         }
         // It may have let go of an owner that waits for it.
@@ -234,7 +237,7 @@ impl Core {
     }
 
     /// Does a piece of the worker's work: `None` if the server stops meanwhile, which cuts it off as a crash would. A panic
-    /// costs the object it is about, not the worker; it is looked at again when it changes, or by the next start.
+    /// costs the object it is about, not the worker; it is looked at again when its owners change, or by the next start.
     async fn until_shutdown(&self, work: impl Future<Output = Result<(), Failure>>) -> Option<Result<(), Failure>> {
         tokio::select! {
             biased; // Nothing more is begun once the server stops.

@@ -209,14 +209,17 @@ impl Core {
         Ok(draft)
     }
 
-    /// Asks the embedder about a write. For deletions the returned object means nothing.
+    /// Asks the embedder about a write; returns the object if it was changed, which of a deletion means nothing.
     pub(crate) async fn admit(
         &self,
         call: &mut Call,
         operation: Operation,
-        object: Value,
-        old_object: Value,
-    ) -> Result<Value, Failure> {
+        object: &Value,
+        old_object: &Value,
+    ) -> Result<Option<Value>, Failure> {
+        if !self.admission.concerns(&call.served.group) {
+            return Ok(None);
+        }
         let request = AdmissionRequest {
             operation,
             group: call.served.group.clone(),
@@ -225,14 +228,21 @@ impl Core {
             resource: call.served.plural.clone(),
             namespace: call.namespace.clone(),
             name: call.name.clone(),
-            object,
-            old_object,
+            object: object.clone(),
+            old_object: old_object.clone(),
             user: call.user.clone(),
             dry_run: call.dry_run,
         };
         let admitted = self.admission.admit(request).await.map_err(admission::refusal)?;
         call.warnings.extend(admitted.warnings);
-        Ok(admitted.object)
+        let mut admitted = admitted.object;
+        // Whose a field is has been settled before.
+        if let (Some(entries), Some(metadata)) =
+            (object["metadata"].get("managedFields"), admitted.get_mut("metadata").and_then(Value::as_object_mut))
+        {
+            metadata.insert("managedFields".to_owned(), entries.clone());
+        }
+        Ok(Some(admitted).filter(|admitted| admitted != object))
     }
 
     pub(crate) fn count(&self, call: &Call, verb: &str) {

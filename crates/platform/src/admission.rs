@@ -87,10 +87,8 @@ async fn answer(api: &Client, question: &Question) -> Answer {
 
 #[async_trait]
 impl Admission for Rules {
+    /// Rules on writes of [`keys::GROUP`], the only ones that it [`concerns`](Admission::concerns).
     async fn admit(&self, request: AdmissionRequest) -> Result<Admitted, Denial> {
-        if request.group != keys::GROUP {
-            return Ok(Admitted { object: request.object, warnings: Vec::new() });
-        }
         let AdmissionRequest { operation, kind, name, object, old_object, user, .. } = request;
         let operation = match operation {
             Operation::Create => admission::Operation::Create,
@@ -118,6 +116,10 @@ impl Admission for Rules {
             }),
             Verdict::Open(_) => Err(trouble(500, format!("{name} was not ruled on"))),
         }
+    }
+
+    fn concerns(&self, group: &str) -> bool {
+        group == keys::GROUP
     }
 }
 

@@ -42,6 +42,7 @@ impl Core {
         if record.is_deleting() {
             self.release(served, record, &object).await?;
         }
+        let catalog = self.catalog.snapshot();
         let references = object["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
         if references.is_empty() || record.is_deleting() && !has_finalizer(&object, FOREGROUND) {
             return Ok(());
@@ -58,6 +59,10 @@ impl Core {
                 Owner::Absent => dangling.push(reference["uid"].as_str().unwrap_or_default().to_owned()),
                 Owner::Unknown => {
                     self.chores.wait_for_kind(&served.table, record.name());
+                    // A kind that came since brings back only whoever waited already.
+                    if !Arc::ptr_eq(&catalog, &self.catalog.snapshot()) {
+                        self.chores.add(Chore::Object(served.table.clone(), record.name().clone()));
+                    }
                     return Ok(());
                 }
             }

@@ -62,15 +62,17 @@ impl View {
     pub(crate) fn record(self, core: &Core, served: &Served, record: &Record) -> Bytes {
         match self {
             Self::Object => core.encoded(served, record),
-            _ => self.value(served, core.read(served, record), true),
+            // It is the same in all versions.
+            Self::Metadata => encode(&partial(record.metadata())),
+            Self::Table(_) => self.value(served, core.read(served, record), true),
         }
     }
 
     /// Renders one object; `columns` says whether a table repeats its columns.
-    pub(crate) fn value(self, served: &Served, object: Value, columns: bool) -> Bytes {
+    pub(crate) fn value(self, served: &Served, mut object: Value, columns: bool) -> Bytes {
         let shown = match self {
             Self::Object => object,
-            Self::Metadata => partial(object),
+            Self::Metadata => partial(object["metadata"].take()),
             Self::Table(include) => {
                 let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
                 table::render(served, [&object], meta, include, columns, Timestamp::now())
@@ -85,10 +87,11 @@ impl View {
         if ends_initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = json!({"kind": served.kind, "apiVersion": served.api_version(), "metadata": metadata});
         match self {
-            Self::Object => encode(&object),
-            Self::Metadata => encode(&partial(object)),
+            Self::Object => {
+                encode(&json!({"kind": served.kind, "apiVersion": served.api_version(), "metadata": metadata}))
+            }
+            Self::Metadata => encode(&partial(metadata)),
             Self::Table(_) => {
                 encode(&table::render(served, [], metadata, IncludeObject::Metadata, false, Timestamp::now()))
             }
@@ -122,7 +125,7 @@ impl View {
                 out.into()
             }
             Self::Metadata => {
-                let items: Vec<Value> = records.iter().map(|one| partial(core.read(served, one))).collect();
+                let items: Vec<Value> = records.iter().map(|one| partial(one.metadata())).collect();
                 encode(&json!({
                     "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                     "metadata": metadata, "items": items,
@@ -136,8 +139,8 @@ impl View {
     }
 }
 
-fn partial(mut object: Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"].take()})
+fn partial(metadata: Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }
 
 pub(crate) fn encode(value: &Value) -> Bytes {

@@ -52,21 +52,20 @@ impl Core {
             if call.is_crd() {
                 crd::establish(&mut new, &self.catalog.others(&call.name), call.now);
             }
-            let mistakes = served.validate_create(&new);
-            let admitted = match self.admit(call, Operation::Create, new.clone(), Value::Null).await {
+            let mut mistakes = served.validate_create(&new);
+            match self.admit(call, Operation::Create, &new, &Value::Null).await {
                 Err(_) if !mistakes.is_empty() => {
                     // The real server validates between mutating and validating webhooks, so its own verdict wins.
                     return Err(Status::invalid(served.qualified_kind(), &call.name, &mistakes).into());
                 }
-                admitted => admitted?,
-            };
-            let mut mistakes = if admitted == new {
-                mistakes
-            } else {
-                new = admitted;
-                served.default(&mut new);
-                served.validate_create(&new)
-            };
+                Err(failure) => return Err(failure),
+                Ok(None) => {}
+                Ok(Some(admitted)) => {
+                    new = admitted;
+                    served.default(&mut new);
+                    mistakes = served.validate_create(&new);
+                }
+            }
             mistakes.extend(unserved::check(&served, &new, None, &mut call.warnings));
             if !mistakes.is_empty() {
                 return Err(Status::invalid(served.qualified_kind(), &call.name, &mistakes).into());

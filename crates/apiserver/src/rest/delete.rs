@@ -112,7 +112,7 @@ impl Core {
         let record = self.get(call)?;
         check_preconditions(call, &record, options)?;
         let old = self.read(&served, &record);
-        self.admit(call, Operation::Delete, Value::Null, old.clone()).await?;
+        self.admit(call, Operation::Delete, &Value::Null, &old).await?;
         let mut new = old.clone();
         let held = mark(call, &mut new, options);
         if held && new == old {

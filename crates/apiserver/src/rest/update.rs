@@ -116,15 +116,16 @@ impl Core {
         }
         let mut mistakes = served.validate_update(&new, &old, part);
         if part == Part::Main {
-            let admitted = match self.admit(call, Operation::Update, new.clone(), old.clone()).await {
-                Err(_) if !mistakes.is_empty() => new.clone(),
-                admitted => admitted?,
-            };
-            if admitted != new {
-                new = admitted;
-                served.default(&mut new);
-                served.prepare_update(&mut new, &old, part);
-                mistakes = served.validate_update(&new, &old, part);
+            match self.admit(call, Operation::Update, &new, &old).await {
+                Err(_) if !mistakes.is_empty() => {}
+                Err(failure) => return Err(failure),
+                Ok(None) => {}
+                Ok(Some(admitted)) => {
+                    new = admitted;
+                    served.default(&mut new);
+                    served.prepare_update(&mut new, &old, part);
+                    mistakes = served.validate_update(&new, &old, part);
+                }
             }
         }
         mistakes.extend(unserved::check(&served, &new, Some(&old), &mut call.warnings));
@@ -143,19 +144,18 @@ impl Core {
         }
         let expect = Expect::Revision(record.revision());
         let (table, name) = (served.table.clone(), call.object_name());
-        let (draft, kind) = if finished {
-            (None, ChangeKind::Deleted)
+        let (draft, last, kind) = if finished {
+            (None, Some(new), ChangeKind::Deleted)
         } else {
-            (Some(self.draft(&served, new.clone())?), ChangeKind::Updated)
+            (Some(self.draft(&served, new)?), None, ChangeKind::Updated)
         };
         match self.store.write(Write { table, name, expect, draft, homes: Vec::new() }).await {
             Ok(written) => {
                 self.count(call, edit.verb());
                 self.after_write(call, kind, &written, Some(&record)).await;
-                Ok(Some(if finished {
-                    Outcome::Value { code: 200, value: new }
-                } else {
-                    Outcome::Stored { code: 200, record: written }
+                Ok(Some(match last {
+                    Some(value) => Outcome::Value { code: 200, value },
+                    None => Outcome::Stored { code: 200, record: written },
                 }))
             }
             // The next attempt finds out whether the edit was tied to the version that is gone.

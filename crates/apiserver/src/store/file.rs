@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -32,6 +33,10 @@ use super::{ObjectName, Queued, Record, WriteError};
 const FORMAT: u64 = 1;
 /// Writes that share one transaction; more wait for the next, so that one reply is never delayed without bound.
 const BATCH_MAX: usize = 256;
+/// After a batch of so many there are writers at work that will be back at once, and the next batch begins [`COMPANY`] after
+/// it: the transaction is most of what a small batch costs.
+const BUSY: usize = 4;
+const COMPANY: Duration = Duration::from_millis(2);
 /// Everything lives in memory anyway; redb's cache only helps its own tree.
 const CACHE_BYTES: usize = 2 << 20;
 const HEADER: usize = 28;
@@ -178,7 +183,10 @@ impl File {
         let flag = closing.clone();
         let path = self.path.clone();
         let run = move || {
+            let mut not_before = Instant::now();
             while let Some(first) = inbox.blocking_recv() {
+                #[expect(clippy::disallowed_methods, reason = "it is time that is waited for")]
+                std::thread::sleep(not_before.saturating_duration_since(Instant::now()));
                 let mut batch = Vec::with_capacity(16);
                 batch.push(first);
                 while batch.len() < BATCH_MAX
@@ -186,7 +194,11 @@ impl File {
                 {
                     batch.push(next);
                 }
+                let is_busy = batch.len() >= BUSY;
                 self.commit(&space, batch);
+                if is_busy {
+                    not_before = Instant::now() + COMPANY;
+                }
                 if flag.load(Ordering::SeqCst) {
                     return;
                 }

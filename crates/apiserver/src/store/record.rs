@@ -209,6 +209,19 @@ impl Record {
         })
     }
 
+    /// Returns the object's `metadata`; the rest, which is most of it, is not decoded, and may be nested more deeply than
+    /// parsers go.
+    pub fn metadata(&self) -> Value {
+        #[derive(Deserialize)]
+        struct Alone {
+            metadata: Value,
+        }
+        match serde_json::from_slice::<Alone>(&self.json()) {
+            Ok(alone) => alone.metadata,
+            Err(_) => self.value()["metadata"].take(),
+        }
+    }
+
     /// Decodes the object.
     ///
     /// # Errors

@@ -58,6 +58,11 @@ async fn an_owner_of_another_uid_is_no_owner() {
     owner.metadata.uid = Some("11111111-2222-3333-4444-555555555555".into());
     create(&maps, owned("stray", &owner, "ConfigMap", "v1")).await.unwrap();
     gone(&maps, "stray").await;
+    // Nor is one that is named later.
+    create(&maps, map("late")).await.unwrap();
+    let named = owned("late", &owner, "ConfigMap", "v1");
+    maps.patch("late", &PatchParams::default(), &Patch::Merge(named)).await.unwrap();
+    gone(&maps, "late").await;
 }
 
 #[tokio::test]
