@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kratix_core::object::{Kind, ObjectKey, Target};
 use kratix_core::plan::{Event, Owner, Plan, Write};
 use kratix_core::workflow::history;
@@ -12,6 +13,7 @@ use kube::api::{
     Preconditions,
 };
 use kube::{Client, ResourceExt};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::caches::{self, Caches};
@@ -127,11 +129,12 @@ async fn still(platform: &Client, target: &Target, produced: Option<&str>) -> Re
 /// Fails unless the cache shows all Jobs of the parent of `job` as they are. Read live: to a manager whose lists are from the
 /// past a workflow that has run already looks like one that has not begun.
 async fn all_are_seen(platform: &Client, caches: &Caches, job: &Value) -> Result<(), Error> {
-    let job: DynamicObject = serde_json::from_value(job.clone())
+    let job = ObjectMeta::deserialize(&job["metadata"])
         .map_err(|error| Error::read("the Job that is to be made", kube::Error::SerdeError(error)))?;
+    let labels = job.labels.unwrap_or_default();
     let selector: Vec<String> =
-        history::siblings(job.labels()).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let jobs = Api::<Job>::namespaced(platform.clone(), &job.namespace().unwrap_or_default());
+        history::siblings(&labels).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let jobs = Api::<Job>::namespaced(platform.clone(), &job.namespace.unwrap_or_default());
     let listed = jobs.list_metadata(&ListParams::default().labels(&selector.join(","))).await;
     let listed = listed.map_err(|source| Error::read("the Jobs of a workflow", source))?;
     let is_seen = |job: &PartialObjectMeta<Job>| {

@@ -31,7 +31,7 @@ use crate::request::Requests;
 use crate::telemetry::Pass;
 
 /// A change of how a request runs waits so long for those of others: a pass looks at all requests of the Promise.
-const OTHERS: Duration = Duration::from_millis(50);
+const OTHERS: Duration = Duration::from_millis(100);
 
 /// Generation and uid of a Promise, and the workflows that it had then.
 type Known = (Option<i64>, Option<String>, Arc<Definition>);

@@ -17,7 +17,7 @@ use kratix_api::{Promise, PromiseRevision, ResourceBinding, Work, keys};
 use kratix_core::config::Config;
 use kratix_core::object::{Kind, ObjectKey, Target};
 use kratix_core::plan::{Next, Plan, Reporter};
-use kratix_core::request::{self, Finding, Snapshot};
+use kratix_core::request::{self, Concerned, Finding, Snapshot};
 use kratix_core::trace::Subject;
 use kratix_core::workflow::{Settings, history};
 use kube::api::{Api, DynamicObject};
@@ -285,8 +285,9 @@ impl Inner {
             }
         }));
         caches.promises.on_change(with::<Promise>(&weak, |inner, old, new| {
-            if request::concerns_requests(old.map(AsRef::as_ref), new.map(AsRef::as_ref)) {
-                new.or(old).into_iter().for_each(|promise| inner.add_all(&promise.name_any()));
+            let concerned = request::concerned_by_promise(old.map(AsRef::as_ref), new.map(AsRef::as_ref));
+            if let Some(promise) = new.or(old).filter(|_| concerned != Concerned::Nobody) {
+                inner.add_all(&promise.name_any(), &concerned);
             }
         }));
         caches.revisions.on_change(with::<PromiseRevision>(&weak, |inner, old, new| {
@@ -296,7 +297,7 @@ impl Inner {
             }
             if request::revision_concerns_requests(old.map(AsRef::as_ref), new.map(AsRef::as_ref)) {
                 let promise = new.or(old).and_then(|revision| revision.labels().get(keys::PROMISE_NAME));
-                promise.into_iter().for_each(|promise| inner.add_all(promise));
+                promise.into_iter().for_each(|promise| inner.add_all(promise, &Concerned::Everybody));
             }
         }));
     }
@@ -307,7 +308,7 @@ impl Inner {
         self.cx.on_setting_change(Config::repetition, move || {
             let Some(inner) = weak.upgrade() else { return };
             let promises: Vec<String> = inner.running.read().keys().cloned().collect();
-            promises.iter().for_each(|promise| inner.add_all(promise));
+            promises.iter().for_each(|promise| inner.add_all(promise, &Concerned::Everybody));
         });
     }
 
@@ -324,10 +325,10 @@ impl Inner {
         }
     }
 
-    fn add_all(&self, promise: &str) {
+    fn add_all(&self, promise: &str, concerned: &Concerned) {
         let running = self.running.read().get(promise).cloned();
         if let Some(running) = running {
-            for request in running.cache.all() {
+            for request in running.cache.all().iter().filter(|request| concerned.includes(request)) {
                 let key = ObjectKey::of(request.as_ref());
                 running.rests.wake(&key);
                 running.queue.add(key);

@@ -42,8 +42,8 @@ use crate::workflow::status::Document;
 use crate::workflow::{self, Definition, Outcome, Parent, Progress, Settings, Workflow};
 
 pub use concern::{
-    binding_concerns_request, concerns_requests, is_urgent, job_concerns_request, revision_concerns_requests,
-    work_concerns_request,
+    Concerned, binding_concerns_request, concerned_by_promise, is_urgent, job_concerns_request,
+    revision_concerns_requests, work_concerns_request,
 };
 
 /// Condition of a request that is being deleted: what it waits for.

@@ -92,7 +92,7 @@ struct Round<'a> {
     token: Option<String>,
     /// Those that it concerns and that are not being deleted.
     requests: Vec<&'a Request>,
-    /// What the Jobs of each request tell, by its namespace and name.
+    /// What the Jobs of each request tell of which it matters, by its namespace and name.
     begun: HashMap<(&'a str, &'a str), Begun>,
 }
 
@@ -121,8 +121,8 @@ impl Begun {
 impl<'a> Round<'a> {
     fn of(token: Option<String>, requests: &'a [Arc<Request>], snapshot: &'a Snapshot, kind: &Kind) -> Self {
         let homes = snapshot.pipeline_namespaces(WorkflowType::Resource);
-        let known: HashMap<_, _> = requests
-            .iter()
+        let known: HashMap<_, _> = (requests.iter())
+            .filter(|request| has_told(token.as_deref(), request) && hangs_on_jobs(request))
             .map(|request| ((request.namespace.as_str(), request.name.as_str()), request.subject(kind)))
             .collect();
         let mut begun: HashMap<_, Begun> = HashMap::new();
@@ -144,7 +144,7 @@ impl<'a> Round<'a> {
     }
 
     fn has_told(&self, request: &Request) -> bool {
-        if self.token.is_none() { request.round.is_some() } else { request.round == self.token }
+        has_told(self.token.as_deref(), request)
     }
 
     /// Returns whether a request that was told is about to run or runs. One that is held does not, whatever it was told; nor
@@ -175,6 +175,16 @@ impl<'a> Round<'a> {
     fn running(&self) -> usize {
         self.requests.iter().filter(|request| self.has_told(request) && self.is_running(request)).count()
     }
+}
+
+/// Returns whether a request was told of a round; once everybody was, of any.
+fn has_told(token: Option<&str>, request: &Request) -> bool {
+    request.round.is_some() && (token.is_none() || request.round.as_deref() == token)
+}
+
+/// Returns whether it takes the Jobs of a request to see that it runs, see [`Round::is_running`].
+fn hangs_on_jobs(request: &Request) -> bool {
+    !request.is_told && !matches!(request.standing, Standing::Held | Standing::Running)
 }
 
 /// Returns the round that the Promise's annotation names.

@@ -5,20 +5,48 @@ use kratix_api::{Promise, PromiseRevision, ResourceBinding, Work, keys};
 use kube_core::{DynamicObject, Resource, ResourceExt};
 
 use super::is_serving;
+use crate::promise::{self, RERUN};
 use crate::workflow::history;
 
-/// Returns whether a change of the Promise concerns all of its requests: it was paused, released, has become available or
+/// Which of its requests a change of a Promise concerns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Concerned {
+    /// None.
+    Nobody,
+    /// Those that this round, which is over, has not reached: they may have waited for it.
+    Untold {
+        /// Its token.
+        round: String,
+    },
+    /// All.
+    Everybody,
+}
+
+impl Concerned {
+    /// Returns whether this request is one of them.
+    pub fn includes(&self, request: &DynamicObject) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Untold { round } => request.annotations().get(RERUN) != Some(round),
+            Self::Everybody => true,
+        }
+    }
+}
+
+/// Returns which of its requests a change of the Promise concerns: it was paused, released, has become available or
 /// unavailable, has another version, goes, or nobody is to wait for its word any more.
-pub fn concerns_requests(old: Option<&Promise>, new: Option<&Promise>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return true };
+pub fn concerned_by_promise(old: Option<&Promise>, new: Option<&Promise>) -> Concerned {
+    let (Some(old), Some(new)) = (old, new) else { return Concerned::Everybody };
     let paused = |promise: &Promise| promise.labels().get(keys::PAUSED).is_some_and(|value| value == keys::TRUE);
     let deleting = |promise: &Promise| promise.meta().deletion_timestamp.is_some();
     let differ = |view: fn(&Promise) -> bool| view(old) != view(new);
-    let round = crate::promise::round(old);
-    if round.is_some() && round != crate::promise::round(new) {
-        return true;
+    if differ(paused) || differ(is_serving) || differ(deleting) || old.version() != new.version() {
+        return Concerned::Everybody;
     }
-    differ(paused) || differ(is_serving) || differ(deleting) || old.version() != new.version()
+    match promise::round(old) {
+        Some(round) if promise::round(new).as_ref() != Some(&round) => Concerned::Untold { round },
+        _ => Concerned::Nobody,
+    }
 }
 
 /// Returns whether a change of a revision concerns the requests that may use it.

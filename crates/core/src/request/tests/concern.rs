@@ -31,16 +31,24 @@ fn requests_come_back_when_their_promise_takes_them_or_does_not_any_more() {
     ];
     for (patch, concerns) in table {
         let after = promise(patch.clone());
-        assert_eq!(concerns_requests(Some(&before), Some(&after)), concerns, "{patch}");
-        assert_eq!(concerns_requests(Some(&after), Some(&before)), concerns, "{patch}");
+        let expected = if concerns { Concerned::Everybody } else { Concerned::Nobody };
+        assert_eq!(concerned_by_promise(Some(&before), Some(&after)), expected, "{patch}");
+        assert_eq!(concerned_by_promise(Some(&after), Some(&before)), expected, "{patch}");
     }
-    assert!(concerns_requests(None, Some(&before)) && concerns_requests(Some(&before), None));
+    assert_eq!(concerned_by_promise(None, Some(&before)), Concerned::Everybody);
+    assert_eq!(concerned_by_promise(Some(&before), None), Concerned::Everybody);
     // Who waits for the word of the Promise goes on when the round is over.
     let observed = |generation| {
         promise(json!({ "metadata": { "generation": 2 }, "status": { "observedGeneration": generation } }))
     };
-    assert!(concerns_requests(Some(&observed(1)), Some(&observed(2))));
-    assert!(!concerns_requests(Some(&observed(2)), Some(&observed(2))));
+    let over = concerned_by_promise(Some(&observed(1)), Some(&observed(2)));
+    let of_round = |annotations: Value| {
+        let object = json!({ "apiVersion": "e.org/v1", "kind": "Env", "metadata": { "annotations": annotations } });
+        over.includes(&serde_json::from_value(object).unwrap())
+    };
+    assert!(of_round(json!({})) && of_round(json!({ crate::promise::RERUN: "generation-1" })));
+    assert!(!of_round(json!({ crate::promise::RERUN: "generation-2" })));
+    assert_eq!(concerned_by_promise(Some(&observed(2)), Some(&observed(2))), Concerned::Nobody);
 }
 
 #[test]
