@@ -58,8 +58,13 @@ impl Admission for House {
         }
         if request.kind == "ConfigMap" && request.operation != Operation::Delete {
             request.object["metadata"]["labels"]["seen"] = json!("yes");
+            request.object["metadata"]["managedFields"] = json!([{"manager": "house", "operation": "Update"}]);
         }
         Ok(Admitted { object: request.object, warnings: vec!["be careful".into()] })
+    }
+
+    fn concerns(&self, group: &str) -> bool {
+        group.is_empty()
     }
 }
 
@@ -68,9 +73,15 @@ async fn admission_changes_and_refuses() {
     let server = Server::builder().admission(Arc::new(House)).build().await.unwrap();
     let client = Client::new(server.service(User::admin("admin")), "default");
     let maps: Api<kube::api::DynamicObject> =
-        Api::default_namespaced_with(client, &resource("v1", "ConfigMap", "configmaps"));
+        Api::default_namespaced_with(client.clone(), &resource("v1", "ConfigMap", "configmaps"));
     let made = create(&maps, map("a")).await.unwrap();
     assert_eq!(made.metadata.labels.unwrap()["seen"], "yes");
+    let owners = made.metadata.managed_fields.unwrap();
+    assert!(owners.iter().all(|entry| entry.manager.as_deref() != Some("house") && entry.fields_v1.is_some()));
+    // What does not concern it is not shown to it.
+    let roles = resource("rbac.authorization.k8s.io/v1", "Role", "roles");
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "forbidden"}});
+    create(&Api::default_namespaced_with(client, &roles), role).await.unwrap();
     let (code, _, message) = refusal(create(&maps, map("forbidden")).await);
     assert_eq!(
         (code, message.as_str()),
