@@ -33,10 +33,13 @@ use super::{ObjectName, Queued, Record, WriteError};
 const FORMAT: u64 = 1;
 /// Writes that share one transaction; more wait for the next, so that one reply is never delayed without bound.
 const BATCH_MAX: usize = 256;
-/// After a batch of so many there are writers at work that will be back at once, and the next batch begins [`COMPANY`] after
-/// it: the transaction is most of what a small batch costs.
+/// After a batch of so many there are writers at work that will be back at once, and the next one waits for their company: a
+/// transaction costs much the same whatever is in it.
 const BUSY: usize = 4;
-const COMPANY: Duration = Duration::from_millis(2);
+/// How much longer than the batch has taken that is, so that transactions take a quarter of the time at most.
+const COMPANY: u32 = 3;
+/// A medium that is slow brings company by itself.
+const COMPANY_MAX: Duration = Duration::from_millis(8);
 /// Everything lives in memory anyway; redb's cache only helps its own tree.
 const CACHE_BYTES: usize = 2 << 20;
 const HEADER: usize = 28;
@@ -195,9 +198,11 @@ impl File {
                     batch.push(next);
                 }
                 let is_busy = batch.len() >= BUSY;
+                let begin = Instant::now();
                 self.commit(&space, batch);
                 if is_busy {
-                    not_before = Instant::now() + COMPANY;
+                    let end = Instant::now();
+                    not_before = end + (COMPANY * end.duration_since(begin)).min(COMPANY_MAX);
                 }
                 if flag.load(Ordering::SeqCst) {
                     return;

@@ -433,10 +433,14 @@ fn range<'a>(
     scope: &'a Scope,
     after: Option<&ObjectName>,
 ) -> impl Iterator<Item = (&'a ObjectName, &'a Arc<Record>)> {
+    // No name comes between a namespace and itself with a NUL: names are compared on the way to the range, not in it.
+    let end = scope.namespace.as_ref().map(|namespace| ObjectName::new(format!("{namespace}\0"), ""));
     let start = match (after, &scope.namespace) {
-        (Some(after), _) => Bound::Excluded(after.clone()),
+        (Some(after), _) if scope.contains(after) => Bound::Excluded(after.clone()),
         (None, Some(namespace)) => Bound::Included(ObjectName::new(namespace.clone(), "")),
         (None, None) => Bound::Unbounded,
+        // After a name of another namespace there is nothing.
+        (Some(_), _) => end.clone().map_or(Bound::Unbounded, Bound::Included),
     };
-    objects.range((start, Bound::Unbounded)).take_while(|(name, _)| scope.contains(name))
+    objects.range((start, end.map_or(Bound::Unbounded, Bound::Excluded)))
 }

@@ -82,6 +82,33 @@ async fn pages_show_one_revision_however_much_changes_between_them() {
 }
 
 #[tokio::test]
+async fn a_list_of_a_namespace_holds_its_objects_and_no_others() {
+    let store = Store::memory();
+    let namespaces = ["a", "a-b", "ab", "b"];
+    for namespace in namespaces {
+        for name in ["x", "y"] {
+            let write = Write { name: ObjectName::new(namespace, name), ..put(name, "1", Expect::Absent) };
+            store.write(write).await.unwrap();
+        }
+    }
+    for namespace in namespaces {
+        let scope = Scope { table: "/configmaps".into(), namespace: Some(namespace.into()) };
+        let list = |after: Option<(&str, &str)>| {
+            let after = after.map(|(namespace, name)| ObjectName::new(namespace, name));
+            let page = store.list(&scope, None, after.as_ref(), None, |_| true).unwrap();
+            assert!(page.records.iter().all(|record| &*record.name().namespace == namespace), "{namespace}");
+            names(&page)
+        };
+        assert_eq!(list(None), ["x", "y"], "{namespace}");
+        assert_eq!(list(Some((namespace, "x"))), ["y"], "{namespace}");
+        // Where somebody else's page would go on there is nothing.
+        for elsewhere in [(namespace, "y"), ("0", "x"), ("c", "x")] {
+            assert!(list(Some(elsewhere)).is_empty(), "{namespace} after {elsewhere:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_cursor_sees_every_change_once_and_only_its_own() {
     let store = Store::memory();
     let a = store.write(put("a", "1", Expect::Absent)).await.unwrap();
