@@ -18,7 +18,7 @@ pub mod discovery;
 pub mod field;
 pub mod jsonpath;
 pub mod meta;
-mod object;
+pub mod object;
 pub mod openapi;
 pub mod patch;
 pub mod protobuf;

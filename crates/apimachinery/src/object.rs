@@ -56,7 +56,7 @@ pub(crate) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 }
 
 /// Takes over `name` from `old`, or drops it if `old` has none.
-pub(crate) fn copy(new: &mut Value, old: &Value, name: &str) {
+pub fn copy(new: &mut Value, old: &Value, name: &str) {
     let Some(fields) = new.as_object_mut() else { return };
     match (old.get(name), fields.get_mut(name)) {
         // Most are the same already, and to compare is cheaper than to copy.

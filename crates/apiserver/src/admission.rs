@@ -90,8 +90,7 @@ pub trait Admission: Send + Sync + 'static {
     async fn admit(&self, request: AdmissionRequest) -> Result<Admitted, Denial>;
 
     /// Returns whether writes of this API group are to be shown to it; the others are not copied for it.
-    fn concerns(&self, group: &str) -> bool {
-        let _ = group;
+    fn concerns(&self, _group: &str) -> bool {
         true
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use embedded_apimachinery::apply::Writer;
 use embedded_apimachinery::decode::FieldValidation;
-use embedded_apimachinery::{Qualified, Status, crd, depth};
+use embedded_apimachinery::{Qualified, Status, crd, depth, object};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -236,11 +236,9 @@ impl Core {
         let admitted = self.admission.admit(request).await.map_err(admission::refusal)?;
         call.warnings.extend(admitted.warnings);
         let mut admitted = admitted.object;
-        // Whose a field is has been settled before.
-        if let (Some(entries), Some(metadata)) =
-            (object["metadata"].get("managedFields"), admitted.get_mut("metadata").and_then(Value::as_object_mut))
-        {
-            metadata.insert("managedFields".to_owned(), entries.clone());
+        if let Some(metadata) = admitted.get_mut("metadata") {
+            // Whose a field is has been settled before.
+            object::copy(metadata, &object["metadata"], "managedFields");
         }
         Ok(Some(admitted).filter(|admitted| admitted != object))
     }
