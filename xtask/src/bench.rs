@@ -56,7 +56,7 @@ pub(crate) fn run(subject: Option<Subject>) -> Result<()> {
         None => product::run(),
         Some(Subject::Cell { task }) => cell::run(&task),
         // Compilers and users of this program have different ideas of speed.
-        Some(_) if cfg!(debug_assertions) => process::again_in_release(),
+        Some(_) if cfg!(debug_assertions) => process::again_with_optimisations(),
         Some(Subject::Store(options)) => store::run(&options),
         Some(Subject::Works { quick }) => works::run(quick),
         Some(Subject::Scheduler { quick }) => scheduler::run(quick),

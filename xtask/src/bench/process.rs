@@ -11,16 +11,30 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::run_to_end;
 
-/// Builds this program with optimisations and runs it with the same arguments.
-pub(super) fn again_in_release() -> Result<()> {
+/// Profile of what is measured: that of what is installed.
+const PROFILE: &str = "dist";
+
+/// Builds a program of this workspace as it is installed.
+pub(super) fn build(package: &str) -> Result<()> {
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--release", "--locked", "--package", "xtask"]);
+    build.args(["build", "--profile", PROFILE, "--locked", "--package", package]);
     let built = build.status().context("starting cargo")?;
     if !built.success() {
-        bail!("the release build failed");
+        bail!("{package} cannot be built with profile {PROFILE}");
     }
+    Ok(())
+}
+
+/// Returns the path of a program that was [built](build).
+pub(super) fn built(program: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let ended = Command::new(target.join("release/xtask")).args(std::env::args_os().skip(1)).status()?;
+    target.join(PROFILE).join(program)
+}
+
+/// Builds this program with optimisations and runs it with the same arguments.
+pub(super) fn again_with_optimisations() -> Result<()> {
+    build("xtask")?;
+    let ended = Command::new(built("xtask")).args(std::env::args_os().skip(1)).status()?;
     if !ended.success() {
         bail!("the measurement failed");
     }

@@ -1,6 +1,6 @@
 //! The product as its users run it.
 //!
-//! The release program in a directory of its own, on the loopback interface, real containers, a local Git repository.
+//! The program, built as it is installed, in a directory of its own, on the loopback interface, real containers, a local Git repository.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

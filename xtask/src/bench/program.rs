@@ -1,4 +1,4 @@
-//! The release program, as its users run it.
+//! The program, as its users run it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,16 +12,11 @@ use kube::{Api, Client, Config};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use super::process;
+
 /// Builds it.
 pub(super) fn build() -> Result<()> {
-    let build = std::process::Command::new(env!("CARGO"))
-        .args(["build", "--release", "--locked", "--package", "kratix"])
-        .status()
-        .context("starting cargo")?;
-    if !build.success() {
-        bail!("the release build failed");
-    }
-    Ok(())
+    process::build("kratix")
 }
 
 /// Writes by who makes them.
@@ -76,14 +71,14 @@ pub(super) struct Program {
 
 impl Program {
     pub(super) async fn start(data: &Path) -> Result<Self> {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-        let mut child = Command::new(target.join("release/kratix"))
+        let program = process::built("kratix");
+        let mut child = Command::new(&program)
             .args(["up", "--listen", "127.0.0.1:0", "--output", "json", "--data-dir"])
             .arg(data)
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .context("starting target/release/kratix")?;
+            .with_context(|| format!("starting {}", program.display()))?;
         let mut lines = BufReader::new(child.stdout.take().context("its output")?).lines();
         lines.next_line().await?.context("it ended at once")?;
         let kubeconfig = Kubeconfig::read_from(data.join("kubeconfig"))?;
