@@ -69,8 +69,7 @@ pub enum Run {
 impl Run {
     /// Returns how the workflow of an object with these labels runs.
     pub fn of_labels(labels: Option<&std::collections::BTreeMap<String, String>>) -> Self {
-        let label = labels.and_then(|labels| labels.get(keys::DRY_RUN));
-        if label.is_some_and(|value| value == keys::TRUE) { Self::Dry } else { Self::Real }
+        if labels.is_some_and(|labels| keys::is_set(labels, keys::DRY_RUN)) { Self::Dry } else { Self::Real }
     }
 }
 

@@ -21,6 +21,12 @@ pub const CONFIG_MAP: &str = "kratix";
 pub const CONFIG_KEY: &str = "config";
 /// The value of all boolean labels and annotations.
 pub const TRUE: &str = "true";
+
+/// Returns whether a boolean label or annotation is set: no value but [`TRUE`] is effective.
+pub fn is_set(labels: &std::collections::BTreeMap<String, String>, key: &str) -> bool {
+    labels.get(key).is_some_and(|value| value == TRUE)
+}
+
 /// Version recorded for a Promise without version label.
 pub const VERSION_NOT_SET: &str = "not-set";
 /// Version of a binding that follows the latest revision.

@@ -58,7 +58,7 @@ pub fn matches(selector: &Labels, labels: Option<&Labels>) -> bool {
 /// # Limits
 /// Whether the Destination is being deleted is the caller's to know.
 pub fn accepts(selector: &Labels, labels: Option<&Labels>, strict: bool) -> bool {
-    let dry_run = |labels: &Labels| labels.get(keys::DRY_RUN).is_some_and(|value| value == keys::TRUE);
+    let dry_run = |labels: &Labels| keys::is_set(labels, keys::DRY_RUN);
     let is_labelled = labels.is_some_and(|labels| !labels.is_empty());
     matches(selector, labels)
         && !(selector.is_empty() && strict && is_labelled)

@@ -193,22 +193,22 @@ where
             {
                 return;
             }
-            if let Some(old) = &old {
-                for entry in (self.inner.index)(old) {
-                    if let Some(objects) = state.indexes.get_mut(&entry) {
-                        objects.remove(&key);
-                        if objects.is_empty() {
-                            state.indexes.remove(&entry);
-                        }
+            let entries = |object: &Option<Arc<K>>| object.as_deref().map(self.inner.index).unwrap_or_default();
+            let (left, entered) = (entries(&old), entries(&object));
+            for entry in left.iter().filter(|entry| !entered.contains(entry)) {
+                if let Some(objects) = state.indexes.get_mut(entry) {
+                    objects.remove(&key);
+                    if objects.is_empty() {
+                        state.indexes.remove(entry);
                     }
                 }
             }
             match &object {
                 Some(new) => {
-                    for entry in (self.inner.index)(new) {
-                        state.indexes.entry(entry).or_default().insert(key.clone(), Arc::clone(new));
+                    for entry in entered {
+                        put(state.indexes.entry(entry).or_default(), &key, new);
                     }
-                    state.objects.insert(key, Arc::clone(new));
+                    put(&mut state.objects, &key, new);
                 }
                 None => {
                     state.objects.remove(&key);
@@ -222,6 +222,14 @@ where
         for observer in self.inner.observers.read().iter() {
             observer(old.as_ref(), new.as_ref());
         }
+    }
+}
+
+/// Puts an object where an earlier version of it mostly is.
+fn put<K>(objects: &mut BTreeMap<ObjectKey, Arc<K>>, key: &ObjectKey, object: &Arc<K>) {
+    match objects.get_mut(key) {
+        Some(present) => *present = Arc::clone(object),
+        None => drop(objects.insert(key.clone(), Arc::clone(object))),
     }
 }
 

@@ -10,7 +10,7 @@ use kratix_api::destination::StateStoreRef;
 use kratix_api::{
     BucketStateStore, Destination, GitStateStore, Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, keys,
 };
-use kratix_core::promise::is_own_job;
+use kratix_core::promise::{is_own_job, is_own_work};
 use kratix_core::promise_revision::bound_versions;
 use kratix_core::state_store::{self, Address, Store};
 use kratix_core::work::selection_entries;
@@ -39,7 +39,7 @@ pub(crate) struct Caches {
     pub(crate) git_stores: Cache<GitStateStore>,
     /// Indexed by [`secret_entry`] and [`address_entry`].
     pub(crate) bucket_stores: Cache<BucketStateStore>,
-    /// All but parts; indexed by [`promise_entry`], [`request_entry`] and [`selection_entries`].
+    /// All but parts; indexed by [`promise_entry`], [`request_entry`] and [`selection_entries`], a Promise's own by [`own_entry`].
     pub(crate) works: Cache<Work>,
     /// Metadata only of the parts of large Works, which are read when they are written; indexed by [`work_entry`].
     pub(crate) parts: Cache<PartialObjectMeta<Work>>,
@@ -70,7 +70,7 @@ pub(crate) fn promise_entry(promise: &str) -> String {
     format!("promise={promise}")
 }
 
-/// Index entry of the Jobs of a Promise's own workflows.
+/// Index entry of the Jobs of a Promise's own workflows, and of its own Works.
 pub(crate) fn own_entry(promise: &str) -> String {
     format!("own={promise}")
 }
@@ -273,6 +273,7 @@ fn binding_entries(binding: &ResourceBinding) -> Vec<String> {
 /// A request's Works carry its namespace as a label when they live elsewhere, in the Promise's pipeline namespace.
 fn work_entries(work: &Work) -> Vec<String> {
     let mut entries = labelled_promise(work);
+    entries.extend(label(work, keys::PROMISE_NAME).filter(|_| is_own_work(work)).map(own_entry));
     if let (Some(promise), Some(name)) = (label(work, keys::PROMISE_NAME), label(work, keys::RESOURCE_NAME)) {
         let own = work.namespace().unwrap_or_default();
         let namespace = label(work, keys::RESOURCE_NAMESPACE).unwrap_or(&own);
@@ -399,6 +400,25 @@ mod tests {
             let entries = job_entries(&job);
             assert!(entries.contains(&promise_entry("p")));
             assert_eq!(entries.contains(&own_entry("p")), is_own, "{kind}");
+        }
+    }
+
+    #[test]
+    fn works_of_a_promise_itself_are_found_apart_from_those_of_its_requests() {
+        let origins = [
+            (keys::WORK_TYPE_PROMISE, None, true),
+            (keys::WORK_TYPE_STATIC_DEPENDENCY, None, true),
+            (keys::WORK_TYPE_PROMISE, Some(keys::DRY_RUN_SUMMARY), false),
+            (keys::WORK_TYPE_RESOURCE, None, false),
+        ];
+        for (origin, label, is_own) in origins {
+            let mut work = Work::new("w", kratix_api::WorkSpec::default());
+            let labels = [(keys::PROMISE_NAME, "p"), (keys::WORK_TYPE, origin)];
+            let labels = labels.into_iter().chain(label.map(|label| (label, keys::TRUE)));
+            work.labels_mut().extend(labels.map(|(key, value)| (key.to_owned(), value.to_owned())));
+            let entries = work_entries(&work);
+            assert!(entries.contains(&promise_entry("p")));
+            assert_eq!(entries.contains(&own_entry("p")), is_own, "{origin} {label:?}");
         }
     }
 

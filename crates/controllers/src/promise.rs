@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kratix_api::{Promise, keys, promise_api};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Event, Next, Plan, Reporter};
-use kratix_core::promise::{self, Call, Refusal, Request, Requests as Wanted, Snapshot, trigger};
+use kratix_core::promise::{self, Call, Refusal, Remains, Request, Requests as Wanted, Snapshot, trigger};
 use kratix_core::trace::Subject;
 use kratix_core::workflow::Definition;
 use kratix_core::workflow::access::Existing;
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use crate::cache::Cache;
-use crate::caches::{Caches, own_entry, promise_entry};
+use crate::caches::{Caches, own_entry, parent_entry, promise_entry};
 use crate::context::Context;
 use crate::controller::Reconcile;
 use crate::error::Error;
@@ -108,7 +108,7 @@ impl Promises {
         let mut required_revisions: Vec<_> = of_required.collect();
         required_revisions.sort_by_key(|revision| revision.name_any());
         required_revisions.dedup_by_key(|revision| revision.name_any());
-        let requests = self.requests.list(&name);
+        let requests = self.requests.list(&name).map(|requests| self.look_at(&promise, &requests));
         let access_name = promise::access_name(&name);
         let has_api = promise_api::read(&promise.spec).ok();
         let (crd, cluster_role, cluster_role_binding) = match &has_api {
@@ -119,6 +119,20 @@ impl Promises {
             ),
             None => (caches.crds.indexed(&entry).pop(), None, None),
         };
+        let awaited_jobs = match &has_api {
+            Some(api) => {
+                let jobs_of = |request: &Request| {
+                    caches.jobs.indexed(&parent_entry(api.kind(), &request.namespace, &request.name))
+                };
+                promise::awaited(&promise, requests.as_deref().unwrap_or_default()).flat_map(jobs_of).collect()
+            }
+            None => Vec::new(),
+        };
+        let remains = || Remains {
+            works: caches.works.indexed(&entry),
+            jobs: caches.jobs.indexed(&entry),
+            bindings: caches.bindings.indexed(&entry),
+        };
         Ok(Snapshot {
             now: self.cx.now(),
             definition: self.definition(&promise),
@@ -128,11 +142,11 @@ impl Promises {
             crd,
             cluster_role,
             cluster_role_binding,
-            works: caches.works.indexed(&entry),
-            jobs: caches.jobs.indexed(&entry),
+            own_works: caches.works.indexed(&own_entry(&name)),
             own_jobs: caches.jobs.indexed(&own_entry(&name)),
-            requests: requests.map(|requests| self.look_at(&promise, &requests)),
-            bindings: caches.bindings.indexed(&entry),
+            awaited_jobs,
+            remains: promise.metadata.deletion_timestamp.as_ref().map(|_| remains()).unwrap_or_default(),
+            requests,
             access: Existing {
                 service_accounts: caches.service_accounts.indexed(&entry),
                 config_maps: caches.config_maps.indexed(&entry),

@@ -54,7 +54,7 @@ use crate::workflow::{self, Definition, Parent, Progress, Settings, Surroundings
 pub use api::access_name;
 pub use fault::{Fault, refused};
 pub use interval::{Source as IntervalSource, of_promise as interval, of_revision as revision_interval};
-pub use rerun::{Call, REQUESTS_UP_TO_DATE, RERUN, Refusal, Request, Standing, follows_requests};
+pub use rerun::{Call, REQUESTS_UP_TO_DATE, RERUN, Refusal, Request, Standing, awaited, follows_requests};
 pub(crate) use rerun::{going_on as round, is_after_pause};
 pub use revision::candidate_names as revision_names;
 
@@ -82,22 +82,33 @@ pub struct Snapshot {
     pub cluster_role: Option<Arc<ClusterRole>>,
     /// Its binding.
     pub cluster_role_binding: Option<Arc<ClusterRoleBinding>>,
-    /// Works labelled with this Promise, in all namespaces, those being deleted included.
-    pub works: Vec<Arc<Work>>,
-    /// Jobs labelled with this Promise, in all namespaces.
-    pub jobs: Vec<Arc<Job>>,
-    /// Those of them that are of its own workflows ([`is_own_job`]); the others are many.
+    /// Works labelled with this Promise that are its own ([`is_own_work`]), in all namespaces, those being deleted included.
+    pub own_works: Vec<Arc<Work>>,
+    /// Jobs labelled with this Promise that are of its own workflows ([`is_own_job`]), in all namespaces.
     pub own_jobs: Vec<Arc<Job>>,
+    /// Jobs of those requests whose Jobs matter ([`awaited`]). More do no harm.
+    pub awaited_jobs: Vec<Arc<Job>>,
+    /// Everything that was made for it and its requests, which are many: gathered only while it is being deleted.
+    pub remains: Remains,
     /// Requests of its API in all namespaces; `None` while they are not known yet.
     pub requests: Option<Vec<Arc<Request>>>,
-    /// Bindings labelled with this Promise.
-    pub bindings: Vec<Arc<ResourceBinding>>,
     /// Accounts, roles, bindings and ConfigMaps labelled with this Promise.
     pub access: access::Existing,
     /// What only the start of a pipeline looks at.
     pub surroundings: Arc<dyn Surroundings + Send + Sync>,
     /// Process settings and platform configuration.
     pub settings: Settings,
+}
+
+/// What is to be gone before a Promise may go. Nothing unless the Promise is being deleted.
+#[derive(Clone, Debug, Default)]
+pub struct Remains {
+    /// Works labelled with the Promise, in all namespaces, those being deleted included.
+    pub works: Vec<Arc<Work>>,
+    /// Jobs labelled with the Promise, in all namespaces.
+    pub jobs: Vec<Arc<Job>>,
+    /// Bindings labelled with the Promise.
+    pub bindings: Vec<Arc<ResourceBinding>>,
 }
 
 impl Snapshot {
@@ -114,7 +125,7 @@ impl Snapshot {
     }
 
     fn has_label(&self, key: &str) -> bool {
-        self.promise.labels().get(key).is_some_and(|value| value == keys::TRUE)
+        keys::is_set(self.promise.labels(), key)
     }
 
     fn configure_pipelines(&self) -> usize {
@@ -142,10 +153,8 @@ impl Snapshot {
 
     /// Returns the Works of one origin, those being deleted included.
     fn works_of<'a>(&'a self, origin: &'a str) -> impl Iterator<Item = &'a Arc<Work>> {
-        self.works.iter().filter(move |work| {
-            let is_summary = work.labels().get(keys::DRY_RUN_SUMMARY).is_some_and(|value| value == keys::TRUE);
-            !is_summary && work.labels().get(keys::WORK_TYPE).is_some_and(|label| label == origin)
-        })
+        let is_it = move |work: &&Arc<Work>| work.labels().get(keys::WORK_TYPE).is_some_and(|label| label == origin);
+        self.own_works.iter().filter(is_it)
     }
 
     fn normal(&self, reason: &'static str, note: impl Into<String>) -> Event {
@@ -232,6 +241,13 @@ pub enum Finding {
 pub fn is_own_job(job: &Job) -> bool {
     let is_promise = |key| job.labels().get(key).is_some_and(|value| value == WorkflowType::Promise.as_str());
     is_promise(keys::WORKFLOW_TYPE) || is_promise(keys::WORK_TYPE)
+}
+
+/// Returns whether a Work is a Promise's own: of its dependencies, or of its own workflow.
+pub fn is_own_work(work: &Work) -> bool {
+    let own = [keys::WORK_TYPE_PROMISE, keys::WORK_TYPE_STATIC_DEPENDENCY];
+    !keys::is_set(work.labels(), keys::DRY_RUN_SUMMARY)
+        && work.labels().get(keys::WORK_TYPE).is_some_and(|origin| own.contains(&origin.as_str()))
 }
 
 /// Returns the whole answer to the state of one Promise.

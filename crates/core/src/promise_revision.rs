@@ -149,12 +149,11 @@ fn is_deleting(revision: &PromiseRevision) -> bool {
 }
 
 fn is_labelled(revision: &PromiseRevision) -> bool {
-    revision.labels().get(keys::LATEST_REVISION).is_some_and(|value| value == keys::TRUE)
+    keys::is_set(revision.labels(), keys::LATEST_REVISION)
 }
 
 fn is_to_be_skipped(revision: &PromiseRevision) -> bool {
-    let annotation = revision.annotations().get(keys::SKIP_RESOURCE_REQUEST_CLEANUP_ON_DELETE);
-    annotation.is_some_and(|value| value == keys::TRUE)
+    keys::is_set(revision.annotations(), keys::SKIP_RESOURCE_REQUEST_CLEANUP_ON_DELETE)
 }
 
 /// Returns the whole answer to the state of one revision.

@@ -20,7 +20,6 @@ mod settled;
 mod tests;
 mod turn;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,7 +211,10 @@ pub fn refused(
     let stored = request.data.get("status").unwrap_or(&Value::Null);
     let mut document = Document::read(stored);
     let reconciled = document.condition(condition::RECONCILED);
-    let is_paused = [Some(request.labels()), promise.map(ResourceExt::labels)].into_iter().flatten().any(has_pause);
+    let is_paused = [Some(request.labels()), promise.map(ResourceExt::labels)]
+        .into_iter()
+        .flatten()
+        .any(|labels| keys::is_set(labels, keys::PAUSED));
     let told = match refusal::is_pause_on_record(reconciled.as_ref()) {
         true if is_paused => return None,
         true => refusal::verdict_after_pause(cause),
@@ -226,10 +228,6 @@ pub fn refused(
     let event = || Event::warning(Reporter::ResourceRequest, target.clone(), refusal::REASON, told.message.clone());
     let events = is_new.then(event).into_iter().collect();
     Some(Plan { status: Write::status(target, stored, &document.into_value()), events, findings, ..Plan::silent() })
-}
-
-fn has_pause(labels: &BTreeMap<String, String>) -> bool {
-    labels.get(keys::PAUSED).is_some_and(|value| value == keys::TRUE)
 }
 
 /// One look at one request.

@@ -119,7 +119,7 @@ fn applied(request: &DynamicObject) -> &str {
 }
 
 fn has<K: Resource>(object: &K, label: &str) -> bool {
-    object.labels().get(label).is_some_and(|value| value == keys::TRUE)
+    keys::is_set(object.labels(), label)
 }
 
 /// Returns the version the request should have.

@@ -130,7 +130,7 @@ impl Parent {
 
     /// Returns whether the label has the one value that is effective.
     pub fn has_label(&self, key: &str) -> bool {
-        self.labels.get(key).is_some_and(|value| value == keys::TRUE)
+        keys::is_set(&self.labels, key)
     }
 
     /// Returns how often the workflow was told to start over.

@@ -76,7 +76,7 @@ fn check_owner(case: &Case<'_>, api: &Api, present: &Value) -> Result<(), Denial
 
 /// Refuses an API that another Promise is about to install.
 fn check_alone(case: &Case<'_>, api: &Api) -> Ruling<()> {
-    let may_adopt = case.promise.annotations().get(keys::ADOPT_API_CRD).is_some_and(|value| value == keys::TRUE);
+    let may_adopt = keys::is_set(case.promise.annotations(), keys::ADOPT_API_CRD);
     if may_adopt {
         return Ok(());
     }

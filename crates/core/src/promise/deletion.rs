@@ -212,6 +212,7 @@ fn delete_workflow(snapshot: &Snapshot) -> Step {
             && is(keys::WORKFLOW_ACTION, Action::Configure.as_str())
     };
     let running: Vec<String> = snapshot
+        .remains
         .jobs
         .iter()
         .filter(of_requests)
@@ -268,7 +269,7 @@ fn delete_workflow(snapshot: &Snapshot) -> Step {
 fn stuck(snapshot: &Snapshot, of_requests: impl Fn(&&Arc<Job>) -> bool) -> (Vec<Write>, Vec<Event>) {
     let (mut writes, mut events) = (Vec::new(), Vec::new());
     let kind = api::established_kind(snapshot);
-    let running = snapshot.jobs.iter().filter(of_requests);
+    let running = snapshot.remains.jobs.iter().filter(of_requests);
     let running = running.filter(|job| history::is_live(job) && !history::is_told_to_suspend(job));
     for job in running.filter(|job| snapshot.surroundings.sight(job).is_before_start()) {
         let stop = workflow::stop(job);
@@ -342,7 +343,7 @@ fn revisions(snapshot: &Snapshot) -> Step {
         Step::Done => {}
         step => return step,
     }
-    let bindings = snapshot.bindings.iter().filter(|binding| of_promise(&binding.spec.promise_ref.name));
+    let bindings = snapshot.remains.bindings.iter().filter(|binding| of_promise(&binding.spec.promise_ref.name));
     remove("resource bindings", bindings.map(|binding| (Target::of(&**binding), &binding.metadata)))
 }
 
@@ -415,9 +416,9 @@ fn named_accounts<'a>(
 }
 
 fn works(snapshot: &Snapshot) -> Step {
-    let mut step = remove("works, whose files are being removed", targets(&snapshot.works));
+    let mut step = remove("works, whose files are being removed", targets(&snapshot.remains.works));
     if let Step::Waits { writes, .. } = &mut step {
-        writes.splice(0..0, trace::last_words_to(&snapshot.promise.metadata, &snapshot.works, DELETIONS_MAX));
+        writes.splice(0..0, trace::last_words_to(&snapshot.promise.metadata, &snapshot.remains.works, DELETIONS_MAX));
     }
     step
 }

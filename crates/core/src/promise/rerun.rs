@@ -86,14 +86,26 @@ pub fn follows_requests(promise: &Promise) -> bool {
     going_on(promise).is_some() || progress::is_open(promise)
 }
 
-/// One round and the requests it concerns.
+/// Returns the requests whose Jobs it takes to see whether they run.
+pub fn awaited<'a>(promise: &Promise, requests: &'a [Arc<Request>]) -> impl Iterator<Item = &'a Request> {
+    let (is_followed, token) = (follows_requests(promise), going_on(promise));
+    let requests = requests.iter().map(|request| &**request);
+    requests.filter(move |request| is_followed && has_told(token.as_deref(), request) && hangs_on_jobs(request))
+}
+
+/// The requests that a round concerns and that are not being deleted.
 struct Round<'a> {
-    /// Its token; `None` once everybody was told.
-    token: Option<String>,
-    /// Those that it concerns and that are not being deleted.
-    requests: Vec<&'a Request>,
-    /// What the Jobs of each request tell of which it matters, by its namespace and name.
-    begun: HashMap<(&'a str, &'a str), Begun>,
+    members: Vec<Member<'a>>,
+}
+
+/// How the round stands with one request.
+#[derive(Clone, Copy)]
+struct Member<'a> {
+    request: &'a Request,
+    /// Whether it was told of the round; once everybody was, of any.
+    has_told: bool,
+    /// Whether it is about to run or runs, if it was told.
+    is_running: bool,
 }
 
 /// What the Jobs of one request tell.
@@ -119,14 +131,14 @@ impl Begun {
 }
 
 impl<'a> Round<'a> {
-    fn of(token: Option<String>, requests: &'a [Arc<Request>], snapshot: &'a Snapshot, kind: &Kind) -> Self {
+    /// Looks at the round named `token`; once everybody was told there is no such name.
+    fn of(token: Option<&str>, requests: &'a [Arc<Request>], snapshot: &'a Snapshot, kind: &Kind) -> Self {
         let homes = snapshot.pipeline_namespaces(WorkflowType::Resource);
-        let known: HashMap<_, _> = (requests.iter())
-            .filter(|request| has_told(token.as_deref(), request) && hangs_on_jobs(request))
+        let known: HashMap<_, _> = awaited(&snapshot.promise, requests)
             .map(|request| ((request.namespace.as_str(), request.name.as_str()), request.subject(kind)))
             .collect();
         let mut begun: HashMap<_, Begun> = HashMap::new();
-        for job in &snapshot.jobs {
+        for job in &snapshot.awaited_jobs {
             let annotation = |key: &str| job.annotations().get(key).map(String::as_str);
             let key = annotation(keys::JOB_RESOURCE_NAMESPACE).zip(annotation(keys::JOB_RESOURCE_NAME));
             let Some((key, request)) = key.and_then(|key| Some((key, known.get(&key)?))) else { continue };
@@ -139,31 +151,19 @@ impl<'a> Round<'a> {
         }
         // Once everybody was told, who has come since began with what the others were told of.
         let concerns = |request: &&Request| !request.is_deleting && (token.is_some() || request.round.is_some());
-        let requests = requests.iter().map(|request| &**request).filter(concerns).collect();
-        Self { token, requests, begun }
-    }
-
-    fn has_told(&self, request: &Request) -> bool {
-        has_told(self.token.as_deref(), request)
-    }
-
-    /// Returns whether a request that was told is about to run or runs. One that is held does not, whatever it was told; nor
-    /// does one whose pod does not get on, which may last for ever: what it says of that is about its last Job.
-    fn is_running(&self, request: &Request) -> bool {
-        let begun = self.begun.get(&(request.namespace.as_str(), request.name.as_str()));
-        let begins = request.is_told || begun.is_some_and(|begun| begun.run < request.run);
-        match request.standing {
-            Standing::Held => false,
-            Standing::Running => true,
-            Standing::Hanging => begins || begun.is_some_and(|begun| request.hangs_since < begun.created),
-            Standing::Settled | Standing::Failed => begins || begun.is_some_and(|begun| begun.is_live),
-        }
+        let member = |request: &'a Request| {
+            let begun = begun.get(&(request.namespace.as_str(), request.name.as_str()));
+            let has_told = has_told(token, request);
+            Member { request, has_told, is_running: has_told && is_running(request, begun) }
+        };
+        let members = requests.iter().map(|request| &**request).filter(concerns).map(member).collect();
+        Self { members }
     }
 
     /// Returns whom the round has still to reach, in the order in which they are told.
     fn untold(&self) -> Vec<&'a Request> {
-        let mut untold: Vec<&Request> =
-            self.requests.iter().copied().filter(|request| !self.has_told(request)).collect();
+        let untold = self.members.iter().filter(|member| !member.has_told);
+        let mut untold: Vec<&Request> = untold.map(|member| member.request).collect();
         untold.sort_by_key(|request| {
             let never = request.last_success.is_none();
             (request.standing, never, &request.last_success, &request.namespace, &request.name)
@@ -173,7 +173,19 @@ impl<'a> Round<'a> {
 
     /// Returns how many of those that were told run.
     fn running(&self) -> usize {
-        self.requests.iter().filter(|request| self.has_told(request) && self.is_running(request)).count()
+        self.members.iter().filter(|member| member.is_running).count()
+    }
+}
+
+/// Returns whether a request that was told is about to run or runs. One that is held does not, whatever it was told; nor does
+/// one whose pod does not get on, which may last for ever: what it says of that is about its last Job.
+fn is_running(request: &Request, begun: Option<&Begun>) -> bool {
+    let begins = request.is_told || begun.is_some_and(|begun| begun.run < request.run);
+    match request.standing {
+        Standing::Held => false,
+        Standing::Running => true,
+        Standing::Hanging => begins || begun.is_some_and(|begun| request.hangs_since < begun.created),
+        Standing::Settled | Standing::Failed => begins || begun.is_some_and(|begun| begun.is_live),
     }
 }
 
@@ -182,7 +194,7 @@ fn has_told(token: Option<&str>, request: &Request) -> bool {
     request.round.is_some() && (token.is_none() || request.round.as_deref() == token)
 }
 
-/// Returns whether it takes the Jobs of a request to see that it runs, see [`Round::is_running`].
+/// Returns whether it takes the Jobs of a request to see that it runs, see [`is_running`].
 fn hangs_on_jobs(request: &Request) -> bool {
     !request.is_told && !matches!(request.standing, Standing::Held | Standing::Running)
 }
@@ -273,7 +285,7 @@ pub(super) fn keep(walk: &mut Walk<'_>, seen: &Seen) {
         return;
     }
     let Some(requests) = &snapshot.requests else { return };
-    let round = Round::of(Some(token.clone()), requests, snapshot, &kind);
+    let round = Round::of(Some(&token), requests, snapshot, &kind);
     let untold = round.untold();
     let free = snapshot.settings.config.workflows.reruns_max.saturating_sub(round.running()).min(REQUESTS_MAX);
     let is_asked = |request: &&&Request| request.refusal.as_ref().is_none_or(|refusal| is_over(refusal, snapshot.now));
@@ -288,9 +300,9 @@ pub(super) fn keep(walk: &mut Walk<'_>, seen: &Seen) {
     let by_annotation = round_by_annotation(snapshot).is_some();
     // Told once: when the round reaches its first request, or with its end if there is none.
     let begins = || snapshot.normal("ReconcilingResources", "Reconciling all resource requests");
-    if !walk.calls.is_empty() && untold.len() == round.requests.len() {
+    if !walk.calls.is_empty() && untold.len() == round.members.len() {
         walk.announcement = Some(begins());
-    } else if round.requests.is_empty() && !by_annotation {
+    } else if round.members.is_empty() && !by_annotation {
         walk.events.push(begins());
     }
     if untold.is_empty() {

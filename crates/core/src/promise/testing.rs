@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::object::{Kind, ObjectKey};
 use crate::plan::{Event, Next, Plan, Write};
 use crate::promise_revision;
-use crate::workflow::{Definition, Parent, Settings, Surroundings, access};
+use crate::workflow::{Definition, Parent, Settings, Surroundings, access, history};
 
 pub(crate) const NAME: &str = "redis";
 
@@ -322,7 +322,20 @@ impl World {
             Err(_) => self.labelled("CustomResourceDefinition", name).pop(),
         };
         let access_name = format!("{name}-promise-controller");
-        let requests = self.all::<kube_core::DynamicObject>("Redis");
+        // The list comes and goes with the controller of the requests.
+        let requests: Option<Vec<_>> = (self.requests != Requests::Stopped).then(|| {
+            let requests = self.all::<kube_core::DynamicObject>("Redis");
+            requests.iter().map(|request| Arc::new(self.request_of(request))).collect()
+        });
+        let awaited: Vec<ObjectKey> = super::awaited(&promise, requests.as_deref().unwrap_or_default())
+            .map(|request| ObjectKey::namespaced(&request.namespace, &request.name))
+            .collect();
+        let is_awaited = |job: &&Arc<Job>| history::parent_key(job).is_some_and(|parent| awaited.contains(&parent));
+        let remains = || super::Remains {
+            works: self.labelled("Work", name),
+            jobs: jobs.clone(),
+            bindings: self.labelled("ResourceBinding", name),
+        };
         Snapshot {
             now: self.now,
             definition: Arc::new(Definition::of(&promise.spec)),
@@ -343,14 +356,12 @@ impl World {
             crd,
             cluster_role: self.get_typed("ClusterRole", &access_name),
             cluster_role_binding: self.get_typed("ClusterRoleBinding", &access_name),
-            works: self.labelled("Work", name),
-            // The list comes and goes with the controller of the requests.
-            requests: (self.requests != Requests::Stopped)
-                .then(|| requests.iter().map(|request| Arc::new(self.request_of(request))).collect()),
-            bindings: self.labelled("ResourceBinding", name),
+            own_works: self.labelled("Work", name).into_iter().filter(|work| super::is_own_work(work)).collect(),
+            awaited_jobs: jobs.iter().filter(is_awaited).cloned().collect(),
+            remains: promise.metadata.deletion_timestamp.as_ref().map(|_| remains()).unwrap_or_default(),
+            requests,
             surroundings: Arc::new(Nearby { existing: existing.clone(), jobs: Vec::new() }),
             own_jobs: jobs.iter().filter(|job| super::is_own_job(job)).cloned().collect(),
-            jobs,
             access: existing,
             settings: Settings {
                 adapter_image: "kratix-adapter:1".into(),

@@ -37,7 +37,7 @@ impl Concerned {
 /// unavailable, has another version, goes, or nobody is to wait for its word any more.
 pub fn concerned_by_promise(old: Option<&Promise>, new: Option<&Promise>) -> Concerned {
     let (Some(old), Some(new)) = (old, new) else { return Concerned::Everybody };
-    let paused = |promise: &Promise| promise.labels().get(keys::PAUSED).is_some_and(|value| value == keys::TRUE);
+    let paused = |promise: &Promise| keys::is_set(promise.labels(), keys::PAUSED);
     let deleting = |promise: &Promise| promise.meta().deletion_timestamp.is_some();
     let differ = |view: fn(&Promise) -> bool| view(old) != view(new);
     if differ(paused) || differ(is_serving) || differ(deleting) || old.version() != new.version() {

@@ -11,7 +11,7 @@ use kratix_api::condition::{self, Status};
 use kratix_api::{Promise, WorkflowType, keys};
 use kube_core::ResourceExt;
 
-use super::{Finding, Pass, has_pause, revision};
+use super::{Finding, Pass, revision};
 use crate::plan::{Event, Next, Plan};
 use crate::refusal::{PAUSED, PAUSED_MESSAGE, WAITS_FOR_PROMISE};
 use crate::workflow::status::{Document, PENDING};
@@ -29,7 +29,7 @@ impl Pass<'_> {
     }
 
     pub(super) fn paused_by(&self, promise: &Promise) -> Option<bool> {
-        let by_promise = has_pause(promise.labels());
+        let by_promise = keys::is_set(promise.labels(), keys::PAUSED);
         (by_promise || self.parent.has_label(keys::PAUSED)).then_some(by_promise)
     }
 

@@ -108,8 +108,8 @@ impl Selector {
         if self.is_empty() && destination.spec.strict_match_labels && !labels.is_empty() {
             obstacles.push(Obstacle::Strict);
         }
-        let is_for_previews = labels.get(keys::DRY_RUN).is_some_and(|value| value == keys::TRUE);
-        if is_for_previews && self.0.get(keys::DRY_RUN).is_none_or(|value| value != keys::TRUE) {
+        let is_for_previews = keys::is_set(labels, keys::DRY_RUN);
+        if is_for_previews && !keys::is_set(&self.0, keys::DRY_RUN) {
             obstacles.push(Obstacle::DryRunOnly);
         }
         if destination.metadata.deletion_timestamp.is_some() {

@@ -101,8 +101,7 @@ fn counts(work: &Work, kind: WorkflowType) -> bool {
     if work.labels().get(keys::WORK_TYPE).map(String::as_str) != Some(kind.as_str()) {
         return false;
     }
-    let summary = work.labels().get(keys::DRY_RUN_SUMMARY).is_some_and(|value| value == keys::TRUE);
-    !summary && work.meta().deletion_timestamp.is_none()
+    !keys::is_set(work.labels(), keys::DRY_RUN_SUMMARY) && work.meta().deletion_timestamp.is_none()
 }
 
 fn pipeline_of(work: &Work) -> &str {
@@ -134,7 +133,7 @@ fn has_successor(work: &Work, snapshot: &Snapshot<'_>) -> bool {
 }
 
 fn is_preview(work: &Work) -> bool {
-    work.labels().get(keys::DRY_RUN).is_some_and(|value| value == keys::TRUE)
+    keys::is_set(work.labels(), keys::DRY_RUN)
 }
 
 /// Returns the removal of Works that no pipeline writes any more. A preview removes nothing but previews.

@@ -6,8 +6,8 @@
 use kratix_api::Promise;
 use kratix_api::condition::{self, Status};
 
-use super::Round;
-use super::request::{Request, Standing};
+use super::request::Standing;
+use super::{Member, Round};
 use crate::promise::Walk;
 use crate::text;
 
@@ -28,24 +28,23 @@ pub(super) fn is_open(promise: &Promise) -> bool {
 
 /// Says how far the round is.
 pub(super) fn tell(walk: &mut Walk<'_>, round: &Round<'_>) {
-    let all = &round.requests;
+    let all = &round.members;
     let is_known = walk.status.condition(REQUESTS_UP_TO_DATE).is_some();
     if all.is_empty() && !is_known {
         return;
     }
-    let is_refused = |request: &Request| !round.has_told(request) && request.refusal.is_some();
-    let is_held_up = |request: &Request| {
-        let stands_still = match request.standing {
-            Standing::Failed | Standing::Held | Standing::Hanging => !round.is_running(request),
+    let is_refused = |member: &Member<'_>| !member.has_told && member.request.refusal.is_some();
+    let is_held_up = |member: &Member<'_>| {
+        let stands_still = match member.request.standing {
+            Standing::Failed | Standing::Held | Standing::Hanging => !member.is_running,
             Standing::Settled | Standing::Running => false,
         };
-        is_refused(request) || (round.has_told(request) && stands_still)
+        is_refused(member) || (member.has_told && stands_still)
     };
-    let is_unfinished =
-        |request: &Request| !is_refused(request) && (!round.has_told(request) || round.is_running(request));
-    if all.iter().any(|request| is_unfinished(request)) {
+    let is_unfinished = |member: &Member<'_>| !is_refused(member) && (!member.has_told || member.is_running);
+    if all.iter().any(is_unfinished) {
         let total = all.len();
-        let has_run = |request: &&&Request| !is_unfinished(request) && !is_held_up(request);
+        let has_run = |member: &&Member<'_>| !is_unfinished(member) && !is_held_up(member);
         let shown = in_steps(all.iter().filter(has_run).count(), total);
         let begin = format!("{shown} of ");
         let before = walk.status.condition(REQUESTS_UP_TO_DATE);
@@ -57,20 +56,20 @@ pub(super) fn tell(walk: &mut Walk<'_>, round: &Round<'_>) {
         }
         return;
     }
-    let mut held_up: Vec<&Request> = all.iter().copied().filter(|request| is_held_up(request)).collect();
+    let mut held_up: Vec<&Member<'_>> = all.iter().filter(|member| is_held_up(member)).collect();
     if held_up.is_empty() {
         let message = "All resource requests have run since the Promise has changed";
         walk.status.set(REQUESTS_UP_TO_DATE, Status::True, REQUESTS_UP_TO_DATE, message);
         return;
     }
-    held_up.sort_by_key(|request| (&request.namespace, &request.name));
-    let first_cause = held_up.iter().find_map(|request| request.refusal.as_ref().filter(|_| is_refused(request)));
+    held_up.sort_by_key(|member| (&member.request.namespace, &member.request.name));
+    let first_cause = held_up.iter().find_map(|member| member.request.refusal.as_ref().filter(|_| is_refused(member)));
     let what_to_do = match first_cause {
         Some(refusal) => text::cause(&refusal.cause).to_owned(),
         None => "see their conditions".to_owned(),
     };
-    let names: Vec<String> =
-        held_up.iter().take(NAMES_MAX).map(|request| format!("{}/{}", request.namespace, request.name)).collect();
+    let name = |member: &&Member<'_>| format!("{}/{}", member.request.namespace, member.request.name);
+    let names: Vec<String> = held_up.iter().take(NAMES_MAX).map(name).collect();
     let others = if held_up.len() > NAMES_MAX { " and others" } else { "" };
     let message = format!(
         "Resource requests that have failed, or cannot run, since the Promise has changed: {}{others}; {what_to_do}",

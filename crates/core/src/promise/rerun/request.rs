@@ -87,7 +87,7 @@ impl Request {
             uid: request.uid(),
             resource_version: request.resource_version(),
             round: annotation(RERUN).cloned(),
-            is_told: has_label(request, keys::RUN_FROM_START),
+            is_told: keys::is_set(request.labels(), keys::RUN_FROM_START),
             run: workflow::number(request.annotations(), RUN).unwrap_or_default(),
             standing: standing(request),
             hangs_since: hangs_since(request),
@@ -113,10 +113,6 @@ impl Request {
     }
 }
 
-fn has_label(request: &DynamicObject, key: &str) -> bool {
-    request.labels().get(key).is_some_and(|value| value == keys::TRUE)
-}
-
 fn condition<'a>(request: &'a DynamicObject, r#type: &str) -> Option<&'a Value> {
     let conditions = request.data.pointer("/status/conditions").and_then(Value::as_array);
     conditions.into_iter().flatten().find(|condition| condition["type"] == r#type)
@@ -134,8 +130,8 @@ fn hangs_since(request: &DynamicObject) -> Option<Timestamp> {
 
 fn standing(request: &DynamicObject) -> Standing {
     let blocked = condition(request, RECONCILED).is_some_and(is_blocked);
-    let suspended = has_label(request, keys::WORKFLOW_SUSPENDED) && !is_done_without_pipelines(request);
-    if blocked || suspended || has_label(request, keys::PAUSED) {
+    let suspended = keys::is_set(request.labels(), keys::WORKFLOW_SUSPENDED) && !is_done_without_pipelines(request);
+    if blocked || suspended || keys::is_set(request.labels(), keys::PAUSED) {
         return Standing::Held;
     }
     let completed = condition(request, CONFIGURE_WORKFLOW_COMPLETED);

@@ -58,8 +58,10 @@ fn the_same_world_gives_the_same_plan_whatever_the_order_of_lists() {
         for _ in 0..12 {
             let snapshot = world.snapshot();
             let mut turned = snapshot.clone();
-            turned.works.reverse();
-            turned.jobs.reverse();
+            turned.own_works.reverse();
+            turned.awaited_jobs.reverse();
+            turned.remains.works.reverse();
+            turned.remains.jobs.reverse();
             turned.revisions.reverse();
             assert_eq!(decide(&snapshot), decide(&snapshot.clone()));
             assert_eq!(decide(&snapshot).plan.writes, decide(&turned).plan.writes);
