@@ -36,9 +36,9 @@ const BATCH_MAX: usize = 256;
 /// After a batch of so many there are writers at work that will be back at once, and the next one waits for their company: a
 /// transaction costs much the same whatever is in it.
 const BUSY: usize = 4;
-/// How much longer than the batch has taken that is, so that transactions take a quarter of the time at most.
-const COMPANY: u32 = 3;
-/// A medium that is slow brings company by itself.
+/// Such batches begin so many times as long after each other as one of them takes, but no later than [`COMPANY_MAX`]: while a
+/// medium is slow enough, company comes by itself.
+const COMPANY_FACTOR: u32 = 4;
 const COMPANY_MAX: Duration = Duration::from_millis(8);
 /// Everything lives in memory anyway; redb's cache only helps its own tree.
 const CACHE_BYTES: usize = 2 << 20;
@@ -201,8 +201,7 @@ impl File {
                 let begin = Instant::now();
                 self.commit(&space, batch);
                 if is_busy {
-                    let end = Instant::now();
-                    not_before = end + (COMPANY * end.duration_since(begin)).min(COMPANY_MAX);
+                    not_before = begin + (COMPANY_FACTOR * begin.elapsed()).min(COMPANY_MAX);
                 }
                 if flag.load(Ordering::SeqCst) {
                     return;

@@ -416,7 +416,7 @@ impl Table {
             range(&self.objects, scope, after).map(|(name, record)| (name.clone(), record.clone())).collect();
         for change in self.log.iter().rev().take_while(|change| change.record.revision() > revision) {
             let name = change.record.name();
-            if !scope.contains(name) || after.is_some_and(|after| name <= after) {
+            if !scope.contains(name) || after.is_some_and(|after| name <= after || !scope.contains(after)) {
                 continue;
             }
             match &change.previous {
@@ -439,7 +439,7 @@ fn range<'a>(
         (Some(after), _) if scope.contains(after) => Bound::Excluded(after.clone()),
         (None, Some(namespace)) => Bound::Included(ObjectName::new(namespace.clone(), "")),
         (None, None) => Bound::Unbounded,
-        // After a name of another namespace there is nothing.
+        // Whoever goes on with a page of another namespace gets an empty one.
         (Some(_), _) => end.clone().map_or(Bound::Unbounded, Bound::Included),
     };
     objects.range((start, end.map_or(Bound::Unbounded, Bound::Excluded)))

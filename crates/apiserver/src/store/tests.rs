@@ -91,11 +91,19 @@ async fn a_list_of_a_namespace_holds_its_objects_and_no_others() {
             store.write(write).await.unwrap();
         }
     }
+    let before = store.revision();
+    for namespace in namespaces {
+        let object = store.get("/configmaps", &ObjectName::new(namespace, "y")).unwrap();
+        let changed = put("y", "2", Expect::Revision(object.revision()));
+        store.write(Write { name: ObjectName::new(namespace, "y"), ..changed }).await.unwrap();
+    }
     for namespace in namespaces {
         let scope = Scope { table: "/configmaps".into(), namespace: Some(namespace.into()) };
         let list = |after: Option<(&str, &str)>| {
             let after = after.map(|(namespace, name)| ObjectName::new(namespace, name));
             let page = store.list(&scope, None, after.as_ref(), None, |_| true).unwrap();
+            let past = store.list(&scope, Some(before), after.as_ref(), None, |_| true).unwrap();
+            assert_eq!(names(&past), names(&page));
             assert!(page.records.iter().all(|record| &*record.name().namespace == namespace), "{namespace}");
             names(&page)
         };

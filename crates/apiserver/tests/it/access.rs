@@ -78,6 +78,13 @@ async fn admission_changes_and_refuses() {
     assert_eq!(made.metadata.labels.unwrap()["seen"], "yes");
     let owners = made.metadata.managed_fields.unwrap();
     assert!(owners.iter().all(|entry| entry.manager.as_deref() != Some("house") && entry.fields_v1.is_some()));
+    // Nor does it own anything where nobody does.
+    let mut given_up = map("a");
+    given_up["metadata"]["managedFields"] = json!([{}]);
+    let given_up: kube::api::DynamicObject = serde_json::from_value(given_up).unwrap();
+    let replaced = maps.replace("a", &Default::default(), &given_up).await.unwrap();
+    let owners = replaced.metadata.managed_fields.unwrap_or_default();
+    assert!(owners.iter().all(|entry| entry.manager.as_deref() != Some("house")), "{owners:?}");
     // What does not concern it is not shown to it.
     let roles = resource("rbac.authorization.k8s.io/v1", "Role", "roles");
     let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "forbidden"}});
