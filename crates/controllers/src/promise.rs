@@ -11,6 +11,7 @@ use kratix_api::{Promise, keys, promise_api};
 use kratix_core::object::{ObjectKey, Target};
 use kratix_core::plan::{Event, Next, Plan, Reporter};
 use kratix_core::promise::{self, Call, Refusal, Remains, Request, Requests as Wanted, Snapshot, trigger};
+use kratix_core::request;
 use kratix_core::trace::Subject;
 use kratix_core::workflow::Definition;
 use kratix_core::workflow::access::Existing;
@@ -119,12 +120,12 @@ impl Promises {
             ),
             None => (caches.crds.indexed(&entry).pop(), None, None),
         };
-        let awaited_jobs = match &has_api {
-            Some(api) => {
-                let jobs_of = |request: &Request| {
-                    caches.jobs.indexed(&parent_entry(api.kind(), &request.namespace, &request.name))
-                };
-                promise::awaited(&promise, requests.as_deref().unwrap_or_default()).flat_map(jobs_of).collect()
+        // As with the requests themselves: what counts is what is served, whatever the Promise says by now.
+        let awaited_jobs = match crd.as_deref().and_then(request::kind_of) {
+            Some(kind) => {
+                let entry = |request: &Request| parent_entry(&kind.kind, &request.namespace, &request.name);
+                let awaited = promise::awaited(&promise, requests.as_deref().unwrap_or_default());
+                awaited.flat_map(|request| caches.jobs.indexed(&entry(request))).collect()
             }
             None => Vec::new(),
         };

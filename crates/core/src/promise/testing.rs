@@ -330,7 +330,11 @@ impl World {
         let awaited: Vec<ObjectKey> = super::awaited(&promise, requests.as_deref().unwrap_or_default())
             .map(|request| ObjectKey::namespaced(&request.namespace, &request.name))
             .collect();
-        let is_awaited = |job: &&Arc<Job>| history::parent_key(job).is_some_and(|parent| awaited.contains(&parent));
+        let is_awaited = |job: &&Arc<Job>| {
+            let kind = job.metadata.annotations.as_ref().and_then(|given| given.get(keys::JOB_RESOURCE_KIND));
+            kind.is_some_and(|kind| kind == "Redis")
+                && history::parent_key(job).is_some_and(|parent| awaited.contains(&parent))
+        };
         let remains = || super::Remains {
             works: self.labelled("Work", name),
             jobs: jobs.clone(),

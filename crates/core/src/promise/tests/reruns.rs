@@ -276,6 +276,7 @@ fn a_request_whose_pod_does_not_get_on_gives_its_place_to_the_next_and_is_named_
         "apiVersion": "batch/v1", "kind": "Job", "status": { "active": 1 }, "metadata": {
             "name": "j", "namespace": "default", "labels": { "kratix.io/promise-name": "redis" },
             "annotations": {
+                "kratix.io/job-resource-kind": "Redis",
                 "kratix.io/job-resource-namespace": "default", "kratix.io/job-resource-name": "r000", RUN: "1",
             },
         },
@@ -316,6 +317,7 @@ fn between_the_label_and_the_job_a_request_keeps_its_place() {
         "apiVersion": "batch/v1", "kind": "Job", "status": { "conditions": complete }, "metadata": {
             "name": "j", "namespace": "default", "labels": { "kratix.io/promise-name": "redis" },
             "annotations": {
+                "kratix.io/job-resource-kind": "Redis",
                 "kratix.io/job-resource-namespace": "default", "kratix.io/job-resource-name": "r000", RUN: "3",
             },
         },
@@ -347,6 +349,7 @@ fn jobs_that_were_made_elsewhere_in_the_name_of_requests_hold_no_place() {
             "apiVersion": "batch/v1", "kind": "Job", "status": { "active": 1 }, "metadata": {
                 "name": "j", "namespace": namespace, "labels": { "kratix.io/promise-name": "redis" },
                 "annotations": {
+                    "kratix.io/job-resource-kind": "Redis",
                     "kratix.io/job-resource-namespace": "default", "kratix.io/job-resource-name": "r000", RUN: "999999",
                     PARENT_UID: uid,
                 },
