@@ -285,6 +285,8 @@ async fn weakness_31_the_trace_of_a_workflow_pod_reaches_the_store_and_costs_no_
     let mut writes = Vec::new();
     for telemetry in ["logging: {}", "telemetry: {endpoint: COLLECTOR, insecure: true}"] {
         let mut scene = Scene::start(telemetry).await;
+        // A placement is written only at a Destination that is ready: what this costs has been paid then.
+        scene.deliver("first", json!({})).await;
         scene.at_rest().await;
         let before = scene.world.writes();
         let began = jiff::Timestamp::now().to_string();
