@@ -3,6 +3,8 @@
 //! # Source
 //! `01-api.md` §4
 
+use std::collections::BTreeMap;
+
 /// API group of all kinds.
 pub const GROUP: &str = "platform.kratix.io";
 /// The only version.
@@ -21,12 +23,6 @@ pub const CONFIG_MAP: &str = "kratix";
 pub const CONFIG_KEY: &str = "config";
 /// The value of all boolean labels and annotations.
 pub const TRUE: &str = "true";
-
-/// Returns whether a boolean label or annotation is set: no value but [`TRUE`] is effective.
-pub fn is_set(labels: &std::collections::BTreeMap<String, String>, key: &str) -> bool {
-    labels.get(key).is_some_and(|value| value == TRUE)
-}
-
 /// Version recorded for a Promise without version label.
 pub const VERSION_NOT_SET: &str = "not-set";
 /// Version of a binding that follows the latest revision.
@@ -268,4 +264,9 @@ pub mod env {
     pub const GIT_TRACE: &str = "KRATIX_GIT_TRACE";
     /// `1`: trace Git packets.
     pub const GIT_TRACE_PACKET: &str = "KRATIX_GIT_TRACE_PACKET";
+}
+
+/// Returns whether a boolean label or annotation is set: no value but [`TRUE`] is effective.
+pub fn is_set(entries: &BTreeMap<String, String>, key: &str) -> bool {
+    entries.get(key).is_some_and(|value| value == TRUE)
 }

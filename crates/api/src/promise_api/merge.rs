@@ -22,10 +22,10 @@ pub enum Ownership {
 /// Tells whether a Promise may install its API over an existing CRD.
 pub fn ownership(existing: &CustomResourceDefinition, promise: &ObjectMeta) -> Ownership {
     let owner = existing.metadata.labels.as_ref().and_then(|labels| labels.get(keys::PROMISE_NAME));
-    let opt_in = promise.annotations.as_ref().and_then(|annotations| annotations.get(keys::ADOPT_API_CRD));
+    let adopts = promise.annotations.as_ref().is_some_and(|annotations| keys::is_set(annotations, keys::ADOPT_API_CRD));
     if owner.is_some() && owner == promise.name.as_ref() {
         Ownership::Ours
-    } else if opt_in.is_some_and(|value| value == keys::TRUE) {
+    } else if adopts {
         Ownership::Adopted
     } else {
         Ownership::Foreign { promise: owner.cloned() }
