@@ -1,7 +1,8 @@
 //! Hooks of Git repositories.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::executable;
 
 /// Makes `script`, the lines of a shell, the hook of this name of a bare repository, and returns its file: the hook is gone when
 /// that is removed.
@@ -11,7 +12,6 @@ use std::path::{Path, PathBuf};
 pub fn install(repository: &Path, name: &str, script: &str) -> PathBuf {
     let hook = repository.join("hooks").join(name);
     std::fs::create_dir_all(repository.join("hooks")).expect("a directory");
-    std::fs::write(&hook, format!("#!/bin/sh\n{script}\n")).expect("a file");
-    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    executable::write(&hook, &format!("#!/bin/sh\n{script}\n"));
     hook
 }

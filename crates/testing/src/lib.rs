@@ -2,6 +2,8 @@
 
 pub mod archive;
 pub mod authority;
+#[cfg(unix)]
+pub mod executable;
 pub mod faults;
 pub mod git_http;
 pub mod gitea;
@@ -12,6 +14,8 @@ pub mod kube_apiserver;
 pub mod kubectl;
 #[cfg(target_os = "linux")]
 pub mod memory;
+#[cfg(unix)]
+pub mod port;
 pub mod s3;
 pub mod simulated_node;
 pub mod sshd;

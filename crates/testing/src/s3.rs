@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use ring::hmac;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
@@ -453,16 +453,4 @@ impl Shared {
         }
         Ok(Response::from_parts(parts, Full::new(body)))
     }
-}
-
-/// Returns a port of this machine at which nobody answers.
-///
-/// # Panics
-/// Without any free port.
-pub async fn silent_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    drop(listener);
-    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "somebody took the port");
-    port
 }

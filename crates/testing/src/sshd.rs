@@ -3,9 +3,7 @@
 //! The listener is this process's: it hands each connection to an `sshd -i` of its own, so that ports are never guessed,
 //! connections can be counted, and the server can go away and come back at the same address.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -15,13 +13,15 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::{executable, port};
+
 /// The programs, and where they are if not on the path: `sshd` insists on being called by its full name.
 const SSHD: [&str; 3] = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd"];
 
 /// A server; it ends when dropped.
 pub struct Server {
     home: TempDir,
-    address: SocketAddr,
+    port: port::Held,
     connections: Arc<AtomicUsize>,
     listener: Option<JoinHandle<()>>,
     sshd: PathBuf,
@@ -37,21 +37,18 @@ impl Server {
         let sshd = SSHD.iter().map(PathBuf::from).find(|path| path.is_file());
         let sshd = sshd.filter(|_| has_keygen()).or_else(|| left_out("sshd"))?;
         let home = tempfile::Builder::new().prefix("sshd").tempdir().expect("a directory");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let mut server = Self { home, address, connections: Arc::default(), listener: None, sshd };
+        let mut server = Self { home, port: port::Held::take(), connections: Arc::default(), listener: None, sshd };
         keygen(&server.file("host"), "ed25519");
         keygen(&server.file("user"), "ed25519");
         server.configure(root.as_ref());
         server.admit("user");
-        server.listener = Some(server.serve(listener));
+        server.restart();
         Some(server)
     }
 
     fn configure(&self, root: &Path) {
         let forced = self.file("serve");
-        std::fs::write(&forced, script(root, self.home.path())).expect("a file");
-        std::fs::set_permissions(&forced, PermissionsExt::from_mode(0o755)).expect("executable");
+        executable::write(&forced, &script(root, self.home.path()));
         let (host, keys) = (self.file("host"), self.file("authorized_keys"));
         let config = format!(
             "HostKey {}\nAuthorizedKeysFile {}\nForceCommand {}\nUsePAM no\nStrictModes no\nPidFile none\nLogLevel DEBUG1\n\
@@ -97,12 +94,12 @@ impl Server {
 
     /// Returns the URL of a repository below the root.
     pub fn url(&self, repository: &str) -> String {
-        format!("ssh://{}@127.0.0.1:{}/{repository}", user(), self.address.port())
+        format!("ssh://{}@127.0.0.1:{}/{repository}", user(), self.port.address().port())
     }
 
     /// Returns the host as `known_hosts` names it.
     pub fn host(&self) -> String {
-        format!("[127.0.0.1]:{}", self.address.port())
+        format!("[127.0.0.1]:{}", self.port.address().port())
     }
 
     /// Returns the line of `known_hosts` that vouches for this server.
@@ -152,9 +149,8 @@ impl Server {
     }
 
     /// Listens again, at the same address.
-    pub async fn restart(&mut self) {
-        let listener = TcpListener::bind(self.address).await.expect("the port is still free");
-        self.listener = Some(self.serve(listener));
+    pub fn restart(&mut self) {
+        self.listener = Some(self.serve(self.port.listen()));
     }
 
     /// Returns how many connections came in.

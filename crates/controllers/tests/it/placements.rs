@@ -595,7 +595,7 @@ async fn a_store_refuses_for_as_long_as_somebody_waits_and_not_when_it_takes_oth
     let hook = scene.refuse("a");
     let script = "#!/bin/sh\nwhile read old new ref; do\n\
                   git diff --name-only $old $new | grep -q bad && { echo 'no changes on Friday'; exit 1; }\ndone\nexit 0\n";
-    std::fs::write(&hook, script).unwrap();
+    kratix_testing::executable::write(&hook, script);
     scene.add_work("default", "bad", json!({})).await;
     let is_marked = |store: &GitStateStore| store.condition("PushesAccepted").is_some();
     wait::until(&scene.stores(), "default", "the store to say what was refused", is_marked).await;

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use serde_json::json;
 
-use crate::world::{World, builder, container, log_of};
+use crate::world::{World, builder, container, copy_of_this, log_of};
 
 const CONFIG: &str = "NODE_TEST_KUBECONFIG";
 const DATA: &str = "NODE_TEST_DATA";
@@ -199,7 +199,7 @@ async fn a_node_whose_executable_was_replaced_goes_on() {
     let (world, config) = stage().await;
     let place = tempfile::tempdir().unwrap();
     let program = place.path().join("node");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    copy_of_this(&program);
     let mut child = spawn_child(&program, &config, world.directory.path());
     let run = async |name: &str, container: serde_json::Value| {
         world.pod(name, json!({"restartPolicy": "Never", "containers": [container]})).await;

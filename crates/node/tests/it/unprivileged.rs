@@ -57,7 +57,7 @@ fn somebody_else_than_root_can_run_a_node_or_is_told_why_not() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let program = directory.path().join("test");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    crate::world::copy_of_this(&program);
     let arguments = ["--exact", "unprivileged::child", "--nocapture"];
     let mut command = if rustix::process::geteuid().is_root() {
         let mut command = Command::new("setpriv");

@@ -204,3 +204,13 @@ pub(crate) fn container(name: &str, script: &str) -> Value {
 pub(crate) fn log_of(container: &str) -> LogOptions {
     LogOptions { container: Some(container.into()), ..LogOptions::default() }
 }
+
+/// Copies this program to where it can be run at once.
+///
+/// Another process does it. A file that is open for writing cannot be run ("Text file busy"), and what this process has open,
+/// every process inherits for a moment that another test starts meanwhile.
+pub(crate) fn copy_of_this(to: &std::path::Path) {
+    let this = std::env::current_exe().unwrap();
+    let copied = std::process::Command::new("cp").arg(this).arg(to).status().unwrap();
+    assert!(copied.success(), "{} cannot be written", to.display());
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kratix_state_store::{Auth, Change, GitConfig, Handle, Retry, Trouble, WriteError, open};
 use kratix_testing::git_http::{Fault, Server};
-use kratix_testing::hook;
+use kratix_testing::{executable, hook};
 
 use crate::{Bed, config, placement, trouble};
 
@@ -244,7 +244,7 @@ fn count_and_refuse(bed: &Bed, word: &str) -> std::path::PathBuf {
     let hook = bed.repository().join("hooks/pre-receive");
     let script = std::fs::read_to_string(&hook).expect("a hook");
     let counting = format!("#!/bin/sh\necho >> {}", counter.display());
-    std::fs::write(&hook, script.replacen("#!/bin/sh", &counting, 1)).expect("a file");
+    executable::write(&hook, &script.replacen("#!/bin/sh", &counting, 1));
     counter
 }
 

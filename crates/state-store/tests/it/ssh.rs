@@ -237,7 +237,7 @@ async fn a_server_that_goes_away_is_unreachable_until_it_is_back() {
     let error = trouble(store.write(placement("b", "1")).await);
     assert!(matches!(&error.trouble, Trouble::Unreachable(text) if text.contains("Connection refused")), "{error:?}");
     assert_eq!(error.retry(), Retry::Backoff);
-    server.restart().await;
+    server.restart();
     store.write(placement("b", "1")).await.expect("written");
     assert_eq!(bed.paths().len(), 2);
 }
@@ -346,12 +346,11 @@ async fn a_key_is_on_the_machine_only_while_it_is_used() {
 #[tokio::test]
 async fn whoever_takes_a_connection_and_never_says_a_word_is_given_up_in_time() {
     let bed = Bed::new();
-    let Some(mut server) = Server::start(bed.directory.path()).await else { return };
-    server.stop().await;
-    let port = server.host().rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).expect("a port");
-    let silent = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
-    let deadline = Duration::from_secs(1);
-    let hung = store(&bed, GitConfig { deadline, grace: Duration::from_secs(1), ..config(&server) });
+    let Some(server) = Server::start(bed.directory.path()).await else { return };
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("ssh://git@{}/state.git", silent.local_addr().expect("an address"));
+    let second = Duration::from_secs(1);
+    let hung = store(&bed, GitConfig { url, deadline: second, grace: second, ..config(&server) });
     let error = trouble(hung.write(placement("b", "1")).await);
     assert!(matches!(error.trouble, Trouble::Timeout(_) | Trouble::Unreachable(_)), "{error:?}");
     drop(silent);

@@ -212,7 +212,8 @@ async fn set_user_id_programs_have_no_effect() {
     // `mount` and `su` are such programs on most systems; a copy of our own makes sure that there is one.
     let volume = world.volume("tools");
     let tool = volume.join("id");
-    std::fs::copy("/usr/bin/id", &tool).unwrap();
+    // Not by this process: what it has open for writing, others inherit for a moment, and nobody can run it meanwhile.
+    assert!(std::process::Command::new("cp").arg("/usr/bin/id").arg(&tool).status().unwrap().success());
     std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o6755)).unwrap();
     let mut container = world.container("/tools/id -u; su -c id </dev/null >/dev/null 2>&1 || echo refused");
     container.mounts = vec![mount(&volume, "/tools")];
@@ -304,8 +305,8 @@ async fn fork_bombs_meet_a_limit() {
 async fn a_start_that_hangs_is_given_up() {
     let mut world = World::new();
     let child = world.directory.path().join("hangs");
-    std::fs::write(&child, "#!/bin/sh\nexec sleep 600\n").unwrap();
-    std::fs::set_permissions(&child, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = r#"printf '#!/bin/sh\nexec sleep 600\n' >"$0" && chmod +x "$0""#;
+    assert!(std::process::Command::new("sh").args(["-c", script]).arg(&child).status().unwrap().success());
     (world.native.child, world.native.start_within) = (child, Duration::from_millis(200));
     let start = world.native.start(world.container("true"));
     let outcome = tokio::time::timeout(Duration::from_secs(30), start).await.expect("it does not hang");

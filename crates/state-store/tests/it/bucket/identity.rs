@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use kratix_state_store::{BucketAuth, BucketConfig, Environment, Trouble};
-use kratix_testing::s3::{ACCESS_KEY, SECRET_KEY, silent_port};
+use kratix_testing::port;
+use kratix_testing::s3::{ACCESS_KEY, SECRET_KEY};
 use kratix_testing::wait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -156,7 +157,8 @@ async fn a_container_and_a_machine_give_credentials() {
     let pairs = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", machine.as_str())];
     open_bucket(BucketConfig { auth: environment(&pairs), ..shelf.config() }).check().await.expect("usable");
 
-    let nobody = format!("http://127.0.0.1:{}", silent_port().await);
+    let held = port::Held::take();
+    let nobody = format!("http://{}", held.address());
     let pairs = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", nobody.as_str()), pairs[0]];
     let error = open_bucket(BucketConfig { auth: environment(&pairs[..1]), ..shelf.config() }).check().await;
     let error = error.expect_err("nobody there");

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kratix_state_store::{BucketConfig, Proxies, Tls, Trouble};
 use kratix_testing::authority::{Identity, Validity};
-use kratix_testing::s3::{Options, silent_port};
+use kratix_testing::port;
+use kratix_testing::s3::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -130,7 +131,8 @@ async fn a_proxy_that_is_of_no_use_is_named_without_its_password() {
     let endpoint = || "127.0.0.1:1".to_owned();
     let (denies, asks) =
         (Proxy::to(endpoint(), Some("403 Forbidden")).await, Proxy::to(endpoint(), Some("407 Who")).await);
-    let gone = format!("http://me:pass%20word@127.0.0.1:{}", silent_port().await);
+    let nobody = port::Held::take();
+    let gone = format!("http://me:pass%20word@{}", nobody.address());
     let https = |https: &str| Proxies { https: https.to_owned(), ..Proxies::default() };
     for (proxies, reason) in [
         (denies.proxies(), "unsuccessful"),

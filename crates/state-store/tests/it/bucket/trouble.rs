@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use kratix_state_store::{BucketAuth, BucketConfig, Error, Retry, Secret, Tls, Trouble, WriteError};
 use kratix_testing::authority::{Identity, Validity};
-use kratix_testing::s3::{ACCESS_KEY, Fault, Options, SECRET_KEY, silent_port};
+use kratix_testing::port;
+use kratix_testing::s3::{ACCESS_KEY, Fault, Options, SECRET_KEY};
 
 use super::{BUCKET, Shelf, keys, open_bucket, replace, together};
 
@@ -91,7 +92,8 @@ async fn a_server_that_is_gone_is_said_to_be_and_is_used_again_once_it_is_back()
     shelf.server.relent();
     store.write(replace("p", "d", &[("a", "b")])).await.expect("written");
 
-    let endpoint = format!("127.0.0.1:{}", silent_port().await);
+    let nobody = port::Held::take();
+    let endpoint = nobody.address().to_string();
     let error = trouble(BucketConfig { endpoint, ..shelf.config() }).await;
     assert_eq!(error.trouble, Trouble::Unreachable("Connection refused".to_owned()));
     let endpoint = "bucket.does-not-exist.invalid".to_owned();
