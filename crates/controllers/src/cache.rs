@@ -83,6 +83,14 @@ where
         }
     }
 
+    /// Creates a cache that holds these objects.
+    #[cfg(test)]
+    pub(crate) fn holding(index: IndexFn<K>, objects: impl IntoIterator<Item = K>) -> Self {
+        let cache = Self::new(index);
+        objects.into_iter().for_each(|object| cache.set(ObjectKey::of(&object), Some(Arc::new(object))));
+        cache
+    }
+
     /// Returns the object of this key.
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
         self.inner.state.read().objects.get(key).cloned()

@@ -309,7 +309,7 @@ fn forget_template(job: &mut Job) {
     }
 }
 
-fn job_entries(job: &Job) -> Vec<String> {
+pub(crate) fn job_entries(job: &Job) -> Vec<String> {
     let mut entries = labelled_promise(job);
     entries.extend(label(job, keys::PROMISE_NAME).filter(|_| is_own_job(job)).map(own_entry));
     let of = |key| annotation(job, key);

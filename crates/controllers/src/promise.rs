@@ -5,10 +5,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kratix_api::{Promise, keys, promise_api};
-use kratix_core::object::{ObjectKey, Target};
+use kratix_core::object::{Kind, ObjectKey, Target};
 use kratix_core::plan::{Event, Next, Plan, Reporter};
 use kratix_core::promise::{self, Call, Refusal, Remains, Request, Requests as Wanted, Snapshot, trigger};
 use kratix_core::request;
@@ -120,13 +121,8 @@ impl Promises {
             ),
             None => (caches.crds.indexed(&entry).pop(), None, None),
         };
-        // As with the requests themselves: what counts is what is served, whatever the Promise says by now.
         let awaited_jobs = match crd.as_deref().and_then(request::kind_of) {
-            Some(kind) => {
-                let entry = |request: &Request| parent_entry(&kind.kind, &request.namespace, &request.name);
-                let awaited = promise::awaited(&promise, requests.as_deref().unwrap_or_default());
-                awaited.flat_map(|request| caches.jobs.indexed(&entry(request))).collect()
-            }
+            Some(kind) => awaited_jobs(&caches.jobs, &kind, &promise, requests.as_deref().unwrap_or_default()),
             None => Vec::new(),
         };
         let remains = || Remains {
@@ -452,11 +448,20 @@ fn watch_access(cx: &Context, queue: &Queue<ObjectKey>) {
     follow(&cx.caches.role_bindings, queue);
 }
 
+/// Returns the Jobs of those requests that may run without saying so. As with the requests themselves, `kind` is the one that is
+/// served, whatever the Promise says by now.
+fn awaited_jobs(jobs: &Cache<Job>, kind: &Kind, promise: &Promise, requests: &[Arc<Request>]) -> Vec<Arc<Job>> {
+    let entry = |request: &Request| parent_entry(&kind.kind, &request.namespace, &request.name);
+    promise::awaited(promise, requests).flat_map(|request| jobs.indexed(&entry(request))).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use kratix_core::promise::RERUN;
     use serde_json::json;
 
     use super::*;
+    use crate::caches::job_entries;
 
     fn request(name: &str, version: &str) -> Arc<DynamicObject> {
         let object = json!({
@@ -478,5 +483,31 @@ mod tests {
         assert_eq!(Arc::strong_count(&a), 1);
         views.look_at(&[]);
         assert_eq!((Arc::strong_count(&changed), Arc::strong_count(&b)), (1, 1));
+    }
+    #[test]
+    fn a_round_finds_the_jobs_of_those_it_has_told_by_the_kind_that_is_served() {
+        let promise = json!({
+            "metadata": { "name": "p", "generation": 2, "annotations": { RERUN: "2.told" } }, "spec": {},
+        });
+        let promise: Promise = serde_json::from_value(promise).unwrap();
+        let told = |name: &str| {
+            let mut request = DynamicObject::clone(&request(name, "1"));
+            request.annotations_mut().insert(RERUN.into(), "2.told".into());
+            Arc::new(Request::of(&request))
+        };
+        let requests = [told("a"), told("b"), Arc::new(Request::of(&request("untold", "1")))];
+        let job = |kind: &str, namespace: &str, name: &str| {
+            let of = [(keys::JOB_RESOURCE_KIND, kind), (keys::JOB_RESOURCE_NAMESPACE, namespace)];
+            let mut job = Job::default();
+            job.metadata.name = Some(format!("{kind}-{namespace}-{name}"));
+            job.annotations_mut().extend(of.map(|(key, value)| (key.to_owned(), value.to_owned())));
+            job.annotations_mut().insert(keys::JOB_RESOURCE_NAME.into(), name.into());
+            job
+        };
+        let all =
+            [("Env", "n", "a"), ("Env", "n", "b"), ("Env", "n", "untold"), ("Env", "m", "a"), ("Other", "n", "a")];
+        let jobs = Cache::holding(job_entries, all.map(|(kind, namespace, name)| job(kind, namespace, name)));
+        let found = awaited_jobs(&jobs, &Kind::new("e.org", "v1", "Env", "envs"), &promise, &requests);
+        assert_eq!(found.iter().map(|job| job.name_any()).collect::<Vec<_>>(), ["Env-n-a", "Env-n-b"]);
     }
 }
