@@ -484,6 +484,7 @@ mod tests {
         views.look_at(&[]);
         assert_eq!((Arc::strong_count(&changed), Arc::strong_count(&b)), (1, 1));
     }
+
     #[test]
     fn a_round_finds_the_jobs_of_those_it_has_told_by_the_kind_that_is_served() {
         let promise = json!({

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 /// If the file cannot be written.
 pub fn write(path: &Path, script: &str) {
     let mut shell = Command::new("sh");
-    shell.args(["-c", r#"cat >"$0" && chmod +x "$0""#]).arg(path).stdin(Stdio::piped());
+    shell.args(["-c", r#"cat >"$0" && chmod 755 "$0""#]).arg(path).stdin(Stdio::piped());
     let mut shell = shell.spawn().expect("a shell");
     shell.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("a reader");
     assert!(shell.wait().expect("its end").success(), "{} cannot be written", path.display());
@@ -30,12 +30,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) {
-                    Command::new("true").status().unwrap();
-                }
-            });
-            let outcomes: Vec<_> = (0..100)
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    // Should the other side fail, this ends as well.
+                    for _ in 0..10_000 {
+                        if is_over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        Command::new("true").status().unwrap();
+                    }
+                });
+            }
+            let outcomes: Vec<_> = (0..200)
                 .map(|number| {
                     let path = directory.path().join(number.to_string());
                     write(&path, "#!/bin/sh\nexit 7\n");

@@ -211,6 +211,6 @@ pub(crate) fn log_of(container: &str) -> LogOptions {
 /// every process inherits for a moment that another test starts meanwhile.
 pub(crate) fn copy_of_this(to: &std::path::Path) {
     let this = std::env::current_exe().unwrap();
-    let copied = std::process::Command::new("cp").arg(this).arg(to).status().unwrap();
+    let copied = std::process::Command::new("cp").arg("-p").arg(this).arg(to).status().unwrap();
     assert!(copied.success(), "{} cannot be written", to.display());
 }

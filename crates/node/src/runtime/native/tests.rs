@@ -305,7 +305,7 @@ async fn fork_bombs_meet_a_limit() {
 async fn a_start_that_hangs_is_given_up() {
     let mut world = World::new();
     let child = world.directory.path().join("hangs");
-    let script = r#"printf '#!/bin/sh\nexec sleep 600\n' >"$0" && chmod +x "$0""#;
+    let script = r#"printf '#!/bin/sh\nexec sleep 600\n' >"$0" && chmod 755 "$0""#;
     assert!(std::process::Command::new("sh").args(["-c", script]).arg(&child).status().unwrap().success());
     (world.native.child, world.native.start_within) = (child, Duration::from_millis(200));
     let start = world.native.start(world.container("true"));
