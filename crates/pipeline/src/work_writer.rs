@@ -228,10 +228,7 @@ pub fn plan(
     attempt: usize,
     now: Timestamp,
 ) -> Result<Plan, Error> {
-    let mut mine: Vec<&Work> = existing.iter().filter(|work| config.owns(work)).collect();
-    if mine.iter().any(|work| config.is_at_home(work)) {
-        mine.retain(|work| config.is_at_home(work));
-    }
+    let mine: Vec<&Work> = existing.iter().filter(|work| config.owns(work)).collect();
     if mine.len() > 1 {
         let labels: Vec<String> = config.labels().iter().map(|(key, value)| format!("{key:?}:{value:?}")).collect();
         let works: Vec<String> = mine.iter().map(|work| format!("{}/{}", config.namespace, work.name_any())).collect();
@@ -334,25 +331,19 @@ impl Config {
     }
 
     /// Tells whether an existing Work is that of this pipeline and request, and of nothing else that shares its labels:
-    /// not a preview's, not one of a request of the same name elsewhere, not one that is about to vanish.
+    /// not a preview's, not one of a request of the same name elsewhere, not one that is about to vanish. Only Works of a shared
+    /// namespace name that of their request: one of the time when this namespace was the `pipelineNamespace`, or was not, gets a
+    /// successor, as if it was elsewhere.
     fn owns(&self, work: &Work) -> bool {
         let labels = work.labels();
         let is = |key: &str, value: &str| labels.get(key).is_some_and(|found| found == value);
-        let other_namespace = labels.get(keys::RESOURCE_NAMESPACE).is_some_and(|namespace| {
-            let own = if self.resource_namespace.is_empty() { &self.namespace } else { &self.resource_namespace };
-            namespace != own
-        });
+        let is_of_another_namespace =
+            self.resource_namespace.is_empty() && labels.contains_key(keys::RESOURCE_NAMESPACE);
         self.labels().iter().all(|(key, value)| is(key, value))
             && is(keys::DRY_RUN, keys::TRUE) == self.is_dry_run
             && !is(keys::DRY_RUN_SUMMARY, keys::TRUE)
-            && !other_namespace
+            && !is_of_another_namespace
             && work.metadata.deletion_timestamp.is_none()
-    }
-
-    /// Tells Works of one pipeline and request apart where the namespace of the request is, or was, its `pipelineNamespace` as well:
-    /// only those of a shared namespace name it.
-    fn is_at_home(&self, work: &Work) -> bool {
-        work.labels().contains_key(keys::RESOURCE_NAMESPACE) != self.resource_namespace.is_empty()
     }
 
     fn is_superseded_by(&self, work: &Work) -> bool {
